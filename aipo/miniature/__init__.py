@@ -1,0 +1,1 @@
+"""The miniature: a small world with computable answer quality, offline, on two CPU cores, in minutes."""

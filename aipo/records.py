@@ -1,0 +1,230 @@
+"""Every row that travels between stages, and how it is read and written.
+
+Rows are frozen dataclasses. `to_row` turns one into plain values (nested dataclasses become dicts, tuples lists),
+`from_row` is its inverse. Parquet holds rows that a stage writes at once, JSONL what is appended to. No torch here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a chat."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+Chat = tuple[Message, ...]
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How tokens are drawn. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 switch the filters off."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    max_new_tokens: int
+
+    def __post_init__(self) -> None:
+        for name, good, expected in (
+            ("temperature", self.temperature >= 0, "at least 0"),
+            ("top_p", 0 < self.top_p <= 1, "in (0, 1]"),
+            ("top_k", self.top_k >= 0, "at least 0 (0 = off)"),
+            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
+        ):
+            if not good:
+                raise ValueError(f"Decoding.{name} must be {expected}, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a policy returned for one prompt.
+
+    `token_ids` are the ids exactly as sampled, and exactly what training sees: with the end-of-turn token at the end
+    iff `finish == "stop"`, without it when the completion was cut at the token limit. `text` is decoded without it.
+    `logp` is the sampler's own summed log-prob in nats at temperature 1 without filters, where it returns an exact one.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish: Literal["stop", "length"]
+    logp: float | None = None
+
+    @property
+    def n_tokens(self) -> int:
+        """Policy tokens of the visible text: the end-of-turn token is not counted."""
+        return len(self.token_ids) - (self.finish == "stop")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A chat that waits for a completion. `source` says where it came from: pool, self_instruct, ..."""
+
+    prompt_id: str
+    chat: Chat
+    source: str
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """All completions of one prompt and, once ranked, the ranker's score of each (larger is better)."""
+
+    prompt: Prompt
+    completions: tuple[Completion, ...]
+    scores: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A preference pair, as ids. `win_probability` is the ranker's P(chosen beats rejected), where it gives one."""
+
+    pair_id: str
+    prompt_id: str
+    prompt_token_ids: tuple[int, ...]
+    chosen: Completion
+    rejected: Completion
+    chosen_score: float
+    rejected_score: float
+    win_probability: float | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A policy's answer to a benchmark question, one completion per turn."""
+
+    question_id: str
+    turns: tuple[Completion, ...]
+
+
+@dataclass(frozen=True)
+class JudgeReply:
+    """A judge's raw reply. `top_logprobs`: token -> nats of the first reply token, where asked for."""
+
+    text: str
+    top_logprobs: Mapping[str, float] | None = None
+    model: str | None = None
+    """The model the endpoint says it used."""
+
+
+@dataclass(frozen=True)
+class Judgment:
+    """One verdict. `value`: rating 1-10, or preference for the policy in [0, 1] (tie 0.5); None: unscored."""
+
+    question_id: str
+    turn: int
+    order: Literal["single", "baseline_first", "policy_first"]
+    value: float | None
+    replies: tuple[JudgeReply, ...]
+    """Every reply this verdict rests on, in order: empty where none was needed, two where a retry turn was asked."""
+    judge: str
+    prompt_sha256: str
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of a benchmark. Win rates are percent, 0-100. `ci95` is a 95 % interval where one is defined."""
+
+    name: str
+    value: float
+    ci95: tuple[float, float] | None
+    n_scored: int
+    n_unscored: int
+
+
+def to_row(record: Any) -> Any:
+    """A dataclass as plain values, recursively; other values are returned as they are."""
+    if dataclasses.is_dataclass(record):
+        return {field.name: to_row(getattr(record, field.name)) for field in dataclasses.fields(record)}
+    if isinstance(record, tuple | list):
+        return [to_row(item) for item in record]
+    if isinstance(record, Mapping):
+        return {key: to_row(value) for key, value in record.items()}
+    return record
+
+
+@functools.cache
+def _field_types(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def _restore(kind: Any, value: Any) -> Any:
+    if value is None:
+        return None
+    origin = typing.get_origin(kind)
+    if origin in (types.UnionType, typing.Union):
+        return _restore(next(arg for arg in typing.get_args(kind) if arg is not type(None)), value)
+    if origin is tuple:
+        arguments = typing.get_args(kind)
+        inner = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        return tuple(_restore(part, item) for part, item in zip(inner, value, strict=True))
+    if origin is not None and issubclass(origin if isinstance(origin, type) else object, Mapping):
+        return dict(value)
+    if dataclasses.is_dataclass(kind):
+        return from_row(kind, value)
+    return value
+
+
+def from_row(kind: type[Row], row: Mapping[str, Any]) -> Row:
+    """The record of type `kind` that `to_row` turned into `row`. Missing or unknown fields raise ValueError."""
+    hints = _field_types(kind)
+    fields = dataclasses.fields(kind)
+    known = {field.name for field in fields}
+    required = {field.name for field in fields if field.default is dataclasses.MISSING}
+    if unknown := sorted(set(row) - known):
+        raise ValueError(f"{kind.__name__}: unknown field(s) {unknown}; expected {sorted(known)}")
+    if missing := sorted(required - set(row)):
+        raise ValueError(f"{kind.__name__}: missing field(s) {missing}; got {sorted(row)}")
+    return kind(**{name: _restore(hints[name], value) for name, value in row.items()})
+
+
+def write_parquet(path: Path, records: Iterable[Any]) -> None:
+    """Write records (dataclasses or dicts) as one Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.Table.from_pylist([to_row(record) for record in records]), path)
+
+
+def read_parquet(path: Path, kind: type[Row]) -> list[Row]:
+    """Read back what `write_parquet` wrote from records of type `kind`."""
+    import pyarrow.parquet as pq
+
+    return [from_row(kind, row) for row in pq.read_table(path).to_pylist()]
+
+
+def write_jsonl(path: Path, records: Iterable[Any]) -> None:
+    """Write records (dataclasses or dicts), one JSON object per line."""
+    with path.open("w", encoding="utf-8") as file:
+        for record in records:
+            file.write(json.dumps(to_row(record), ensure_ascii=False) + "\n")
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSONL file. A malformed line raises ValueError that names the file and the line number."""
+    rows = []
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}, line {number}: expected one JSON object per line, got {error}") from error
+            if not isinstance(row, dict):
+                raise ValueError(f"{path}, line {number}: expected a JSON object, got {type(row).__name__}")
+            rows.append(row)
+    return rows

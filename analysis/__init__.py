@@ -1,0 +1,1 @@
+"""From artifacts to tables and plots. Never imports torch."""
