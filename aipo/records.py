@@ -80,6 +80,15 @@ class Prompt:
 
 
 @dataclass(frozen=True)
+class Example:
+    """A pool prompt with the responses its data set brings (may be empty), and the data set's own rating of each."""
+
+    prompt: Prompt
+    responses: tuple[str, ...] = ()
+    ratings: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class Candidates:
     """All completions of one prompt and, once ranked, the ranker's score of each (larger is better)."""
 

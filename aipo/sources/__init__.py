@@ -1,0 +1,20 @@
+"""Sources: where pool prompts, and the offline responses that come with them, are read from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from aipo.records import Example
+
+
+class Source(Protocol):
+    """A pool of prompts with offline responses, as UltraFeedback is one."""
+
+    def identity(self) -> Mapping[str, str]:
+        """What pins the content beyond the configuration: hashes of local files, for example. Enters fingerprints."""
+        ...
+
+    def load(self) -> tuple[list[Example], dict[str, int]]:
+        """All examples in a fixed order, and how many rows were dropped for which reason."""
+        ...
