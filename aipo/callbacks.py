@@ -1,0 +1,67 @@
+"""What happens around a sweep: every combination is checked before the first job, and the analysis runs at the end."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from aipo.check import ConfigError, check
+
+logger = logging.getLogger("aipo")
+
+
+class SweepCallback(Callback):
+    """Hydra's hooks, for `python run.py` and `python run.py -m` alike."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Check all combinations at once: a mistake in the last must not wait for the first to end."""
+        problems: dict[str, None] = {}
+        for combination in combinations(config):
+            try:
+                check(compose(config_name=config.hydra.job.config_name, overrides=combination))
+            except ConfigError as error:
+                problems |= dict.fromkeys(f"{problem} [{' '.join(combination)}]" for problem in error.problems)
+        if problems:
+            print(ConfigError(list(problems)), file=sys.stderr)
+            sys.exit(2)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        if not config.plan:
+            _analyse(Path(config.hydra.sweep.dir))
+
+    def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
+        if not config.plan and (folder := Path(config.hydra.run.dir)).joinpath("run.json").exists():
+            _analyse(folder.parent.parent)
+
+
+def combinations(config: DictConfig) -> Iterator[list[str]]:
+    """The override lists of a sweep's jobs, as Hydra's basic sweeper expands them."""
+    given = list(config.hydra.overrides.task)
+    parameters = OmegaConf.to_container(config.hydra.sweeper.get("params") or {}, resolve=True)
+    named = {item.split("=", 1)[0] for item in given}
+    given += [f"{key}={value}" for key, value in parameters.items() if key not in named]
+    choices = []
+    for override in OverridesParser.create().parse_overrides(given):
+        if override.is_sweep_override():
+            key = override.get_key_element()
+            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            choices.append([override.input_line])
+    for combination in itertools.product(*choices):
+        yield list(combination)
+
+
+def _analyse(sweep: Path) -> None:
+    from analysis import analyse
+
+    for path in analyse(sweep):
+        logger.info("wrote %s", path)
