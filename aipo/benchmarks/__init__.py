@@ -14,6 +14,8 @@ class Benchmark(Protocol):
     """Three methods make three artifacts: answers, judgments, scores. So rescoring is free."""
 
     name: str
+    uses_judge: bool
+    """False for a benchmark that grades by itself: `judge` is then not called and `score` gets no judgments."""
     needs_baseline: bool
     """True when `judge` and `score` need the baseline policy's answers (the miniature); official ones bring theirs."""
     primary_metric: str

@@ -1,0 +1,122 @@
+"""What all benchmarks share between a sampler and a score: matching rows, hashing prompts, refusing silent gaps."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from aipo.records import Answer, Chat, Completion, JudgeReply, Judgment, Metric
+
+Order = Literal["single", "baseline_first", "policy_first"]
+
+
+class Assets(Protocol):
+    """Where a benchmark's questions and prompts come from: official files, or the miniature's world."""
+
+    def load(self) -> Any:
+        """The benchmark's assets dataclass. Reads local files at most; says what is missing and where to put it."""
+        ...
+
+    def identity(self) -> Mapping[str, Any]:
+        """What pins the content: hashes of the files, or a version of the code that makes them."""
+        ...
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question to the judge. `chat` None: the prompt cannot be rendered, the verdict is unscored unasked."""
+
+    question_id: str
+    turn: int
+    order: Order
+    chat: Chat | None
+
+    def judgment(self, value: float | None, replies: Sequence[JudgeReply], judge: str) -> Judgment:
+        """The verdict on this request."""
+        return Judgment(self.question_id, self.turn, self.order, value, tuple(replies), judge, chat_sha256(self.chat))
+
+
+def chat_sha256(chat: Chat | None) -> str:
+    """SHA-256 of a chat as compact JSON [[role, content], ...]; of nothing where there is no chat."""
+    plain = [] if chat is None else [[message.role, message.content] for message in chat]
+    return hashlib.sha256(json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode()).hexdigest()
+
+
+def by_question(answers: Sequence[Answer], question_ids: Sequence[str], whose: str, n_turns: int) -> list[Answer]:
+    """The answers in the order of `question_ids`, or ValueError that names what is missing, unknown or repeated."""
+    found = {answer.question_id: answer for answer in answers}
+    missing = [question for question in question_ids if question not in found]
+    unknown = sorted(set(found) - set(question_ids))
+    if missing or unknown or len(found) != len(answers):
+        raise ValueError(
+            f"{whose} answers: expected each of {len(question_ids)} questions once, got {len(answers)} answers; "
+            f"missing {missing[:5]}, unknown {unknown[:5]}, repeated {len(answers) - len(found)}"
+        )
+    short = [answer.question_id for answer in answers if len(answer.turns) != n_turns]
+    if short:
+        raise ValueError(f"{whose} answers: expected {n_turns} turn(s) for each question; not so for {short[:5]}")
+    return [found[question] for question in question_ids]
+
+
+def by_request(judgments: Sequence[Judgment], expected: Sequence[tuple[str, int, Order]], name: str) -> list[Judgment]:
+    """The judgments in the order of `expected` (question, turn, order).
+
+    Raises ValueError where a verdict is missing, unknown or repeated, or where several judges are mixed: a table never
+    has a silent denominator.
+    """
+    judges = sorted({judgment.judge for judgment in judgments})
+    if len(judges) > 1:
+        raise ValueError(f"{name}: judgments of several judges in one score: {judges}; score each judge by itself")
+    found = {(judgment.question_id, judgment.turn, judgment.order): judgment for judgment in judgments}
+    missing = [key for key in expected if key not in found]
+    unknown = sorted(set(found) - set(expected))
+    if missing or unknown or len(found) != len(judgments):
+        raise ValueError(
+            f"{name}: expected {len(expected)} verdicts, got {len(judgments)}; missing {missing[:3]}, "
+            f"unknown {unknown[:3]}, repeated {len(judgments) - len(found)}; judge the same answers again"
+        )
+    return [found[key] for key in expected]
+
+
+def refuse_unscored(judgments: Sequence[Judgment], max_share: float, name: str) -> None:
+    """ValueError when more than `max_share` of the verdicts is unscored, or all of them."""
+    unscored = [judgment for judgment in judgments if judgment.value is None]
+    if len(unscored) > max_share * len(judgments) or len(unscored) == len(judgments):
+        example = next((judgment for judgment in unscored if judgment.replies), None)
+        shown = f"; for example question {example.question_id}: {example.replies[-1].text[-200:]!r}" if example else ""
+        raise ValueError(
+            f"{name}: {len(unscored)} of {len(judgments)} verdicts are unscored, more than max_unscored_share="
+            f"{max_share} allows; look at the judge's replies or raise the limit{shown}"
+        )
+
+
+def length_metrics(completions: Sequence[Completion]) -> list[Metric]:
+    """mean_chars and mean_tokens (policy tokens) over single turns, and the share that was cut at the token limit.
+
+    Answers read from official files carry no token ids: mean_tokens is left out for them.
+    """
+    n = len(completions)
+    metrics = [_plain("mean_chars", sum(len(completion.text) for completion in completions) / n, n)]
+    if all(completion.token_ids for completion in completions):
+        metrics.append(_plain("mean_tokens", sum(completion.n_tokens for completion in completions) / n, n))
+        cut = sum(completion.finish == "length" for completion in completions)
+        metrics.append(_plain("truncated_share", 100 * cut / n, n))
+    return metrics
+
+
+def _plain(name: str, value: float, n: int) -> Metric:
+    return Metric(name, value, None, n, 0)
+
+
+def text_completion(text: str) -> Completion:
+    """A completion read from an official file, which has no token ids and does not say how it ended."""
+    return Completion(text=text, token_ids=(), finish="length")
+
+
+def require_share(name: str, value: float) -> None:
+    """ValueError unless `value` is a share in [0, 1]."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}: expected a share in [0, 1], got {value}")
