@@ -1,0 +1,203 @@
+"""The miniature's base model: a Llama of some 0.15 M parameters, trained on this machine at first use.
+
+Trained on one thread of the CPU whatever the machine has, so that a seed gives the same weights bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aipo.miniature.corpus import Corpus, Writer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+_IGNORED = -100
+"""The label of padding: torch's cross entropy leaves it out."""
+
+
+@dataclass(frozen=True)
+class MiniatureModel:
+    """Architecture, corpus and training of the base model. `build` does the work; making this object costs nothing."""
+
+    hidden: int
+    layers: int
+    heads: int
+    n_documents: int
+    two_turn_share: float
+    task_list_share: float
+    missing: float
+    wrong: float
+    filler: float
+    unasked: float
+    long_form: float
+    steps: int
+    batch: int
+    lr: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "layers", "heads", "steps", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"MiniatureModel.{name} must be at least 1, got {getattr(self, name)}")
+        if self.hidden % (2 * self.heads):
+            raise ValueError(
+                f"MiniatureModel.hidden must be an even multiple of heads (rotary halves), "
+                f"got {self.hidden} and {self.heads}"
+            )
+        if not self.lr > 0:
+            raise ValueError(f"MiniatureModel.lr must be positive, got {self.lr}")
+        self.corpus()  # validates the shares and probabilities
+
+    def corpus(self) -> Corpus:
+        """The training documents."""
+        writer = Writer(self.missing, self.wrong, self.filler, self.unasked, self.long_form)
+        return Corpus(self.n_documents, self.two_turn_share, self.task_list_share, writer, self.seed)
+
+    def identity(self) -> dict[str, str]:
+        """What pins the weights beyond the settings: the torch release, whose kernels decide the last bits."""
+        import torch
+
+        return {"torch": torch.__version__, "world": "1"}
+
+    def build(self, out: Path) -> dict[str, float | int]:
+        """Train and write a Hugging Face folder (model, tokenizer, generation config) into `out`. Returns counts.
+
+        `loss` is the mean over the last tenth of the steps, in nats per token.
+        """
+        import torch
+        from transformers import GenerationConfig
+        from transformers.utils import logging
+
+        from aipo.miniature.tokenizer import build_tokenizer
+
+        tokenizer = build_tokenizer()
+        documents = self._encode(tokenizer)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.seed)
+                model = self._fresh_model(tokenizer)
+                loss = self._train(model, documents, tokenizer.pad_token_id)
+        finally:
+            torch.set_num_threads(threads)
+        out.mkdir(parents=True, exist_ok=True)
+        model.generation_config = GenerationConfig(
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+        )
+        shown = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+        try:
+            model.save_pretrained(out)
+        finally:
+            if shown:
+                logging.enable_progress_bar()
+        tokenizer.save_pretrained(out)
+        return {
+            "parameters": model.num_parameters(),
+            "vocabulary": len(tokenizer),
+            "documents": len(documents),
+            "tokens": sum(map(len, documents)),
+            "steps": self.steps,
+            "loss": loss,
+        }
+
+    def _encode(self, tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
+        """Every document as ids: one BOS at its head, an end-of-turn token after each turn or list."""
+        texts = []
+        for document in self.corpus().documents():
+            if isinstance(document, str):
+                texts.append(f"{tokenizer.bos_token}{document}{tokenizer.eos_token}")
+            else:
+                messages = [{"role": message.role, "content": message.content} for message in document]
+                texts.append(tokenizer.apply_chat_template(messages, tokenize=False))
+        return tokenizer(texts, add_special_tokens=False)["input_ids"]
+
+    def _fresh_model(self, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        config = LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=self.hidden,
+            intermediate_size=3 * self.hidden,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            num_key_value_heads=self.heads,
+            initializer_range=self.hidden**-0.5,
+            max_position_embeddings=512,
+            tie_word_embeddings=True,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        return LlamaForCausalLM(config)
+
+    def _batches(self, documents: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+        """Document indices of each step: epochs of batches of like length, in random order."""
+        rng = random.Random(f"batches {self.seed}")
+        order = list(range(len(documents)))
+        while True:
+            rng.shuffle(order)
+            by_length = sorted(order, key=lambda index: len(documents[index]))
+            batches = [by_length[start : start + self.batch] for start in range(0, len(by_length), self.batch)]
+            rng.shuffle(batches)
+            yield from batches
+
+    def _train(self, model: LlamaForCausalLM, documents: Sequence[Sequence[int]], pad: int) -> float:
+        import torch
+        from tqdm import tqdm
+
+        optimizer = torch.optim.AdamW(model.parameters(), lr=self.lr, weight_decay=0.01, foreach=True)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
+        model.train()
+        losses = []
+        steps = tqdm(range(self.steps), desc="base model", unit="step", mininterval=1.0)
+        for _, indices in zip(steps, self._batches(documents), strict=False):
+            ids, labels = _pad_right([documents[index] for index in indices], pad)
+            logits = model(input_ids=ids).logits
+            loss = torch.nn.functional.cross_entropy(
+                logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=_IGNORED
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.item())
+            if not math.isfinite(losses[-1]):
+                raise FloatingPointError(
+                    f"base model: loss is {losses[-1]} at step {len(losses)}; expected a finite number: lower model.lr"
+                )
+            steps.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
+        model.eval()
+        tail = losses[-max(1, len(losses) // 10) :]
+        return sum(tail) / len(tail)
+
+    def _rate(self, step: int) -> float:
+        """Linear warm-up over 5 % of the steps, then a cosine down to a twentieth."""
+        warm_up = max(1, self.steps // 20)
+        if step < warm_up:
+            return (step + 1) / warm_up
+        return 0.05 + 0.475 * (1 + math.cos(math.pi * (step - warm_up) / max(1, self.steps - warm_up)))
+
+
+def _pad_right(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Ids and labels, (rows, longest). Causal attention never looks right, so no attention mask is needed."""
+    import torch
+
+    longest = max(map(len, rows))
+    ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows])
+    labels = torch.tensor([[*row, *[_IGNORED] * (longest - len(row))] for row in rows])
+    return ids, labels

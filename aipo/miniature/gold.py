@@ -1,0 +1,57 @@
+"""Gold quality: what a completion is worth, computed from the text of the prompt and of the completion alone.
+
+    gold = (right - wrong - nonsense) / asked,   clipped to [-1, 1]
+
+right: facts asked for that are stated truly; wrong: different false statements, asked for or not; nonsense: sentences
+that are neither a statement nor known filler, a sentence cut short included. Filler, true facts nobody asked for and
+repetitions cost nothing and earn nothing, so length alone never changes quality.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from aipo.miniature.world import FILLERS, Fact, holds, read_request, read_statement
+from aipo.records import Chat
+
+_SENTENCE = re.compile(r"[^.!?\n]*[.!?]|[^.!?\n]+")
+
+
+@dataclass(frozen=True)
+class GoldCount:
+    """What was found in one completion."""
+
+    asked: int
+    right: int
+    wrong: int
+    nonsense: int
+
+    @property
+    def quality(self) -> float:
+        """Gold quality in [-1, 1]. A prompt that asks for nothing counts as one fact that cannot be given."""
+        value = (self.right - self.wrong - self.nonsense) / max(self.asked, 1)
+        return max(-1.0, min(1.0, value))
+
+
+def count_facts(chat: Chat, completion: str) -> GoldCount:
+    """Read the completion that answers the last turn of `chat`. ValueError when that turn is not the user's."""
+    if not chat or chat[-1].role != "user":
+        raise ValueError("gold quality needs a chat that ends with a user turn; drop the assistant's last turn")
+    asked = set(read_request([message.content for message in chat if message.role == "user"]).facts())
+    stated: set[Fact] = set()
+    nonsense = 0
+    for sentence in _SENTENCE.findall(completion):
+        sentence = sentence.strip()
+        fact = read_statement(sentence)
+        if fact is not None:
+            stated.add(fact)
+        elif sentence and sentence not in FILLERS:
+            nonsense += 1
+    wrong = sum(not holds(fact) for fact in stated)
+    return GoldCount(asked=len(asked), right=len(asked & stated), wrong=wrong, nonsense=nonsense)
+
+
+def gold_quality(chat: Chat, completion: str) -> float:
+    """Gold quality of `completion` as the answer to `chat`, in [-1, 1]."""
+    return count_facts(chat, completion).quality
