@@ -1,13 +1,36 @@
-"""AlpacaEval 2.0: one-turn instructions, compared with a baseline's outputs; win rates with and without length control."""
+"""AlpacaEval 2.0: one-turn instructions, compared with a baseline's outputs; win rates with and without length control.
+
+Protocol: alpaca_eval 0.6.6 (tatsu-lab/alpaca_eval at cd543a1), annotator weighted_alpaca_eval_gpt4_turbo; Dubois et al.,
+arXiv 2404.04475. One departure: where both outputs are equal the verdict is a tie without a request, as officially, but
+a rendered prompt that is no valid chat (an output with chat markers in it) is unscored instead of a failed request.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from aipo.benchmarks.judging import (
+    Assets,
+    Request,
+    by_question,
+    by_request,
+    length_metrics,
+    refuse_unscored,
+    require_share,
+)
+from aipo.benchmarks.verdicts import parse_first_token, parse_identifier
+from aipo.judges import Judge, JudgeError
+from aipo.records import Answer, Chat, Decoding, JudgeReply, Judgment, Message, Metric
+from aipo.samplers import Sampler
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_PLACEHOLDER = re.compile(r"{(instruction|output_1|output_2)}")
 
 
 @dataclass(frozen=True)
@@ -27,3 +50,269 @@ class AlpacaEvalAssets:
     prompt_template: str
     gamed: pd.DataFrame | None = None
     difficulty: tuple[float, ...] | None = None
+
+
+class Annotator(Protocol):
+    """How the judge is asked for a verdict, and how its reply is read."""
+
+    max_tokens: int
+    temperature: float
+    top_logprobs: int
+
+    def preference_for_second(self, reply: JudgeReply) -> float | None:
+        """P(the output shown second is better) in [0, 1], or None: unscored."""
+        ...
+
+
+@dataclass(frozen=True)
+class WeightedAnnotator:
+    """The official annotator: the probabilities of "m" and "M" for one token, from the judge's top log-probs."""
+
+    max_tokens: int = 1
+    temperature: float = 1.0
+    top_logprobs: int = 5
+
+    def preference_for_second(self, reply: JudgeReply) -> float | None:
+        """Raises JudgeError for a judge that returns no log-probs."""
+        if reply.top_logprobs is None:
+            raise JudgeError(
+                "the weighted AlpacaEval annotator reads log-probabilities, but the judge returned none; use an endpoint "
+                "that returns them, or the text annotator: benchmark=alpaca_eval_text"
+            )
+        return parse_first_token(reply.top_logprobs)
+
+
+@dataclass(frozen=True)
+class TextAnnotator:
+    """Reads the identifier from the reply's text: for judges without log-probs. Its scores are not the official ones."""
+
+    max_tokens: int = 5
+    temperature: float = 0.0
+    top_logprobs: int = 0
+
+    def preference_for_second(self, reply: JudgeReply) -> float | None:
+        """0 or 1, or None where the reply is no identifier."""
+        return parse_identifier(reply.text)
+
+
+def is_switched(instruction: str, seed: int = 0) -> bool:
+    """Whether the judge sees the policy's output first: a coin seeded by the instruction (processors.py)."""
+    return random.Random(f"is_switched_outputs{instruction}{seed}").choices([False, True], k=1)[0]
+
+
+def render(template: str, instruction: str, first: str, second: str) -> Chat | None:
+    """The judge's chat, or None where what is filled in breaks its structure.
+
+    Placeholders are filled one after another in the template's order, so `{output_2}` inside an instruction is filled
+    as well, and only then is the text cut into messages: both as in the official code (utils.py).
+    """
+    values = {"instruction": instruction, "output_1": first, "output_2": second}
+    text = template
+    for name in dict.fromkeys(_PLACEHOLDER.findall(template)):
+        text = text.replace("{" + name + "}", values[name], 1)
+    messages = []
+    for block in text.strip().split("<|im_start|>")[1:]:
+        role, _, content = block.partition("\n")
+        if role.strip() not in ("system", "user", "assistant"):
+            return None
+        messages.append(Message(role.strip(), content.split("<|im_end|>", 1)[0].strip()))
+    return tuple(messages) or None
+
+
+@dataclass(frozen=True)
+class AlpacaEval:
+    """AlpacaEval with any judge. `assets.load()` gives AlpacaEvalAssets.
+
+    Metrics, rates in percent: `lc_win_rate`, `lc_standard_error`, `win_rate`, `standard_error`, `discrete_win_rate`,
+    `n_wins`, `n_losses`, `n_ties`, `mean_chars`, `mean_tokens`, `truncated_share`. `lc_standard_error` is the official
+    figure, which is no error of estimation; the interval of `lc_win_rate` refits the length model on resampled items.
+    """
+
+    assets: Assets
+    name: str = "alpaca_eval"
+    length_metric: str = "mean_chars"
+    needs_baseline: bool = False
+    annotator: Annotator = field(default_factory=WeightedAnnotator)
+    decoding: Decoding = field(default_factory=lambda: Decoding(0.7, 1.0, 50, 2048))
+    """AIPO's (bytedance/AIPO at 3217a73, generate_alpaca_eval_output.py); AlpacaEval leaves it to each model."""
+    order_seed: int = 0
+    max_unscored_share: float = 0.05
+    bootstrap_rounds: int = 1000
+    lc_bootstrap_rounds: int = 200
+
+    primary_metric = "lc_win_rate"
+    uses_judge = True
+
+    def __post_init__(self) -> None:
+        require_share(f"{self.name}.max_unscored_share", self.max_unscored_share)
+
+    def answer(self, sampler: Sampler, *, seed: int) -> list[Answer]:
+        """One completion per instruction, in one batch."""
+        assets: AlpacaEvalAssets = self.assets.load()
+        chats = [(Message("user", item["instruction"]),) for item in assets.items]
+        completions = sampler.sample(chats, self.decoding, n=1, seed=seed)
+        return [Answer(str(position), (completion,)) for position, (completion,) in enumerate(completions)]
+
+    def judge(
+        self, answers: Sequence[Answer], judge: Judge, *, baseline: Sequence[Answer] | None = None
+    ) -> list[Judgment]:
+        """One verdict per item; equal outputs tie without a request. All requests go out in one batch."""
+        assets: AlpacaEvalAssets = self.assets.load()
+        outputs, opposing = self._outputs(assets, answers), self._baseline(assets, baseline)
+        requests = [
+            pairwise_request(assets.prompt_template, position, item["instruction"], output, other, self.order_seed)
+            for position, (item, output, other) in enumerate(zip(assets.items, outputs, opposing, strict=True))
+        ]
+        asked = [
+            position
+            for position, request in enumerate(requests)
+            if request.chat is not None and outputs[position] != opposing[position]
+        ]
+        replies = (
+            judge.reply(
+                [requests[position].chat for position in asked],
+                max_tokens=self.annotator.max_tokens,
+                temperature=self.annotator.temperature,
+                top_logprobs=self.annotator.top_logprobs,
+            )
+            if asked
+            else []
+        )
+        replied = dict(zip(asked, replies, strict=True))
+        judgments = []
+        for position, request in enumerate(requests):
+            if position in replied:
+                value = self.annotator.preference_for_second(replied[position])
+                if value is not None and request.order == "policy_first":
+                    value = 1 - value
+                judgments.append(request.judgment(value, [replied[position]], judge.name))
+            else:
+                tie = outputs[position] == opposing[position]
+                judgments.append(request.judgment(0.5 if tie else None, [], judge.name))
+        return judgments
+
+    def score(
+        self, answers: Sequence[Answer], judgments: Sequence[Judgment], *, baseline: Sequence[Answer] | None = None
+    ) -> list[Metric]:
+        """Win rates from the verdicts and both sides' lengths in characters."""
+        assets: AlpacaEvalAssets = self.assets.load()
+        outputs, opposing = self._outputs(assets, answers), self._baseline(assets, baseline)
+        expected = [
+            (
+                str(position),
+                1,
+                "policy_first" if is_switched(item["instruction"], self.order_seed) else "baseline_first",
+            )
+            for position, item in enumerate(assets.items)
+        ]
+        ordered = by_request(judgments, expected, self.name)
+        refuse_unscored(ordered, self.max_unscored_share, self.name)
+        preferences = [float("nan") if judgment.value is None else judgment.value for judgment in ordered]
+        metrics = preference_metrics(
+            preferences,
+            [len(output) for output in outputs],
+            [len(output) for output in opposing],
+            difficulty=item_difficulty(assets),
+            gamed=gamed_rows(assets.gamed),
+            same_policy=outputs == opposing,
+            bootstrap_rounds=self.bootstrap_rounds,
+            lc_bootstrap_rounds=self.lc_bootstrap_rounds,
+        )
+        in_order = by_question(answers, [str(position) for position in range(len(assets.items))], "policy", n_turns=1)
+        return metrics + length_metrics([answer.turns[0] for answer in in_order])
+
+    def _outputs(self, assets: AlpacaEvalAssets, answers: Sequence[Answer], whose: str = "policy") -> list[str]:
+        ids = [str(position) for position in range(len(assets.items))]
+        return [answer.turns[0].text for answer in by_question(answers, ids, whose, n_turns=1)]
+
+    def _baseline(self, assets: AlpacaEvalAssets, baseline: Sequence[Answer] | None) -> list[str]:
+        if self.needs_baseline:
+            if baseline is None:
+                raise ValueError(f"{self.name} needs the baseline policy's answers (needs_baseline), but got none")
+            return self._outputs(assets, baseline, "baseline")
+        if assets.baseline_outputs is None:
+            raise ValueError(f"{self.name}: these assets bring no baseline outputs; set needs_baseline: true")
+        return list(assets.baseline_outputs)
+
+
+def pairwise_request(
+    template: str, position: int, instruction: str, output: str, baseline: str, order_seed: int = 0
+) -> Request:
+    """The request that compares one output with the baseline's, in the order the instruction decides."""
+    switched = is_switched(instruction, order_seed)
+    first, second = (output, baseline) if switched else (baseline, output)
+    chat = render(template, instruction, first, second)
+    return Request(str(position), 1, "policy_first" if switched else "baseline_first", chat)
+
+
+def gamed_rows(gamed: pd.DataFrame | None) -> tuple[pd.Series, pd.Series, pd.Series] | None:
+    """What the length model reads of df_gamed.csv: preference, standardized length difference, difficulty."""
+    if gamed is None:
+        return None
+    wanted = ["preference", "std_delta_len", "instruction_difficulty"]
+    missing = sorted({*wanted, "index"} - set(gamed.columns))
+    if missing:
+        raise ValueError(f"df_gamed.csv: missing column(s) {missing}; got {list(gamed.columns)}")
+    return gamed["preference"], gamed["std_delta_len"], gamed["instruction_difficulty"]
+
+
+def item_difficulty(assets: AlpacaEvalAssets) -> list[float] | None:
+    """Difficulty by row position: the assets' own, else that of the gamed rows, else none."""
+    n_items = len(assets.items)
+    if assets.difficulty is not None:
+        if len(assets.difficulty) != n_items:
+            raise ValueError(f"expected a difficulty for each of {n_items} items, got {len(assets.difficulty)}")
+        return list(assets.difficulty)
+    if assets.gamed is None:
+        return None
+    return difficulty_by_row(assets.gamed, n_items)
+
+
+def difficulty_by_row(gamed: pd.DataFrame, n_items: int) -> list[float]:
+    """The difficulties of rows 0..n_items-1, as df_gamed.csv gives them."""
+    by_index = gamed.drop_duplicates("index").set_index("index")["instruction_difficulty"]
+    missing = [position for position in range(n_items) if position not in by_index.index]
+    if missing:
+        raise ValueError(f"df_gamed.csv has no difficulty for rows {missing[:5]} of {n_items}; is it the right file?")
+    return [float(by_index[position]) for position in range(n_items)]
+
+
+def preference_metrics(
+    preferences: Sequence[float],
+    chars: Sequence[int],
+    baseline_chars: Sequence[int],
+    *,
+    difficulty: Sequence[float] | None,
+    gamed: tuple[pd.Series, pd.Series, pd.Series] | None,
+    same_policy: bool = False,
+    length_control: bool = True,
+    bootstrap_rounds: int = 1000,
+    lc_bootstrap_rounds: int = 200,
+) -> list[Metric]:
+    """All of AlpacaEval's rates, percent, from P(policy wins) per item; NaN is unscored.
+
+    `same_policy`: the policy is the baseline, whose controlled win rate is 50 by definition.
+    """
+    from aipo.stats import bootstrap_mean_interval, length_controlled, win_rate
+
+    rates = win_rate(preferences)
+    scored, unscored = rates.n_scored, rates.n_unscored
+    low, high = bootstrap_mean_interval(preferences, rounds=bootstrap_rounds)
+    metrics = []
+    if length_control and same_policy:
+        metrics += [Metric("lc_win_rate", 50.0, (50.0, 50.0), scored, unscored)]
+        metrics += [Metric("lc_standard_error", 0.0, None, scored, unscored)]
+    elif length_control:
+        controlled = length_controlled(
+            preferences, chars, baseline_chars, difficulty=difficulty, gamed=gamed, bootstrap_rounds=lc_bootstrap_rounds
+        )
+        metrics += [Metric("lc_win_rate", controlled.lc_win_rate, controlled.ci95, scored, unscored)]
+        metrics += [Metric("lc_standard_error", controlled.standard_error, None, scored, unscored)]
+    return metrics + [
+        Metric("win_rate", rates.win_rate, (100 * low, 100 * high), scored, unscored),
+        Metric("standard_error", rates.standard_error, None, scored, unscored),
+        Metric("discrete_win_rate", rates.discrete_win_rate, None, scored, unscored),
+        Metric("n_wins", rates.n_wins, None, scored, unscored),
+        Metric("n_losses", rates.n_losses, None, scored, unscored),
+        Metric("n_ties", rates.n_ties, None, scored, unscored),
+    ]

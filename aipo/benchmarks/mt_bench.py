@@ -12,7 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aipo.benchmarks.judging import (
-    Assets, Order, Request, by_question, by_request, length_metrics, refuse_unscored, require_share,
+    Assets,
+    Order,
+    Request,
+    by_question,
+    by_request,
+    length_metrics,
+    refuse_unscored,
+    require_share,
 )
 from aipo.benchmarks.verdicts import parse_rating
 from aipo.judges import Judge
@@ -20,8 +27,14 @@ from aipo.records import Answer, Completion, Decoding, Judgment, Message, Metric
 from aipo.samplers import Sampler
 
 TEMPERATURES: Mapping[str, float] = {
-    "writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1,
-    "extraction": 0.0, "math": 0.0, "coding": 0.0, "reasoning": 0.0,
+    "writing": 0.7,
+    "roleplay": 0.7,
+    "stem": 0.1,
+    "humanities": 0.1,
+    "extraction": 0.0,
+    "math": 0.0,
+    "coding": 0.0,
+    "reasoning": 0.0,
 }
 """Sampling temperature per category (llm_judge/common.py, temperature_config)."""
 
@@ -109,9 +122,11 @@ class MTBench:
     def answer(self, sampler: Sampler, *, seed: int) -> list[Answer]:
         """Both turns of every question; one batch per turn and temperature."""
         return two_turn_answers(
-            self.assets.load(), sampler,
+            self.assets.load(),
+            sampler,
             {category: self._decoding(value) for category, value in self.temperatures.items()},
-            self._decoding(self.default_temperature), seed=seed,
+            self._decoding(self.default_temperature),
+            seed=seed,
         )
 
     def judge(
@@ -127,7 +142,8 @@ class MTBench:
         ]
         replies = judge.reply(
             [request.chat for request in requests if request.chat is not None],
-            max_tokens=self.judge_max_tokens, temperature=self.judge_temperature,
+            max_tokens=self.judge_max_tokens,
+            temperature=self.judge_temperature,
         )
         return [
             request.judgment(parse_rating(reply.text), [reply], judge.name)
@@ -169,7 +185,8 @@ class MTBench:
             groups.setdefault(judgment.question_id, []).append(judgment.value)
         interval = bootstrap_mean_interval(
             [sum(group) / len(group) for group in groups.values()],
-            weights=[len(group) for group in groups.values()], rounds=self.bootstrap_rounds,
+            weights=[len(group) for group in groups.values()],
+            rounds=self.bootstrap_rounds,
         )
         mean = sum(judgment.value for judgment in scored) / len(scored)
         return Metric(name, mean, interval, len(scored), len(judgments) - len(scored))

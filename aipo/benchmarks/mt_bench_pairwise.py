@@ -19,7 +19,11 @@ ORDERS: tuple[Order, Order] = ("policy_first", "baseline_first")
 
 
 def pair_request(
-    assets: MTBenchAssets, question: Mapping[str, Any], policy: Sequence[str], baseline: Sequence[str], turn: int,
+    assets: MTBenchAssets,
+    question: Mapping[str, Any],
+    policy: Sequence[str],
+    baseline: Sequence[str],
+    turn: int,
     order: Order,
 ) -> Request:
     """The request that compares one turn (1 or 2) of two answers (run_judge_pair); the first side is assistant A."""
@@ -78,7 +82,8 @@ class MTBenchPairwise(MTBench):
         ]
         replies = judge.reply(
             [request.chat for request in requests if request.chat is not None],
-            max_tokens=self.judge_max_tokens, temperature=self.judge_temperature,
+            max_tokens=self.judge_max_tokens,
+            temperature=self.judge_temperature,
         )
         return [
             request.judgment(_preference(reply.text, request.order), [reply], judge.name)
@@ -122,7 +127,8 @@ class MTBenchPairwise(MTBench):
             return Metric(name, float("nan"), None, 0, len(outcomes))
         interval = bootstrap_mean_interval(
             [sum(group) / len(group) for group in groups.values()],
-            weights=[len(group) for group in groups.values()], rounds=self.bootstrap_rounds,
+            weights=[len(group) for group in groups.values()],
+            rounds=self.bootstrap_rounds,
         )
         return Metric(name, sum(map(sum, groups.values())) / n_scored, interval, n_scored, len(outcomes) - n_scored)
 
