@@ -1,8 +1,8 @@
-"""AlpacaEval 2.0: one-turn instructions, compared with a baseline's outputs; win rates with and without length control.
+"""AlpacaEval 2.0: instructions of one turn, compared with a baseline's outputs; length-controlled and plain win rates.
 
-Protocol: alpaca_eval 0.6.6 (tatsu-lab/alpaca_eval at cd543a1), annotator weighted_alpaca_eval_gpt4_turbo; Dubois et al.,
-arXiv 2404.04475. One departure: where both outputs are equal the verdict is a tie without a request, as officially, but
-a rendered prompt that is no valid chat (an output with chat markers in it) is unscored instead of a failed request.
+Protocol: alpaca_eval 0.6.6 (tatsu-lab/alpaca_eval at cd543a1), annotator weighted_alpaca_eval_gpt4_turbo; Dubois et
+al., arXiv 2404.04475. One departure: a rendered prompt that is no valid chat (an output with chat markers in it) is
+unscored without being sent, where the official code sends it and fails.
 """
 
 from __future__ import annotations
@@ -76,15 +76,15 @@ class WeightedAnnotator:
         """Raises JudgeError for a judge that returns no log-probs."""
         if reply.top_logprobs is None:
             raise JudgeError(
-                "the weighted AlpacaEval annotator reads log-probabilities, but the judge returned none; use an endpoint "
-                "that returns them, or the text annotator: benchmark=alpaca_eval_text"
+                "the weighted AlpacaEval annotator reads log-probabilities, but the judge returned none; use an "
+                "endpoint that returns them, or the text annotator: benchmark=alpaca_eval_text"
             )
         return parse_first_token(reply.top_logprobs)
 
 
 @dataclass(frozen=True)
 class TextAnnotator:
-    """Reads the identifier from the reply's text: for judges without log-probs. Its scores are not the official ones."""
+    """Reads the identifier from the reply's text: for judges without log-probs. Not comparable with official scores."""
 
     max_tokens: int = 5
     temperature: float = 0.0

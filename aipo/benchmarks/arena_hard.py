@@ -84,9 +84,9 @@ class ArenaHard:
 
     Metrics, rates in percent: `win_rate` (Bradley-Terry; as every policy meets only the baseline it equals (wins +
     ties / 2) / weighted games), with an interval from resampled questions of this policy alone;
-    `win_rate_pooled_ci`, the same with the official interval (100 draws of battles, seed 42; officially over the battles
-    of all models, here with this policy's only: `python -m aipo.benchmarks score` pools files); `win_rate_game_1` and
-    `win_rate_game_2`, whose difference is the judge's position bias; lengths.
+    `win_rate_pooled_ci`, the same with the official interval (100 draws of battles, seed 42; officially over the
+    battles of all models, here with this policy's only: `python -m aipo.benchmarks score` pools files);
+    `win_rate_game_1` and `win_rate_game_2`, whose difference is the judge's position bias; lengths.
     """
 
     assets: Assets

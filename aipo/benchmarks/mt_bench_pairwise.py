@@ -51,9 +51,9 @@ def match_outcome(first_game: float | None, second_game: float | None) -> float 
 class MTBenchPairwise(MTBench):
     """Pairwise comparison with the baseline policy's answers, which are handed to `judge` and `score`.
 
-    Metrics: `win_rate` (percent, ties half; the official win_rate_adjusted), `strict_win_rate` and `loss_rate` (percent,
-    the official win_rate and loss_rate), `win_rate_turn_1`, `win_rate_turn_2`, and the lengths. A match is both games of
-    one question and turn; it is unscored when either game is.
+    Metrics: `win_rate` (percent, ties half; the official win_rate_adjusted), `strict_win_rate` and `loss_rate`
+    (percent, the official win_rate and loss_rate), `win_rate_turn_1`, `win_rate_turn_2`, and the lengths. A match is
+    both games of one question and turn; it is unscored when either game is.
     """
 
     name: str = "mt_bench_pairwise"

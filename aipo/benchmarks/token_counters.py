@@ -38,7 +38,7 @@ class PolicyTokens:
 
 @dataclass(frozen=True)
 class Cl100kTokens:
-    """tiktoken's cl100k_base, Arena-Hard's `token_len`. Needs the encoding's file in the asset cache, see `aipo.assets`."""
+    """tiktoken's cl100k_base, Arena-Hard's `token_len`. Needs the encoding in the asset cache (`aipo.assets`)."""
 
     cache: AssetCache | None = None
     """None: the default folder."""
