@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aipo.miniature.corpus import Corpus, Writer
+from aipo.miniature.tokenizer import build_tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,8 +75,6 @@ class MiniatureModel:
         import torch
         from transformers import GenerationConfig
         from transformers.utils import logging
-
-        from aipo.miniature.tokenizer import build_tokenizer
 
         tokenizer = build_tokenizer()
         documents = self._encode(tokenizer)
@@ -165,7 +164,9 @@ class MiniatureModel:
         losses = []
         steps = tqdm(range(self.steps), desc="base model", unit="step", mininterval=1.0)
         for _, indices in zip(steps, self._batches(documents), strict=False):
-            ids, labels = _pad_right([documents[index] for index in indices], pad)
+            rows = [documents[index] for index in indices]
+            ids = _pad_right(rows, pad)
+            labels = _pad_right(rows, _IGNORED)
             logits = model(input_ids=ids).logits
             loss = torch.nn.functional.cross_entropy(
                 logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=_IGNORED
@@ -193,11 +194,9 @@ class MiniatureModel:
         return 0.05 + 0.475 * (1 + math.cos(math.pi * (step - warm_up) / max(1, self.steps - warm_up)))
 
 
-def _pad_right(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
-    """Ids and labels, (rows, longest). Causal attention never looks right, so no attention mask is needed."""
+def _pad_right(rows: Sequence[Sequence[int]], filler: int) -> Tensor:
+    """(rows, longest). Causal attention never looks right, so right padding needs no attention mask."""
     import torch
 
     longest = max(map(len, rows))
-    ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows])
-    labels = torch.tensor([[*row, *[_IGNORED] * (longest - len(row))] for row in rows])
-    return ids, labels
+    return torch.tensor([[*row, *[filler] * (longest - len(row))] for row in rows])
