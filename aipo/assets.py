@@ -1,4 +1,4 @@
-"""Official questions, judge prompts, references and baselines: where they come from, and where they lie on this machine.
+"""Official questions, judge prompts, references and baselines: where they come from, and where they lie here.
 
 They are other people's texts, so they are fetched by URL and SHA-256 into a cache folder and never part of this
 repository. Fetching is a step of its own (`python -m aipo.assets`): nothing is downloaded while a benchmark runs, and

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from aipo.assets import Asset, AssetCache, asset
 from aipo.benchmarks.alpaca_eval import AlpacaEvalAssets
@@ -59,31 +61,31 @@ class OfficialMTBench:
 class OfficialAlpacaEval:
     """AlpacaEval 2.0's 805 instructions, the gpt4_1106_preview baseline, its judge prompt and gamed rows."""
 
+    gamed: str | None = None
+    """Path of another df_gamed.csv, for where the official one cannot be had; the scores are then not official."""
     cache: AssetCache = field(default_factory=AssetCache)
 
     def files(self) -> tuple[Asset, ...]:
-        """What `load` reads."""
-        return (
-            asset("alpaca_eval/gpt4_1106_preview.json"),
-            asset("alpaca_eval/alpaca_eval_clf.txt"),
-            asset("alpaca_eval/df_gamed.csv"),
-        )
+        """What `load` reads from the cache."""
+        wanted = ["alpaca_eval/gpt4_1106_preview.json", "alpaca_eval/alpaca_eval_clf.txt"]
+        return tuple(asset(path) for path in wanted + ([] if self.gamed else ["alpaca_eval/df_gamed.csv"]))
 
     def identity(self) -> dict[str, str]:
         """The files' hashes."""
-        return _identity(self.files())
+        own = {"gamed": hashlib.sha256(Path(self.gamed).read_bytes()).hexdigest()} if self.gamed else {}
+        return _identity(self.files()) | own
 
     def load(self) -> AlpacaEvalAssets:
         """Raises MissingAsset or WrongAsset."""
         import pandas as pd
 
-        baseline, template, gamed = (self.cache.path(file) for file in self.files())
+        baseline, template, *gamed = (self.cache.path(file) for file in self.files())
         rows = json.loads(baseline.read_text(encoding="utf-8"))
         return AlpacaEvalAssets(
             items=tuple({"instruction": row["instruction"], "dataset": row["dataset"]} for row in rows),
             baseline_outputs=tuple(row["output"] for row in rows),
             prompt_template=template.read_text(encoding="utf-8"),
-            gamed=pd.read_csv(gamed),
+            gamed=pd.read_csv(self.gamed or gamed[0]),
         )
 
 
