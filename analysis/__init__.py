@@ -1,1 +1,15 @@
 """From artifacts to tables and plots. Never imports torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def analyse(sweep: Path) -> list[Path]:
+    """Writes the tables and plots of a sweep's folder into it; returns the paths. See `analysis.report`."""
+    from analysis.report import analyse as analyse_sweep
+
+    return analyse_sweep(sweep)
+
+
+__all__ = ["analyse"]

@@ -1,0 +1,58 @@
+"""`python -m analysis results/<sweep>`: its tables and plots. `python -m analysis paper`: the paper's length figure."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+OK, ERROR, INCOMPLETE = 0, 1, 3
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis",
+        description="Tables and plots of a sweep, from the artifacts on disk.",
+        epilog="Exit codes: 0 all jobs are in them; 3 written, but the jobs listed are missing or incomplete; "
+        "1 nothing to analyse, or the paper's lines were not reproduced; 2 usage.",
+    )
+    parser.add_argument(
+        "target", help="a sweep's folder, as results/<sweep>; or `paper`: draw the paper's length figure, check its lines"
+    )
+    parser.add_argument("--out", type=Path, default=Path("results/paper"), help="folder for `paper` (%(default)s)")
+    parsed = parser.parse_args(arguments)
+    return draw_paper(parsed.out) if parsed.target == "paper" else analyse_sweep(Path(parsed.target))
+
+
+def analyse_sweep(folder: Path) -> int:
+    """Analyses one sweep, prints what was written and what is missing."""
+    from analysis.collect import AnalysisError
+    from analysis.report import SOURCES, analyse, missing
+
+    try:
+        written = analyse(folder)
+    except AnalysisError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return ERROR
+    print(f"wrote {len(written)} files to {folder}; start with {folder / 'report.md'}")
+    gaps = missing(folder / SOURCES)
+    for line in gaps:
+        print(f"missing: {line}", file=sys.stderr)
+    return INCOMPLETE if gaps else OK
+
+
+def draw_paper(out: Path) -> int:
+    """Draws the paper's length figure into `out` and holds the fitted lines against the published ones."""
+    from analysis import paper
+
+    out.mkdir(parents=True, exist_ok=True)
+    for path in paper.length_figure(out / "length_vs_score"):
+        print(f"wrote {path}")
+    checks = paper.check_lines()
+    print(paper.report(checks))
+    return OK if all(check.good for check in checks) else ERROR
+
+
+if __name__ == "__main__":
+    sys.exit(main())

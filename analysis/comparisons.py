@@ -1,0 +1,168 @@
+"""Tables laid out like the paper's: data recipes, and the paper's numbers beside measured ones where both exist."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from analysis import paper, style
+from analysis.collect import iteration_label
+from analysis.summary import metric_names, over_seeds, points, unique
+from analysis.table import Table, digits_for, number
+from analysis.tables import problem_notes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from analysis.collect import Run, Sweep
+
+RECIPES = {
+    "uf": ("UF", "UF"),
+    "pairrm_uf": ("UF", "PairRM(UF)"),
+    "pairrm_gen_uf": ("UF", "PairRM(Gen(UF))"),
+    "pairrm_gen_si_uf": ("SI(UF)", "PairRM(Gen(SI(UF)))"),
+}
+"""Prompts and responses of each recipe, in the order and words of the paper's first table."""
+
+PAPER_MODELS = {
+    "mistral_large": "AIPO (Mistral-Large 2407)",
+    "llama3_70b": "AIPO (Llama-3-70B-Instruct)",
+    "gemma2_27b": "AIPO (Gemma-2-27B-It)",
+    "mistral_nemo": "AIPO (Mistral-Nemo-Instruct-2407)",
+}
+"""conf/model name (its beginning) -> row of the paper's headline table."""
+
+RECIPES_MODEL = "mistral_7b"
+"""conf/model name (its beginning) of the model the paper's recipes table was made with."""
+
+
+def recipes_table(sweep: Sweep, benchmarks: list[str]) -> Table | None:
+    """A row per data recipe and objective at its last iteration; None where the sweep has only one recipe."""
+    import pandas as pd
+
+    recipes = {run.recipe for run in sweep.runs}
+    if len(recipes) < 2 or not benchmarks:
+        return None
+    known = [*RECIPES, *sorted(recipes - set(RECIPES))]
+    records: list[dict[str, Any]] = []
+    for recipe in (name for name in known if name in recipes):
+        runs = [run for run in sweep.runs if run.recipe == recipe]
+        found = {(run.objective, _other_overrides(sweep, run)) for run in runs}
+        for objective, variant in sorted(found, key=lambda item: (style.order(item[0]), item)):
+            mine = {run.job for run in runs if (run.objective, _other_overrides(sweep, run)) == (objective, variant)}
+            prompts, responses = RECIPES.get(recipe, ("", ""))
+            record = {"recipe": recipe, "prompts": prompts, "responses": responses, "objective": objective}
+            record |= {"variant": variant, "iteration": "", "fingerprints": ()}
+            for benchmark in benchmarks:
+                last = _last_iteration(sweep, benchmark, mine)
+                if last is None:
+                    continue
+                record["iteration"] = iteration_label(last["iteration"])
+                record["fingerprints"] += last["fingerprints"]
+                for column in ("score", "score_sd", "win_rate", "length", "length_sd"):
+                    if column in last:
+                        record[f"{benchmark}_{column}"] = last[column]
+            records.append(record)
+    data = pd.DataFrame(records)
+    varied = bool((data["variant"] != "").any())
+    shown, header = [], []
+    for benchmark in benchmarks:
+        primary, length = metric_names(sweep, benchmark)
+        name = style.benchmark_name(benchmark)
+        for column, label in (("score", primary), ("win_rate", "win_rate"), ("length", length)):
+            if f"{benchmark}_{column}" in data:
+                shown.append(f"{benchmark}_{column}")
+                header.append(f"{name}: {style.metric_name(label)}")
+    digits = {column: digits_for(data[column].tolist()) for column in shown}
+    cells = []
+    for row in data.to_dict("records"):
+        first = [row["prompts"] or row["recipe"], row["responses"] or row["recipe"]]
+        first += [style.objective_name(row["objective"]), *([row["variant"]] if varied else []), row["iteration"]]
+        cells.append((*first, *(_with_sd(row, column, digits[column]) for column in shown)))
+    text_header = ("prompts", "responses", "objective", *(["variant"] if varied else []), "iteration")
+    fingerprints = unique(digest for digests in data["fingerprints"] for digest in digests)
+    notes = ("UF: the offline data set; SI: Self-Instruct; Gen: own candidates; PairRM stands for the sweep's ranker.",)
+    return Table(
+        name="recipes",
+        title="Data recipes, measured",
+        data=data.assign(fingerprints=data["fingerprints"].map(" ".join)),
+        header=(*text_header, *header),
+        cells=tuple(cells),
+        notes=(*notes, *problem_notes(sweep)),
+        fingerprints=fingerprints,
+        text_columns=len(text_header),
+    )
+
+
+def paper_table(sweep: Sweep, benchmarks: list[str]) -> Table | None:
+    """The paper's numbers and the measured ones of the same setting, in columns of their own.
+
+    Only what the paper reports: the official benchmarks, its models with its objective (headline) or plain DPO
+    (recipes). None where the sweep has none of it.
+    """
+    import pandas as pd
+
+    records = []
+    for place, row, objective, runs in _paper_rows(sweep):
+        jobs = {run.job for run in runs if run.objective == objective}
+        for benchmark in (name for name in benchmarks if name in style.OFFICIAL_BENCHMARKS):
+            last = _last_iteration(sweep, benchmark, jobs)
+            for column in ("score", "win_rate", "length"):
+                published = row.get(f"{benchmark}_{column}")
+                if last is None or published is None or column not in last:
+                    continue
+                metric = dict(zip(("score", "length"), metric_names(sweep, benchmark), strict=True)).get(column, column)
+                records.append(
+                    {"place": place, "row": row.get("model") or row["recipe"], "benchmark": benchmark}
+                    | {"metric": metric, "paper": float(published), "measured": last[column]}
+                    | {"difference": last[column] - published, "iteration": iteration_label(last["iteration"])}
+                    | {"judge": last["judge"], "fingerprints": " ".join(last["fingerprints"])}
+                )
+    if not records:
+        return None
+    cells = tuple(
+        (
+            *(r["place"], r["row"], style.benchmark_name(r["benchmark"]), style.metric_name(r["metric"])),
+            *(number(r["paper"], 1), number(r["measured"], 1), number(r["difference"], 1), r["iteration"], r["judge"]),
+        )
+        for r in records
+    )
+    header = ("paper's table", "row", "benchmark", "metric", "paper", "measured", "difference", "iteration", "judge")
+    return Table(
+        name="paper_vs_measured",
+        title="The paper's numbers beside measured ones",
+        data=pd.DataFrame(records),
+        header=header,
+        cells=cells,
+        notes=("paper: as printed in arXiv 2409.08845. measured: the last iteration here, mean over seeds.",),
+        fingerprints=unique(digest for r in records for digest in r["fingerprints"].split()),
+        text_columns=4,
+    )
+
+
+def _paper_rows(sweep: Sweep) -> Iterator[tuple[str, dict[str, Any], str, list[Run]]]:
+    for row in paper.read("recipes").to_dict("records"):
+        runs = [run for run in sweep.runs if run.recipe == row["recipe"] and run.model.startswith(RECIPES_MODEL)]
+        yield "recipes", row, "dpo", runs
+    for row in paper.read("headline").to_dict("records"):
+        names = tuple(name for name, published in PAPER_MODELS.items() if published == row["model"])
+        yield "headline", row, "aipo", [run for run in sweep.runs if names and run.model.startswith(names)]
+
+
+def _last_iteration(sweep: Sweep, benchmark: str, jobs: set[str]) -> dict[str, Any] | None:
+    """The summary over seeds of these jobs at their last iteration."""
+    frame = points(sweep, benchmark)
+    rows: pd.DataFrame = frame[frame["job"].isin(jobs) & (frame["objective"] != "")].assign(variant="")
+    if rows.empty:
+        return None
+    return over_seeds(rows[rows["iteration"] == rows["iteration"].max()]).iloc[0].to_dict()
+
+
+def _other_overrides(sweep: Sweep, run: Run) -> str:
+    rest = [item for item in run.overrides if item not in sweep.shared_overrides and not item.startswith("data=")]
+    return ",".join(rest)
+
+
+def _with_sd(row: dict[str, Any], column: str, digits: int) -> str:
+    text, sd = number(row[column], digits), row.get(f"{column}_sd")
+    return text if sd is None or sd != sd else f"{text} ± {number(sd, digits)}"

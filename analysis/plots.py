@@ -1,0 +1,317 @@
+"""The figures of a sweep. Drawn straight to a file, without pyplot; the same inputs give the same bytes.
+
+One colour per objective in all of them (style.py); variants of an objective differ in tint and marker.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from analysis import style
+from analysis.collect import BASE_ITERATION, Sweep, iteration_label
+from analysis.fits import Line, fit_line, fit_method
+from analysis.summary import metric_names, over_seeds, points, student_t
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Series = tuple[str, str]
+"""Objective and variant."""
+
+DPI = 200
+"""Twice the 100 dots per inch the figures are laid out for: sharp on high-resolution screens."""
+
+MINIMUM_PAIRS = 5
+
+RC = {
+    "font.size": 9.5,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#444444",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "svg.hashsalt": "aipo",
+    "pdf.fonttype": 42,
+}
+
+
+def fit_lines(sweep: Sweep, benchmarks: Sequence[str]) -> dict[str, dict[Series, Line]]:
+    """Per benchmark, the line of score over length of each objective and variant: all its seeds and iterations."""
+    lines: dict[str, dict[Series, Line]] = {}
+    for benchmark in benchmarks:
+        frame = points(sweep, benchmark)
+        frame = frame[frame["iteration"] != BASE_ITERATION].drop_duplicates(["objective", "variant", "fingerprint"])
+        lines[benchmark] = {}
+        for series, group in frame.groupby(["objective", "variant"], sort=True):
+            line = fit_line(group["length"].tolist(), group["score"].tolist(), fit_method(benchmark))
+            if line is not None:
+                lines[benchmark][series] = line
+    return lines
+
+
+def length_vs_score(
+    sweep: Sweep, benchmarks: Sequence[str], lines: dict[str, dict[Series, Line]], path: Path
+) -> list[Path]:
+    """Score over mean length, a panel per benchmark: a point per iteration (mean over seeds), its line, its order."""
+
+    def panel(axes: Axes, benchmark: str) -> None:
+        primary, length = metric_names(sweep, benchmark)
+        frame = points(sweep, benchmark)
+        rows = over_seeds(frame)
+        looks = _looks(rows)
+        base = rows[rows["iteration"] == BASE_ITERATION]
+        for series, look in looks.items():
+            mine = _of(rows, series)
+            for line in [lines[benchmark][series]] if series in lines[benchmark] else []:
+                ends = [line.x_min, line.x_max]
+                axes.plot(ends, [line.at(x) for x in ends], color=look["color"], linewidth=1.8, alpha=0.9, zorder=3)
+            path_rows = [*base.itertuples(), *mine.itertuples()] if len(base) == 1 else [*mine.itertuples()]
+            axes.plot(
+                [row.length for row in path_rows],
+                [row.score for row in path_rows],
+                color=look["color"], linewidth=0.8, alpha=0.45, linestyle=(0, (1, 1.2)), zorder=2,
+            )  # fmt: skip
+            if (mine["n"] > 1).any():
+                seeds = _of(frame, series)
+                axes.scatter(seeds["length"], seeds["score"], s=7, color=look["color"], alpha=0.35, linewidth=0, zorder=2)
+            _ordered_markers(axes, mine["length"], mine["score"], look)
+            _number(axes, mine.iloc[-1], look["color"])
+        axes.scatter(base["length"], base["score"], marker="*", s=90, color=style.BASE_COLOUR, zorder=5, linewidth=0)
+        axes.set_xlabel(_capital(style.metric_name(length)))
+        axes.set_ylabel(_capital(style.metric_name(primary)))
+        axes.margins(0.09)
+
+    return _panels(sweep, benchmarks, panel, path, fingerprints=score_sources(sweep, benchmarks), base=True)
+
+
+def per_iteration(sweep: Sweep, benchmarks: Sequence[str], what: str, path: Path) -> list[Path]:
+    """`what` ("length" or "score") over iterations, a panel per benchmark; over several seeds the mean with its 95 %
+    interval (Student's t) as a band, and a thin line per seed."""
+
+    def panel(axes: Axes, benchmark: str) -> None:
+        frame = points(sweep, benchmark)
+        rows = over_seeds(frame)
+        base = rows[rows["iteration"] == BASE_ITERATION]
+        for series, look in _looks(rows).items():
+            mine = _of(rows, series)
+            means = [*base.itertuples(), *mine.itertuples()] if len(base) == 1 else [*mine.itertuples()]
+            x = [row.iteration for row in means]
+            y = [getattr(row, what) for row in means]
+            half = [_half_width(getattr(row, f"{what}_sd"), row.n) for row in means]
+            if any(half):
+                low, high = ([v + sign * h for v, h in zip(y, half, strict=True)] for sign in (-1, 1))
+                axes.fill_between(x, low, high, color=look["color"], alpha=0.13, linewidth=0, zorder=1)
+                for _, seed in _of(frame, series).groupby("seed"):
+                    axes.plot(seed["iteration"], seed[what], color=look["color"], linewidth=0.6, alpha=0.5, zorder=2)
+            axes.plot(x, y, color=look["color"], linewidth=1.6, zorder=3)
+            axes.scatter(mine["iteration"], mine[what], zorder=4, **look, s=26, edgecolor="white", linewidth=0.6)
+        if len(base) == 1:
+            axes.scatter(base["iteration"], base[what], marker="*", s=90, color=style.BASE_COLOUR, zorder=5, linewidth=0)
+        ticks = sorted(set(rows["iteration"]))
+        axes.set_xticks(ticks, [iteration_label(tick) for tick in ticks])
+        axes.set_xlabel("Iteration")
+        axes.set_ylabel(_capital(style.metric_name(metric_names(sweep, benchmark)[what == "length"])))
+
+    return _panels(sweep, benchmarks, panel, path, fingerprints=score_sources(sweep, benchmarks), base=True)
+
+
+def agreement_plot(frame: pd.DataFrame, path: Path) -> list[Path]:
+    """Reference-ranker agreement over the length gap, at the first and the last iteration, with the pairs per bin.
+
+    `frame` as `agreement.agreement` returns it. Objectives trained on the same pairs share one line; bins of fewer than
+    MINIMUM_PAIRS pairs are not drawn.
+    """
+    with style_context():
+        from matplotlib.ticker import PercentFormatter
+
+        iterations = sorted(set(frame["iteration"]))
+        shown = [iterations[0], iterations[-1]] if len(iterations) > 1 else iterations
+        figure = new_figure(4.2 * len(shown) + 0.4, 4.6)
+        grid = figure.subplots(2, len(shown), sharex=True, sharey="row", squeeze=False, height_ratios=(3, 1))
+        looks = _looks(frame)
+        drawn: dict[str, dict[str, Any]] = {}
+        width = float((frame["gap_high"] - frame["gap_low"]).replace(math.inf, math.nan).max())
+        for column, iteration in enumerate(shown):
+            here = frame[frame["iteration"] == iteration]
+            top, bottom = grid[0][column], grid[1][column]
+            for number, owners in enumerate(sources := _owners(here, looks)):
+                shared = len(owners) > 1
+                look = {"color": style.BASE_COLOUR, "marker": "o"} if shared else looks[owners[0]]
+                everybody = len(owners) == len(looks)
+                name = "the same pairs for all" if shared and everybody else ", ".join(map(_series_name, owners))
+                drawn.setdefault(name, look)
+                bins = _of(here, owners[0])
+                bins = bins[bins["n_pairs"] >= MINIMUM_PAIRS]
+                # Side by side within a bin, so that intervals do not hide each other.
+                x = bins["gap_mean"] + 0.6 * width * ((number + 0.5) / len(sources) - 0.5)
+                errors = [bins["share"] - bins["ci95_low"], bins["ci95_high"] - bins["share"]]
+                top.errorbar(
+                    x, bins["share"], yerr=errors,
+                    color=look["color"], marker=look["marker"], markersize=5, linewidth=1.2, elinewidth=1,
+                    markeredgecolor="white", markeredgewidth=0.5, clip_on=False, zorder=3,
+                )  # fmt: skip
+                bottom.plot(bins["gap_mean"], bins["n_pairs"], color=look["color"], linewidth=1.3)
+            top.set_title(f"Iteration {iteration_label(iteration)}", loc="left")
+            top.axhline(0.5, color="#888888", linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+            bottom.set_xlabel("Length gap: chosen − rejected (tokens)")
+            bottom.set_ylim(bottom=0)
+            for axes in (top, bottom):
+                axes.axvline(0, color="#888888", linewidth=0.8, zorder=1)
+        grid[0][0].set_ylim(-0.03, 1.03)
+        grid[0][0].yaxis.set_major_formatter(PercentFormatter(1.0))
+        grid[0][0].set_ylabel("Pairs on which the\nreference agrees")
+        grid[1][0].set_ylabel("Pairs per bin")
+        legend(figure, drawn, base=False)
+        return save(figure, path, source="fingerprints: " + " ".join(agreement_sources(frame)))
+
+
+def _owners(frame: pd.DataFrame, looks: dict[Series, dict[str, str]]) -> list[list[Series]]:
+    """The series of one iteration, those of the same pairs together, in the order of `looks`."""
+    by_source: dict[str, list[Series]] = {}
+    sources = {(row.objective, row.variant): row.fingerprints for row in frame.itertuples()}
+    for series in looks:
+        if series in sources:
+            by_source.setdefault(sources[series], []).append(series)
+    return list(by_source.values())
+
+
+def agreement_sources(frame: pd.DataFrame) -> list[str]:
+    """The fingerprints behind an agreement frame."""
+    return sorted({digest for digests in frame["fingerprints"] for digest in digests.split()})
+
+
+def score_sources(sweep: Sweep, benchmarks: Sequence[str]) -> list[str]:
+    """The fingerprints behind the points of these benchmarks."""
+    return sorted({d for name in benchmarks for digests in points(sweep, name)["fingerprints"] for d in digests})
+
+
+def _panels(
+    sweep: Sweep,
+    benchmarks: Sequence[str],
+    draw: Callable[[Axes, str], None],
+    path: Path,
+    *,
+    fingerprints: Sequence[str],
+    base: bool,
+) -> list[Path]:
+    with style_context():
+        columns = min(2, len(benchmarks))
+        rows = math.ceil(len(benchmarks) / columns)
+        figure = new_figure(4.3 * columns + (0.4 if columns > 1 else 1.0), 3.3 * rows + 0.5)
+        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        everything = []
+        for axes, benchmark in zip(grid, benchmarks, strict=False):
+            draw(axes, benchmark)
+            axes.set_title(style.benchmark_name(benchmark), loc="left")
+            everything.append(points(sweep, benchmark))
+        for axes in grid[len(benchmarks) :]:
+            axes.set_visible(False)
+        import pandas as pd
+
+        looks = _looks(pd.concat(everything))
+        legend(figure, {_series_name(series): look for series, look in looks.items()}, base=base)
+        return save(figure, path, source="fingerprints: " + " ".join(fingerprints))
+
+
+def _looks(frame: pd.DataFrame) -> dict[Series, dict[str, str]]:
+    """Colour and marker of each objective and variant."""
+    series = sorted(set(zip(frame["objective"], frame["variant"], strict=True)) - {("", "")})
+    series = [item for item in series if item[0]]
+    colours = style.colours(objective for objective, _ in series)
+    looks = {}
+    for objective, colour in colours.items():
+        variants = [variant for name, variant in series if name == objective]
+        for number, variant in enumerate(variants):
+            tint = style.tint(colour, 0.55 * number / len(variants))
+            marker = style.marker(objective) if len(variants) == 1 else style.MARKERS[number % len(style.MARKERS)]
+            looks[objective, variant] = {"color": tint, "marker": marker}
+    return {item: looks[item] for item in sorted(looks, key=lambda item: (style.order(item[0]), item))}
+
+
+def _of(frame: pd.DataFrame, series: Series) -> pd.DataFrame:
+    return frame[(frame["objective"] == series[0]) & (frame["variant"] == series[1])].sort_values("iteration")
+
+
+def _series_name(series: Series) -> str:
+    return style.series_name(*series)
+
+
+def _ordered_markers(axes: Axes, x: Iterable[float], y: Iterable[float], look: dict[str, str]) -> None:
+    """Markers from pale (the first) to full colour (the last): the order of the iterations."""
+    x, y = list(x), list(y)
+    for number, (a, b) in enumerate(zip(x, y, strict=True)):
+        paleness = 0.65 * (1 - number / max(len(x) - 1, 1))
+        face = style.tint(look["color"], paleness)
+        axes.scatter(a, b, s=34, facecolor=face, edgecolor=look["color"], marker=look["marker"], linewidth=0.9, zorder=4)
+
+
+def _number(axes: Axes, last: pd.Series, colour: str) -> None:
+    """The number of the last iteration beside its marker, readable over lines."""
+    from matplotlib.patheffects import withStroke
+
+    halo = [withStroke(linewidth=2.5, foreground="white")]
+    axes.annotate(
+        iteration_label(last["iteration"]), (last["length"], last["score"]), xytext=(7, -8),
+        textcoords="offset points", ha="center", va="center", color=colour, fontsize=8.5, fontweight="bold",
+        path_effects=halo, zorder=6,
+    )  # fmt: skip
+
+
+def _half_width(sd: float, n: int) -> float:
+    return student_t(n) * sd / math.sqrt(n) if n > 1 else 0.0
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def style_context() -> Any:
+    """The look of all figures, as a context."""
+    import matplotlib
+
+    return matplotlib.rc_context(RC)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, sizes in inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=100, layout="constrained")
+
+
+def legend(figure: Figure, looks: dict[str, dict[str, Any]], *, base: bool) -> None:
+    """A legend below the panels: an entry per name in `looks`, and the base model's star."""
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=look["color"], marker=look["marker"], markersize=5.5, linewidth=1.8, label=name)
+        for name, look in looks.items()
+    ]
+    if base:
+        handles.append(
+            Line2D([], [], color=style.BASE_COLOUR, marker="*", markersize=9, linewidth=0, label=style.BASE_NAME)
+        )
+    # About 0.075 inches a letter at this font size, and 0.65 for the line and the gaps.
+    widest = 0.65 + 0.075 * max(len(handle.get_label()) for handle in handles)
+    columns = max(1, min(len(handles), int(figure.get_figwidth() / widest)))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+
+
+def save(figure: Figure, path: Path, *, source: str) -> list[Path]:
+    """Writes `path` with the suffixes .png and .pdf; `source` goes into their metadata, no dates do."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # the layout stands; each file would compute it again
+    png, pdf = path.with_suffix(".png"), path.with_suffix(".pdf")
+    figure.savefig(png, dpi=DPI, metadata={"Software": None, "Description": source})
+    figure.savefig(pdf, metadata={"Creator": None, "Producer": None, "CreationDate": None, "Keywords": source})
+    return [png, pdf]

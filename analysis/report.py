@@ -1,0 +1,159 @@
+"""The whole analysis of a sweep: every table and figure, one page that shows them, and where each came from."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from analysis import agreement, comparisons, escape, paper, plots, summary, tables
+from analysis.collect import BASE_ITERATION, AnalysisError, Problem, Sweep, collect, iteration_label
+from analysis.table import Table
+
+SOURCES = "sources.json"
+
+CAPTIONS = {
+    "length_vs_score": "Score against mean answer length: a marker per iteration (mean over seeds, small dots: the "
+    "seeds), pale for the first, full for the last, which is numbered; dotted: their order, from the base model; "
+    "straight: the fitted line (tables/fits.md).",
+    "length_per_iteration": "Mean answer length over the iterations; several seeds: their mean, a thin line for each, "
+    "and the mean's 95 % interval as a band.",
+    "score_per_iteration": "Score over the iterations, drawn likewise.",
+    "agreement": "How often the reference model gives the chosen completion the larger log-probability than the "
+    "rejected one, against how much longer the chosen one is; Wilson 95 % intervals; bins of under 5 pairs not drawn.",
+}
+
+
+def analyse(sweep_folder: Path) -> list[Path]:
+    """Writes tables/, plots/, report.md and sources.json into the sweep's folder; returns the paths written.
+
+    The same artifacts give the same bytes. Files of an earlier analysis that are not written again are removed. Raises
+    AnalysisError when there is no sweep here, or its files contradict each other.
+    """
+    sweep = collect(sweep_folder)
+    gaps, gap_problems = agreement.agreement(sweep)
+    names = summary.benchmarks(sweep)
+    judges = {name: summary.judges(sweep, name) for name in names}
+    mixed = [
+        Problem("", None, f"{name} was graded by {len(judges[name])} judges: a table for each, nothing that compares them")
+        for name in names
+        if len(judges[name]) > 1
+    ]
+    sweep = replace(sweep, problems=(*sweep.problems, *gap_problems, *mixed))
+    comparable = [name for name in names if len(judges[name]) == 1]
+    for folder in ("tables", "plots"):
+        (sweep_folder / folder).mkdir(exist_ok=True)
+
+    written: dict[Path, tuple[str, ...]] = {}
+    shown: list[Table] = []
+
+    def add_table(table: Table | None) -> None:
+        if table is not None:
+            shown.append(table)
+            written.update(dict.fromkeys(table.write(sweep_folder / "tables"), table.fingerprints))
+
+    def add_plot(paths: Iterable[Path], fingerprints: Iterable[str]) -> None:
+        written.update(dict.fromkeys(paths, tuple(fingerprints)))
+
+    for name in names:
+        for number, (judge, identity) in enumerate(judges[name]):
+            suffix = "" if len(judges[name]) == 1 else f"__{number}_{judge}"
+            add_table(tables.score_table(sweep, name, identity, file_name(name + suffix)))
+    plotted = [name for name in comparable if _trained(sweep, name)]
+    if comparable:
+        add_table(tables.seeds_table(sweep, comparable))
+    if plotted:
+        lines = plots.fit_lines(sweep, plotted)
+        if any(lines.values()):
+            add_table(tables.fits_table(sweep, lines, paper.read("length_vs_score_fit")))
+        folder, sources = sweep_folder / "plots", plots.score_sources(sweep, plotted)
+        add_plot(plots.length_vs_score(sweep, plotted, lines, folder / "length_vs_score"), sources)
+        add_plot(plots.per_iteration(sweep, plotted, "length", folder / "length_per_iteration"), sources)
+        add_plot(plots.per_iteration(sweep, plotted, "score", folder / "score_per_iteration"), sources)
+    add_table(comparisons.recipes_table(sweep, comparable))
+    add_table(comparisons.paper_table(sweep, comparable))
+    if not gaps.empty:
+        path = sweep_folder / "tables" / "agreement.csv"
+        path.write_text(gaps.to_csv(index=False, float_format="%.10g", lineterminator="\n"), encoding="utf-8")
+        written[path] = tuple(plots.agreement_sources(gaps))
+        add_plot(plots.agreement_plot(gaps, sweep_folder / "plots" / "agreement"), plots.agreement_sources(gaps))
+    if not sweep.pairs.empty:
+        add_table(tables.pairs_table(sweep))
+    path = sweep_folder / "tables" / "scores.csv"
+    exact = sweep.scores.drop(columns="judge_identity")
+    path.write_text(exact.to_csv(index=False, float_format="%.10g", lineterminator="\n"), encoding="utf-8")
+    written[path] = summary.unique(sweep.scores["fingerprint"])
+
+    page = sweep_folder / "report.md"
+    figures = [path for path in written if path.suffix == ".png"]
+    page.write_text(_page(sweep, shown, figures), encoding="utf-8", newline="\n")
+    written[page] = summary.unique(digest for digests in list(written.values()) for digest in digests)
+    return _record(sweep, written)
+
+
+def file_name(name: str) -> str:
+    """The name with everything but letters, digits, dot, minus and underscore replaced."""
+    return re.sub(r"[^\w.-]+", "_", name).strip(".")
+
+
+def _trained(sweep: Sweep, benchmark: str) -> bool:
+    rows = sweep.scores
+    return bool(((rows["benchmark"] == benchmark) & (rows["iteration"] != BASE_ITERATION)).any())
+
+
+def _page(sweep: Sweep, shown: list[Table], figures: list[Path]) -> str:
+    parts = [f"# Analysis of {escape.markdown(sweep.folder.resolve().name)}\n"]
+    done = sum(run.status == "done" for run in sweep.runs)
+    parts.append(f"{done} of {len(sweep.runs)} jobs are done.")
+    if sweep.shared_overrides:
+        parts[-1] += f" All were started with {escape.markdown(' '.join(sweep.shared_overrides))}."
+    parts[-1] += "\n"
+    if sweep.problems:
+        parts.append("**Missing from what follows:**\n")
+        parts += [f"- {escape.markdown(describe(problem))}" for problem in sweep.problems]
+        parts.append("")
+    for figure in figures:
+        title = figure.stem.replace("_", " ")
+        picture = f"![{title}](plots/{figure.name})"
+        parts.append(f"## {title.capitalize()}\n\n{picture}\n\n{CAPTIONS[figure.stem]}\n")
+    for table in shown:
+        parts.append(f"## {escape.markdown(table.title)}\n\n{table.markdown(fingerprints=False)}")
+    parts.append(f"Every file with the fingerprints of the artifacts behind it: [{SOURCES}]({SOURCES}).\n")
+    return "\n".join(parts)
+
+
+def describe(problem: Problem) -> str:
+    """A problem as one line."""
+    where = f"job {problem.job}" if problem.job else "sweep"
+    if problem.iteration is not None:
+        where += f", iteration {iteration_label(problem.iteration)}"
+    return f"{where}: {problem.what}"
+
+
+def _record(sweep: Sweep, written: dict[Path, tuple[str, ...]]) -> list[Path]:
+    """Writes sources.json and removes what the one before it lists and this analysis did not write."""
+    path = sweep.folder / SOURCES
+    files = {str(file.relative_to(sweep.folder)): list(digests) for file, digests in sorted(written.items())}
+    for name in _former_files(path):
+        former = (sweep.folder / name).resolve()
+        if name not in files and former.is_relative_to(sweep.folder.resolve()) and former.is_file():
+            former.unlink()
+    content = {"files": files, "missing": [describe(problem) for problem in sweep.problems]}
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
+    return [*written, path]
+
+
+def _former_files(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    try:
+        return [name for name in json.loads(path.read_text(encoding="utf-8"))["files"] if isinstance(name, str)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise AnalysisError(f"{path} cannot be read ({error}); delete it, it is written again") from error
+
+
+def missing(sources: Path) -> list[str]:
+    """What the analysis that wrote this sources.json could not show."""
+    return json.loads(sources.read_text(encoding="utf-8"))["missing"]

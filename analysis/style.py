@@ -1,0 +1,97 @@
+"""Names and colours: what an objective, a metric or a benchmark is called and looks like, in every table and plot."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterable
+
+OBJECTIVE_NAMES = {"dpo": "DPO", "dpo_nll": "DPO+NLL", "simpo": "SimPO", "alpha_dpo": "α-DPO", "aipo": "AIPO"}
+"""As the paper writes them; other objectives keep the name of their YAML."""
+
+BASE_NAME = "base model"
+BASE_COLOUR = "#4D4D4D"
+
+# Okabe and Ito's palette, which stays apart under the common forms of colour blindness.
+OBJECTIVE_COLOURS = {
+    "dpo": "#0072B2",
+    "dpo_nll": "#56B4E9",
+    "simpo": "#CC79A7",
+    "alpha_dpo": "#009E73",
+    "aipo": "#D55E00",
+}
+# For all others: the rest of Okabe and Ito, then Paul Tol's "muted" scheme.
+OTHER_COLOURS = ("#E69F00", "#332288", "#882255", "#999933", "#44AA99", "#AA4499", "#661100", "#6699CC")
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
+
+METRIC_NAMES = {
+    "lc_win_rate": "length-controlled win rate (%)",
+    "win_rate": "win rate (%)",
+    "discrete_win_rate": "discrete win rate (%)",
+    "rating": "rating (1–10)",
+    "mean_rating": "mean rating (1–10)",
+    "gold_score": "gold score (−1 to 1)",
+    "gold_quality": "gold quality (−1 to 1)",
+    "mean_chars": "mean length (characters)",
+    "mean_tokens": "mean length (tokens)",
+}
+
+OFFICIAL_BENCHMARKS = {"mt_bench": "MT-Bench", "alpaca_eval": "AlpacaEval 2", "arena_hard": "Arena-Hard"}
+BENCHMARK_NAMES = {"gold": "Gold quality", **OFFICIAL_BENCHMARKS}
+
+
+def objective_name(objective: str) -> str:
+    """How the objective is written for people."""
+    return OBJECTIVE_NAMES.get(objective, objective)
+
+
+def metric_name(metric: str) -> str:
+    """How a metric is written on axes and in headers, with its unit where it has one."""
+    return METRIC_NAMES.get(metric, metric.replace("_", " "))
+
+
+def benchmark_name(benchmark: str) -> str:
+    """How a benchmark is written for people; the miniature's own are marked as such."""
+    for prefix in ("miniature_", "mini_"):
+        if benchmark.startswith(prefix):
+            return f"{benchmark_name(benchmark.removeprefix(prefix))} (miniature)"
+    return BENCHMARK_NAMES.get(benchmark, benchmark)
+
+
+def series_name(objective: str, variant: str) -> str:
+    """An objective and, where the sweep varies more, the variant, its keys without their path."""
+    short = re.sub(r"(^|,)[^=,]*\.(\w+=)", r"\1\2", variant)
+    return objective_name(objective) + (f" [{short}]" if short else "")
+
+
+def order(objective: str) -> int:
+    """The place of an objective in tables and legends: the base model (""), the paper's order, then all others."""
+    known = ["", *OBJECTIVE_NAMES]
+    return known.index(objective) if objective in known else len(known)
+
+
+def marker(objective: str) -> str:
+    """The marker of an objective that has no variants: a second cue beside the colour."""
+    return MARKERS[order(objective) % len(MARKERS)]
+
+
+def colours(objectives: Iterable[str]) -> dict[str, str]:
+    """One colour per objective: fixed for the paper's five, picked by the name (free ones first) for all others."""
+    picked = {}
+    taken: set[str] = set()
+    for objective in sorted(set(objectives)):
+        if objective in OBJECTIVE_COLOURS:
+            picked[objective] = OBJECTIVE_COLOURS[objective]
+            continue
+        start = zlib.crc32(objective.encode()) % len(OTHER_COLOURS)
+        order = OTHER_COLOURS[start:] + OTHER_COLOURS[:start]
+        picked[objective] = next((colour for colour in order if colour not in taken), order[0])
+        taken.add(picked[objective])
+    return picked
+
+
+def tint(colour: str, share: float) -> str:
+    """The colour mixed with white: share 0 leaves it, 1 is white."""
+    channels = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(channel + (255 - channel) * share):02X}" for channel in channels)

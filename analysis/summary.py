@@ -1,0 +1,184 @@
+"""What the tables and plots show of one benchmark: a row per policy, then a row per objective and iteration over seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from analysis import style
+from analysis.collect import BASE_ITERATION, AnalysisError, Sweep
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EXTRA_METRICS = ("win_rate", "gold_score", "mean_tokens")
+"""Shown beside a benchmark's primary metric and length where it reports them under these names."""
+
+EXTRA_LENGTHS = ("mean_tokens",)
+"""Those of them that stand beside the length."""
+
+DIAGNOSTIC_METRIC = "win_rate"
+"""What is shown of a diagnostic judge; the primary metric where there is no such metric."""
+
+GROUP = ["objective", "variant", "iteration"]
+
+
+def benchmarks(sweep: Sweep) -> list[str]:
+    """The benchmarks any run of the sweep was configured for, sorted by name."""
+    return sorted({name.partition("@")[0] for run in sweep.runs for name in run.primary})
+
+
+def judges(sweep: Sweep, benchmark: str) -> list[tuple[str, str]]:
+    """The judges (name, identity) whose scores of this benchmark are there, diagnostic ones left out."""
+    rows = sweep.scores.query("benchmark == @benchmark and diagnostic == ''")
+    return sorted(set(zip(rows["judge"], rows["judge_identity"], strict=True)))
+
+
+def metric_names(sweep: Sweep, benchmark: str) -> tuple[str, str]:
+    """The primary and the length metric of this benchmark. Raises AnalysisError when the runs disagree."""
+    named = {(run.primary[benchmark], run.length[benchmark]) for run in sweep.runs if benchmark in run.primary}
+    if len(named) != 1:
+        raise AnalysisError(f"{benchmark}: the runs name different primary and length metrics: {sorted(named)}")
+    return named.pop()
+
+
+@lru_cache(maxsize=64)
+def points(sweep: Sweep, benchmark: str, judge_identity: str | None = None) -> pd.DataFrame:
+    """One row per policy: run, iteration, score with its interval, length, counts, extra metrics, fingerprints.
+
+    Base models that several runs share appear once, under an empty objective. Diagnostic scores are columns
+    `by_<judge>`. The frame is shared between callers. Raises AnalysisError when more than one judge graded these scores and none was chosen.
+    """
+    import pandas as pd
+
+    primary, length = metric_names(sweep, benchmark)
+    rows = sweep.scores[sweep.scores["benchmark"] == benchmark]
+    main = rows[rows["diagnostic"] == ""]
+    if judge_identity is not None:
+        main = main[main["judge_identity"] == judge_identity]
+    elif main["judge_identity"].nunique() > 1:
+        by_judge = main.groupby("judge", sort=True)["job"].unique()
+        listed = "; ".join(f"{judge}: {', '.join(sorted(jobs))}" for judge, jobs in by_judge.items())
+        raise AnalysisError(f"{benchmark}: scores by different judges are not comparable in one table ({listed})")
+    diagnostics = {
+        (row.job, row.iteration, row.diagnostic, row.metric): (row.value, row.fingerprint)
+        for row in rows[rows["diagnostic"] != ""].itertuples()
+    }
+    diagnostic_names = sorted(rows.loc[rows["diagnostic"] != "", "diagnostic"].unique())
+    records = []
+    for (job, iteration), metrics in main.groupby(["job", "iteration"], sort=False):
+        record = _point(benchmark, metrics, primary, length)
+        for name in diagnostic_names:
+            value, digest = diagnostics.get(
+                (job, iteration, name, DIAGNOSTIC_METRIC), diagnostics.get((job, iteration, name, primary), (None, None))
+            )
+            record[f"by_{name}"] = math.nan if value is None else value
+            record["fingerprints"] += () if digest is None else (digest,)
+        records.append(record)
+    columns = [*POINT_COLUMNS, *EXTRA_METRICS, *(f"by_{name}" for name in diagnostic_names)]
+    frame = pd.DataFrame(records, columns=columns)
+    for extra in EXTRA_METRICS:
+        if extra in (primary, length) or frame[extra].isna().all():
+            frame = frame.drop(columns=extra)
+    return _merge_base_models(frame)
+
+
+POINT_COLUMNS = (
+    *("job", "objective", "variant", "seed", "model", "recipe", "iteration", "judge"),
+    *("score", "ci95_low", "ci95_high", "length", "n_scored", "n_total", "fingerprint", "fingerprints"),
+)
+
+
+def value_columns(frame: pd.DataFrame) -> list[str]:
+    """The columns of `points` that are averaged over seeds: score, other metrics, diagnostic judges', lengths."""
+    scores = [name for name in frame.columns if name in EXTRA_METRICS and name not in EXTRA_LENGTHS]
+    diagnostics = [name for name in frame.columns if name.startswith("by_")]
+    return ["score", *scores, *diagnostics, "length", *(name for name in frame.columns if name in EXTRA_LENGTHS)]
+
+
+def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean and sample sd over seeds, one row per objective, variant and iteration, base models first.
+
+    `interval` says what the interval is over: "questions" (one policy: the benchmark's own) or "seeds" (several:
+    Student's t over them). An artifact that several runs share counts once.
+    """
+    import pandas as pd
+
+    rows = []
+    groups = sorted(frame.groupby(GROUP, sort=False), key=lambda item: (style.order(item[0][0]), *item[0]))
+    for (objective, variant, iteration), group in groups:
+        group = group.drop_duplicates("fingerprint")
+        row: dict[str, Any] = {"objective": objective, "variant": variant, "iteration": iteration}
+        row |= {"seeds": tuple(sorted(set(group["seed"]))), "n": len(group), "judge": group["judge"].iloc[0]}
+        for column in value_columns(frame):
+            row[column] = group[column].mean()
+            row[f"{column}_sd"] = group[column].std(ddof=1)
+        row["ci95_low"], row["ci95_high"] = group[["ci95_low", "ci95_high"]].iloc[0]
+        row["interval"] = "questions"
+        if len(group) > 1:
+            half = student_t(len(group)) * row["score_sd"] / math.sqrt(len(group))
+            row |= {"ci95_low": row["score"] - half, "ci95_high": row["score"] + half, "interval": "seeds"}
+        row["n_scored"], row["n_total"] = int(group["n_scored"].sum()), int(group["n_total"].sum())
+        row["fingerprints"] = unique(digest for digests in group["fingerprints"] for digest in digests)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def student_t(n: int) -> float:
+    """The two-sided 95 % quantile of Student's t for the mean of n values."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(n - 1, 0.975))
+
+
+def unique(values: Iterable[str]) -> tuple[str, ...]:
+    """The values, each once, in order of first appearance."""
+    return tuple(dict.fromkeys(values))
+
+
+def _point(benchmark: str, metrics: pd.DataFrame, primary: str, length: str) -> dict[str, Any]:
+    by_name = {row.metric: row for row in metrics.itertuples()}
+    for name in (primary, length):
+        if name not in by_name:
+            first = metrics.iloc[0]
+            raise AnalysisError(
+                f"{benchmark}, job {first['job']}, scores {first['fingerprint']}: the run names the metric {name!r}, "
+                f"but the artifact has only {sorted(by_name)}"
+            )
+    score = by_name[primary]
+    record = {name: getattr(score, name) for name in POINT_COLUMNS[:8]}
+    record |= {"score": score.value, "ci95_low": score.ci95_low, "ci95_high": score.ci95_high}
+    record |= {"length": by_name[length].value, "n_scored": score.n_scored}
+    record |= {"n_total": score.n_scored + score.n_unscored}
+    record |= {"fingerprint": score.fingerprint, "fingerprints": (score.fingerprint,)}
+    return record | {extra: by_name[extra].value if extra in by_name else math.nan for extra in EXTRA_METRICS}
+
+
+def _merge_base_models(frame: pd.DataFrame) -> pd.DataFrame:
+    """Base rows under an empty objective, each artifact once; variants that share one are one base model."""
+    import pandas as pd
+
+    base = frame[frame["iteration"] == BASE_ITERATION]
+    if base.empty:
+        return frame.reset_index(drop=True)
+    groups: list[tuple[set[str], set[str]]] = []  # (variants, fingerprints), disjoint in both
+    for variant, digest in sorted(set(zip(base["variant"], base["fingerprint"], strict=True))):
+        touched = [group for group in groups if variant in group[0] or digest in group[1]]
+        groups = [group for group in groups if group not in touched]
+        groups.append(
+            (
+                {variant}.union(*(variants for variants, _ in touched)),
+                {digest}.union(*(digests for _, digests in touched)),
+            )
+        )
+    merged = base.drop_duplicates("fingerprint").assign(objective="")
+    labels = {
+        digest: "; ".join(sorted(variants)) if len(groups) > 1 else ""
+        for variants, digests in groups
+        for digest in digests
+    }
+    merged["variant"] = merged["fingerprint"].map(labels)
+    trained = frame[frame["iteration"] != BASE_ITERATION]
+    return pd.concat([merged, trained], ignore_index=True)

@@ -1,0 +1,97 @@
+"""A table: exact values for CSV, the same as text for Markdown and LaTeX, and the fingerprints behind it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from analysis import escape
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is written under one file name. Texts are plain; each format escapes them its own way."""
+
+    name: str
+    """File stem."""
+    title: str
+    data: pd.DataFrame
+    """For CSV: one exact value per cell, a column `fingerprints` (joined by spaces) among them."""
+    header: tuple[str, ...]
+    cells: tuple[tuple[str, ...], ...]
+    """As shown; a row per row of `data`, a text per text of `header`."""
+    notes: tuple[str, ...]
+    fingerprints: tuple[str, ...]
+    text_columns: int = 1
+    """How many columns, from the left, are set flush left."""
+
+    def __post_init__(self) -> None:
+        if any(len(row) != len(self.header) for row in self.cells) or len(self.cells) != len(self.data):
+            raise ValueError(f"table {self.name}: rows and header differ in size")
+
+    def write(self, folder: Path) -> list[Path]:
+        """Writes `<name>.csv`, `<name>.md` and `<name>.tex` into the folder."""
+        texts = {"csv": self.csv(), "md": f"## {escape.markdown(self.title)}\n\n{self.markdown()}", "tex": self.latex()}
+        paths = []
+        for suffix, text in texts.items():
+            path = folder / f"{self.name}.{suffix}"
+            path.write_text(text, encoding="utf-8", newline="\n")
+            paths.append(path)
+        return paths
+
+    def csv(self) -> str:
+        """Comma-separated values, floats to ten digits."""
+        return self.data.to_csv(index=False, float_format="%.10g", lineterminator="\n")
+
+    def markdown(self, *, fingerprints: bool = True) -> str:
+        """The table and its notes, without the title."""
+        lines = [_markdown_row(self.header)]
+        lines.append("|" + "|".join("---" if i < self.text_columns else "---:" for i in range(len(self.header))) + "|")
+        lines += [_markdown_row(row) for row in self.cells]
+        lines += ["", *(f"- {escape.markdown(note)}" for note in self.notes)]
+        if fingerprints:
+            lines.append(f"- Fingerprints of the artifacts behind it: {' '.join(self.fingerprints) or 'none'}")
+        return "\n".join(lines) + "\n"
+
+    def latex(self) -> str:
+        """A `table` with booktabs rules; the fingerprints are comments."""
+        columns = "l" * self.text_columns + "r" * (len(self.header) - self.text_columns)
+        comments = "".join(
+            escape.latex_comment("fingerprints: " + " ".join(self.fingerprints[i : i + 6]))
+            for i in range(0, len(self.fingerprints), 6)
+        )
+        body = "".join(_latex_row(row) for row in self.cells)
+        notes = "".join(f"{escape.latex(note)}\\\\\n" for note in self.notes)
+        return (
+            f"% Needs \\usepackage{{booktabs}}.\n{comments}"
+            f"\\begin{{table}}\n\\centering\n\\caption{{{escape.latex(self.title)}}}\n"
+            f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{_latex_row(self.header)}\\midrule\n{body}\\bottomrule\n"
+            f"\\end{{tabular}}\n\n\\smallskip\n\\raggedright\\footnotesize\n{notes}\\end{{table}}\n"
+        )
+
+
+def number(value: Any, digits: int) -> str:
+    """A number with so many decimals, a typographic minus and thousands separators; an en dash for none."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    return f"{value:,.{digits}f}".replace("-", "−")
+
+
+def digits_for(values: Sequence[float]) -> int:
+    """How many decimals show values of this size: one for percentages and lengths, more for small numbers."""
+    largest = max((abs(value) for value in values if not math.isnan(value)), default=0.0)
+    return 3 if largest <= 1.5 else 2 if largest <= 10 else 1
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(escape.markdown(cell) for cell in cells) + " |"
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return " & ".join(escape.latex(cell) for cell in cells) + " \\\\\n"

@@ -1,0 +1,291 @@
+"""The tables of a sweep: one per benchmark, one over seeds, one of the fitted lines, one of the pairs behind it all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from analysis import style
+from analysis.collect import BASE_ITERATION, Sweep, iteration_label
+from analysis.fits import FIT_NAMES, Line
+from analysis.summary import metric_names, over_seeds, points, unique, value_columns
+from analysis.table import Table, digits_for, number
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DPO = "dpo"
+
+
+def score_table(sweep: Sweep, benchmark: str, judge_identity: str | None = None, name: str | None = None) -> Table:
+    """One benchmark: a row per objective, variant and iteration, over seeds where there are several.
+
+    Raises AnalysisError when several judges graded these scores and `judge_identity` chooses none.
+    """
+    primary, length = metric_names(sweep, benchmark)
+    frame = points(sweep, benchmark, judge_identity)
+    rows = over_seeds(frame)
+    several = bool((rows["n"] > 1).any())
+    varied = bool((rows["variant"] != "").any())
+    columns = value_columns(frame)
+    headers = {"score": style.metric_name(primary), "length": style.metric_name(length)}
+    header = ["objective", *(["variant"] if varied else []), "seed" + "s" * several, "iteration"]
+    text_columns = len(header)
+    header += ["score: " + headers["score"], "95 % interval" + " †" * several]
+    header += [_column_header(column, headers, primary) for column in columns[1:]] + ["n scored / n total"]
+    digits = {column: digits_for(rows[column].tolist()) for column in columns}
+    cells = []
+    for row in rows.to_dict("records"):
+        cell = [_objective_cell(row), *([row["variant"]] if varied else [])]
+        cell += [", ".join(map(str, row["seeds"])), iteration_label(row["iteration"])]
+        cell += [_mean_sd(row, "score", digits["score"]), _interval(row, digits["score"])]
+        cell += [_mean_sd(row, column, digits[column]) for column in columns[1:]]
+        cells.append((*cell, f"{row['n_scored']:,} / {row['n_total']:,}"))
+    return Table(
+        name=name or benchmark,
+        title=f"{style.benchmark_name(benchmark)}, judge {', '.join(sorted(set(rows['judge'])))}",
+        data=_csv(rows, benchmark, primary, length),
+        header=tuple(header),
+        cells=tuple(cells),
+        notes=(*_score_notes(rows, columns, several), *drop_notes(sweep), *problem_notes(sweep)),
+        fingerprints=_all_fingerprints(rows),
+        text_columns=text_columns,
+    )
+
+
+def seeds_table(sweep: Sweep, benchmarks: Sequence[str]) -> Table:
+    """Mean and sd over seeds at the last iteration of every objective, with the base model, for every benchmark."""
+    import pandas as pd
+
+    records = []
+    for benchmark in benchmarks:
+        primary, length = metric_names(sweep, benchmark)
+        frame = points(sweep, benchmark)
+        rows = over_seeds(frame)
+        last = rows.groupby(["objective", "variant"], sort=False)["iteration"].idxmax()
+        for row in rows.loc[last].to_dict("records"):
+            ratio, ratio_sd = _length_ratio(frame, row)
+            records.append(
+                {"benchmark": benchmark, "metric": primary, "length_metric": length, **row}
+                | {"expected": _expected_seeds(sweep, row), "ratio": ratio, "ratio_sd": ratio_sd}
+            )
+    rows = pd.DataFrame(records)
+    varied = bool((rows["variant"] != "").any())
+    cells = []
+    for row in records:
+        peers = rows[rows["benchmark"] == row["benchmark"]]
+        score_digits, length_digits = digits_for(peers["score"].tolist()), digits_for(peers["length"].tolist())
+        cell = [style.benchmark_name(row["benchmark"]), style.metric_name(row["metric"]), _objective_cell(row)]
+        cell += [row["variant"]] if varied else []
+        cell += [iteration_label(row["iteration"]), f"{row['n']} / {row['expected']}"]
+        cell += [_mean_sd(row, "score", score_digits), f"{_mean_sd(row, 'length', length_digits)}{_unit(row)}"]
+        cells.append((*cell, _mean_sd(row, "ratio", 2)))
+    header = ("benchmark", "metric", "objective", *(["variant"] if varied else []), "iteration", "seeds", "score")
+    data = rows.assign(seeds=rows["seeds"].map(_joined), fingerprints=rows["fingerprints"].map(_joined))
+    keep = ["benchmark", "metric", "objective", "variant", "iteration", "n", "expected", "seeds", "score", "score_sd"]
+    keep += ["length_metric", "length", "length_sd", "ratio", "ratio_sd", "judge", "fingerprints"]
+    names = {"n": "n_seeds", "expected": "n_seeds_expected", "ratio": "length_over_dpo", "ratio_sd": "length_over_dpo_sd"}
+    return Table(
+        name="seeds",
+        title="Last iteration of each objective: mean ± sd over seeds",
+        data=data[keep].rename(columns=names),
+        header=(*header, "mean length", "length / DPO's"),
+        cells=tuple(cells),
+        notes=(
+            "± is the sample standard deviation over seeds; seeds: those scored at this iteration / those in the sweep.",
+            "length / DPO's: of the same seed and iteration, then averaged over seeds.",
+            *problem_notes(sweep),
+        ),
+        fingerprints=_all_fingerprints(rows),
+        text_columns=3 + varied,
+    )
+
+
+def fits_table(sweep: Sweep, lines: dict[str, dict[tuple[str, str], Line]], paper: pd.DataFrame) -> Table:
+    """The line of score over length of each objective, and its score at one length common to all.
+
+    `lines` comes from `plots.fit_lines`; `paper` is the paper's own fits, shown for the benchmarks the paper has.
+    """
+    import pandas as pd
+
+    published = {(row.benchmark, row.method): row.slope for row in paper.itertuples()}
+    records = []
+    fingerprints: tuple[str, ...] = ()
+    for benchmark, series in lines.items():
+        frame = points(sweep, benchmark)
+        at = common_length(list(series.values()))
+        for (objective, variant), line in series.items():
+            mine = frame[(frame["objective"] == objective) & (frame["variant"] == variant)]
+            used = unique(digest for digests in mine["fingerprints"] for digest in digests)
+            fingerprints += used
+            records.append(
+                {"benchmark": benchmark, "objective": objective, "variant": variant, "method": line.method}
+                | {"n_points": line.n, "slope": line.slope, "intercept": line.intercept, "length_min": line.x_min}
+                | {"length_max": line.x_max, "common_length": at, "score_at_common_length": line.at(at)}
+                | {"extrapolated": not line.x_min <= at <= line.x_max}
+                | {"paper_slope": published.get((benchmark, style.objective_name(objective).replace("α", "alpha")))}
+                | {"fingerprints": _joined(used)}
+            )
+    data = pd.DataFrame(records)
+    compared = bool(records) and data["paper_slope"].notna().any()
+    cells = []
+    for row in records:
+        digits = digits_for([row["length_max"]])
+        at = number(row["score_at_common_length"], 3) + " ‡" * row["extrapolated"]
+        cell = [style.benchmark_name(row["benchmark"]), style.series_name(row["objective"], row["variant"])]
+        cell += [FIT_NAMES[row["method"]], str(row["n_points"]), f"{row['slope']:.4g}".replace("-", "−")]
+        cell += [f"{number(row['length_min'], digits)} to {number(row['length_max'], digits)}"]
+        cell += [number(row["common_length"], digits), at]
+        cells.append((*cell, *([number(row["paper_slope"], 4)] if compared else [])))
+    header = ("benchmark", "objective", "fit", "points", "slope", "lengths", "common length", "score there")
+    notes = ["slope: score per unit of length; one point per seed and iteration, the base model left out."]
+    notes += ["common length: the middle of the range all lines of the benchmark cover, else of all their lengths."]
+    if bool(records) and data["extrapolated"].any():
+        notes.append("‡ extrapolated: this line's points do not reach the common length.")
+    if compared:
+        notes.append("paper: read off the published figure (arXiv 2409.08845), not measured here.")
+    return Table(
+        name="fits",
+        title="Score over length: fitted lines",
+        data=data,
+        header=(*header, *(["slope (paper)"] if compared else [])),
+        cells=tuple(cells),
+        notes=(*notes, *problem_notes(sweep)),
+        fingerprints=unique(fingerprints),
+        text_columns=3,
+    )
+
+
+def pairs_table(sweep: Sweep) -> Table:
+    """Pairs kept and dropped, by reason, for every run and iteration."""
+    rows = sweep.pairs.sort_values(["objective", "variant", "seed", "iteration"], kind="stable")
+    reasons = sorted({reason for dropped in rows["dropped"] for reason in dropped})
+    data = rows.drop(columns=["dropped", "fingerprint"])
+    for reason in reasons:
+        data[f"dropped_{reason}"] = [dropped.get(reason, 0) for dropped in rows["dropped"]]
+    data["fingerprints"] = rows["fingerprint"]
+    cells = []
+    for row in rows.to_dict("records"):
+        cell = (row["job"], style.series_name(row["objective"], row["variant"]), str(row["seed"]))
+        counts = [row["kept"], *(row["dropped"].get(reason, 0) for reason in reasons)]
+        cells.append((*cell, iteration_label(row["iteration"]), *(f"{count:,}" for count in counts)))
+    return Table(
+        name="pairs",
+        title="Preference pairs: kept and dropped",
+        data=data,
+        header=("job", "objective", "seed", "iteration", "kept", *reasons),
+        cells=tuple(cells),
+        notes=("Columns after kept: prompts or pairs dropped for that reason.", *problem_notes(sweep)),
+        fingerprints=unique(rows["fingerprint"]),
+        text_columns=2,
+    )
+
+
+def common_length(lines: list[Line]) -> float:
+    """A length at which all lines can be compared: the middle of their common range, else of their whole range."""
+    if not lines:
+        return math.nan
+    low, high = max(line.x_min for line in lines), min(line.x_max for line in lines)
+    if low > high:
+        low, high = min(line.x_min for line in lines), max(line.x_max for line in lines)
+    return (low + high) / 2
+
+
+def drop_notes(sweep: Sweep) -> list[str]:
+    """One sentence per objective and variant: pairs kept and dropped over all its iterations and seeds."""
+    notes = []
+    groups = sweep.pairs.groupby(["objective", "variant"])
+    for (objective, variant), group in sorted(groups, key=lambda item: (style.order(item[0][0]), item[0])):
+        reasons: dict[str, int] = {}
+        for dropped in group["dropped"]:
+            for reason, count in dropped.items():
+                reasons[reason] = reasons.get(reason, 0) + count
+        listed = ", ".join(f"{reason.replace('_', ' ')} {count:,}" for reason, count in sorted(reasons.items()) if count)
+        kept, n = int(group["kept"].sum()), len(group)
+        rounds = f"{n} iteration{'s' * (n > 1)}"
+        series = style.series_name(objective, variant)
+        notes.append(f"Pairs, {series}: {kept:,} kept in {rounds} (all seeds); dropped: {listed or 'none'}.")
+    return notes
+
+
+def problem_notes(sweep: Sweep) -> list[str]:
+    """A sentence when something is missing from the sweep's tables; the report lists what."""
+    jobs = sorted({problem.job for problem in sweep.problems})
+    return [f"Incomplete: see the report's list for jobs {', '.join(jobs)}."] if jobs else []
+
+
+def _score_notes(rows: pd.DataFrame, columns: list[str], several: bool) -> list[str]:
+    notes = ["iteration: base is the model before training, 0 the policy after the first round."]
+    if several:
+        notes.append("± is the sample standard deviation over seeds, the score and length before it the mean.")
+        notes.append("† with several seeds Student's t over them, with one the benchmark's own, over its questions.")
+    if (unscored := int((rows["n_total"] - rows["n_scored"]).sum())) > 0:
+        notes.append(f"{unscored:,} verdicts could not be read and enter no score.")
+    for column in columns:
+        if column.startswith("by_"):
+            notes.append(f"Judge {column.removeprefix('by_')}: a diagnostic; it grades the same answers.")
+    return notes
+
+
+def _csv(rows: pd.DataFrame, benchmark: str, primary: str, length: str) -> pd.DataFrame:
+    data = rows.assign(benchmark=benchmark, metric=primary, length_metric=length)
+    data["iteration"] = data["iteration"].map(iteration_label)
+    data["objective"] = data["objective"].replace("", style.BASE_NAME)
+    for column in ("seeds", "fingerprints"):
+        data[column] = data[column].map(_joined)
+    first = ["benchmark", "judge", "objective", "variant", "seeds", "n", "iteration", "metric", "score", "score_sd"]
+    first += ["ci95_low", "ci95_high", "interval", "length_metric", "length", "length_sd", "n_scored", "n_total"]
+    rest = [column for column in data.columns if column not in first and column != "fingerprints"]
+    return data[[*first, *rest, "fingerprints"]].rename(columns={"n": "n_seeds"})
+
+
+def _column_header(column: str, headers: dict[str, str], primary: str) -> str:
+    if column.startswith("by_"):
+        return f"win rate (%) by judge {column.removeprefix('by_')}"
+    return headers.get(column) or style.metric_name(column)
+
+
+def _objective_cell(row: dict[str, Any]) -> str:
+    return style.objective_name(row["objective"]) if row["objective"] else style.BASE_NAME
+
+
+def _mean_sd(row: dict[str, Any], column: str, digits: int) -> str:
+    text = number(row[column], digits)
+    return text if math.isnan(row[f"{column}_sd"]) else f"{text} ± {number(row[f'{column}_sd'], digits)}"
+
+
+def _interval(row: dict[str, Any], digits: int) -> str:
+    if math.isnan(row["ci95_low"]):
+        return "–"
+    return f"{number(row['ci95_low'], digits)} to {number(row['ci95_high'], digits)}"
+
+
+def _unit(row: dict[str, Any]) -> str:
+    return {"mean_tokens": " tokens", "mean_chars": " characters"}.get(row["length_metric"], "")
+
+
+def _joined(values: tuple[Any, ...]) -> str:
+    return " ".join(map(str, values))
+
+
+def _all_fingerprints(rows: pd.DataFrame) -> tuple[str, ...]:
+    return unique(digest for digests in rows["fingerprints"] for digest in digests)
+
+
+def _expected_seeds(sweep: Sweep, row: dict[str, Any]) -> int:
+    if row["iteration"] == BASE_ITERATION:
+        return row["n"]
+    mine = (run for run in sweep.runs if (run.objective, run.variant) == (row["objective"], row["variant"]))
+    return len({run.seed for run in mine})
+
+
+def _length_ratio(frame: pd.DataFrame, row: dict[str, Any]) -> tuple[float, float]:
+    """Mean and sd over seeds of this row's length over DPO's, of the same iteration, seed and variant (or DPO's only)."""
+    here = frame[frame["iteration"] == row["iteration"]]
+    variants = set(here.loc[here["objective"] == DPO, "variant"])
+    variant = next(iter(variants)) if len(variants) == 1 else row["variant"]
+    mine = here[(here["objective"] == row["objective"]) & (here["variant"] == row["variant"])].set_index("seed")["length"]
+    dpo = here[(here["objective"] == DPO) & (here["variant"] == variant)].set_index("seed")["length"]
+    ratios = (mine / dpo).dropna()
+    return float(ratios.mean()), float(ratios.std(ddof=1))

@@ -1,0 +1,175 @@
+"""A sweep without models: artifacts and run.json files as the pipeline writes them, with synthetic rows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aipo.records import Completion, Metric, Pair, to_row, write_jsonl, write_parquet
+
+# Objective -> tokens gained per iteration; the score follows the length a little and the objective a lot.
+GAINS = {"dpo": 6.0, "dpo_nll": 5.2, "simpo": 6.6, "alpha_dpo": 4.6, "aipo": 3.6}
+BENCHMARKS = {
+    "gold": ("gold_score", "mean_tokens"),
+    "mini_alpaca_eval": ("lc_win_rate", "mean_chars"),
+    "mini_arena_hard": ("win_rate", "mean_tokens"),
+    "mini_mt_bench": ("rating", "mean_tokens"),
+}
+
+
+@dataclass
+class FakeSweep:
+    """Writes artifacts into `store` and jobs into `folder`."""
+
+    folder: Path
+    store: Path
+    jobs: int = 0
+    judge: dict[str, Any] = field(default_factory=lambda: {"_target_": "aipo.miniature.judge.GoldJudge"})
+
+    def artifact(
+        self, stage: str, key: Sequence[Any], *, config: dict | None = None, parents: dict | None = None, **report: Any
+    ) -> tuple[str, Path]:
+        """A finished artifact named by its key; the caller adds the data."""
+        digest = hashlib.sha256(repr((stage, *key)).encode()).hexdigest()[:16]
+        folder = self.store / stage / digest
+        folder.mkdir(parents=True, exist_ok=True)
+        manifest = {"stage": stage, "fingerprint": digest, "version": 1, "config": config or {}, "parents": parents or {}}
+        manifest |= {"created": "2026-01-01T00:00:00Z", "seconds": 1.0, "counts": {}, "dropped": {}, "commit": "0"}
+        manifest |= {"packages": {}, **report}
+        (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+        return digest, folder
+
+    def score(self, key: Sequence[Any], metrics: Sequence[Metric], *, judge: dict | None = None, model: str | None = None):
+        """Scores with the judgments they came from; returns the fingerprint of the scores."""
+        config = {"judge": judge or self.judge, "identity": {"name": (judge or self.judge).get("name", "gold")}}
+        judgments, folder = self.artifact("judgments", (key, str(config)), config=config)
+        write_jsonl(folder / "judgments.jsonl", [{"replies": [{"text": '{"model": "x"}', "model": model}]}])
+        digest, folder = self.artifact("scores", (key, str(config)), parents={"judgments": judgments})
+        (folder / "metrics.json").write_text(json.dumps(to_row(list(metrics))), encoding="utf-8")
+        return digest
+
+    def pairs(self, key: Sequence[Any], rows: Sequence[tuple[int, int, float]], dropped: dict[str, int]) -> tuple[str, str]:
+        """Pairs and reference log-probs; a row is (chosen tokens, rejected tokens, reference margin)."""
+        pairs, margins = [], []
+        for number, (chosen, rejected, margin) in enumerate(rows):
+            sides = [Completion("text", tuple(range(length + 1)), "stop") for length in (chosen, rejected)]
+            pairs.append(Pair(f"p{number}", f"q{number}", (1, 2), *sides, chosen_score=1.0, rejected_score=0.0))
+            margins.append({"pair_id": f"p{number}", "chosen": -10.0 + margin, "rejected": -10.0})
+        digest, folder = self.artifact("pairs", key, dropped=dropped)
+        write_parquet(folder / "pairs.parquet", pairs)
+        reference, folder = self.artifact("reference", key)
+        rows_of = [row | {"chosen_prefix": 0.0, "rejected_prefix": 0.0} for row in reversed(margins)]
+        write_parquet(folder / "reference.parquet", rows_of)
+        return digest, reference
+
+    def job(
+        self,
+        objective: str,
+        seed: int = 0,
+        *,
+        iterations: int = 5,
+        overrides: Sequence[str] = (),
+        benchmarks: Sequence[str] = tuple(BENCHMARKS),
+        status: str = "done",
+        error: str | None = None,
+        diagnostic: bool = True,
+        recipe: str = "pairrm_gen_si_uf",
+        n_pairs: int = 120,
+        **changes: Any,
+    ) -> dict[str, Any]:
+        """One run with synthetic numbers: every objective starts from the same base and the same first pairs."""
+        shared = tuple(overrides)
+        points = []
+        for iteration in range(-1, iterations):
+            trained = (objective, shared) if iteration >= 0 else ()
+            rng = random.Random(repr((trained, seed, iteration)))
+            length = 16 + GAINS.get(objective, 5.0) * (iteration + 1) * (0.9 + 0.2 * rng.random()) + 4 * len(shared)
+            gold = 0.7 + 0.22 * (1 - 0.5 ** (iteration + 1)) + rng.gauss(0, 0.008)
+            scores = {}
+            for name in benchmarks:
+                key = (name, trained, seed, iteration)
+                scores[name] = self.score(key, metrics(name, gold, length, rng))
+                if diagnostic and name != "gold":
+                    judge = {"_target_": "aipo.judges.LengthOnlyJudge", "name": "length_only"}
+                    by_length = [Metric("win_rate", min(50 + 2 * (length - 16), 99.0), None, 100, 0)]
+                    scores[f"{name}@length_only"] = self.score(key, by_length, judge=judge)
+            point = {"iteration": iteration, "policy": "f" * 16, "pairs": None, "reference": None, "train": None}
+            if iteration >= 0:
+                source = (seed, iteration) if iteration == 0 else (objective, shared, seed, iteration)
+                rows = []
+                pair_rng = random.Random(repr(source))
+                for _ in range(n_pairs):
+                    chosen, rejected = (max(1, round(pair_rng.gauss(mean, 8))) for mean in (24, 20))
+                    rows.append((chosen, rejected, pair_rng.gauss(-0.3 * (chosen - rejected), 6)))
+                pairs, reference = self.pairs(source, rows, {"tie": 3 + iteration, "identical": 1, "truncated": 0})
+                point |= {"pairs": pairs, "reference": reference, "train": "e" * 16}
+            points.append(point | {"scores": scores})
+        run = {"status": status, "error": error, "objective": objective, "seed": seed}
+        run |= {"overrides": [f"objective={objective}", f"seed={seed}", *overrides], "variant": ",".join(overrides)}
+        run |= {"model": "miniature", "data": recipe, "store": str(self.store), "points": points}
+        run["benchmarks"] = {
+            name: dict(zip(("primary_metric", "length_metric"), BENCHMARKS.get(name, OFFICIAL.get(name)), strict=True))
+            for name in benchmarks
+        }
+        run |= changes
+        self.write(run)
+        return run
+
+    def write(self, run: dict[str, Any], job: str | None = None) -> Path:
+        """Writes a run.json and returns its path."""
+        folder = self.folder / "jobs" / (job or str(self.jobs))
+        self.jobs += job is None
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "run.json").write_text(json.dumps(run), encoding="utf-8")
+        return folder / "run.json"
+
+
+OFFICIAL = {
+    "alpaca_eval": ("lc_win_rate", "mean_chars"),
+    "arena_hard": ("win_rate", "mean_tokens"),
+    "mt_bench": ("rating", "mean_tokens"),
+}
+
+
+def metrics(benchmark: str, gold: float, length: float, rng: random.Random) -> list[Metric]:
+    """Plausible metrics of one benchmark for a policy of this gold score and mean length in tokens."""
+    tokens = Metric("mean_tokens", length, None, 100, 0)
+    chars = Metric("mean_chars", 5.3 * length, None, 100, 0)
+    if benchmark == "gold":
+        return [Metric("gold_score", gold, (gold - 0.02, gold + 0.02), 100, 0), tokens]
+    if benchmark.endswith("mt_bench"):
+        rating = 10 * gold + rng.gauss(0, 0.1)
+        return [Metric("rating", rating, (rating - 0.3, rating + 0.3), 78, 2), tokens]
+    rate = 50 + 150 * (gold - 0.7) + rng.gauss(0, 1)
+    rates = [Metric("win_rate", rate + 0.3 * length, (rate - 3, rate + 3), 99, 1)]
+    if benchmark.endswith("alpaca_eval"):
+        rates.append(Metric("lc_win_rate", rate, (rate - 3, rate + 3), 99, 1))
+    return [*rates, tokens, chars]
+
+
+@pytest.fixture
+def fake_sweep(tmp_path: Path) -> FakeSweep:
+    """An empty sweep in tmp_path/results/sweep with its store in tmp_path/outputs."""
+    folder = tmp_path / "results" / "sweep"
+    folder.mkdir(parents=True)
+    return FakeSweep(folder, tmp_path / "outputs")
+
+
+@pytest.fixture
+def paper_sweep(fake_sweep: FakeSweep) -> Callable[..., FakeSweep]:
+    """The miniature's sweep: objectives x seeds."""
+
+    def build(objectives: Sequence[str] = ("dpo", "aipo"), seeds: Sequence[int] = (0,), **options: Any) -> FakeSweep:
+        for objective in objectives:
+            for seed in seeds:
+                fake_sweep.job(objective, seed, **options)
+        return fake_sweep
+
+    return build
