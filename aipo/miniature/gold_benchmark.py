@@ -1,0 +1,76 @@
+"""The miniature's own benchmark: mean gold quality and mean length. Needs no judge, for the truth is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aipo.benchmarks.judging import by_question, length_metrics
+from aipo.judges import Judge
+from aipo.miniature.benchmark_assets import held_out_questions, require_room
+from aipo.miniature.gold import GoldCount, count_facts
+from aipo.records import Answer, Chat, Decoding, Judgment, Message, Metric
+from aipo.samplers import Sampler
+
+
+@dataclass(frozen=True)
+class GoldBenchmark:
+    """Held-out questions, answered once each.
+
+    Metrics: `gold_score` (mean gold quality, -1..1), `right_share` (percent of the facts asked for), `wrong_per_answer`
+    and `nonsense_per_answer` (counts), `mean_chars`, `mean_tokens` (policy tokens), `truncated_share` (percent).
+    """
+
+    n_questions: int
+    question_seed: int
+    decoding: Decoding
+    name: str = "gold"
+    bootstrap_rounds: int = 1000
+
+    primary_metric = "gold_score"
+    length_metric = "mean_tokens"
+    needs_baseline = False
+    uses_judge = False
+
+    def __post_init__(self) -> None:
+        require_room(self.name, self.n_questions)
+
+    def answer(self, sampler: Sampler, *, seed: int) -> list[Answer]:
+        """One completion per question, in one batch."""
+        questions = self._questions()
+        completions = sampler.sample(list(questions.values()), self.decoding, n=1, seed=seed)
+        return [Answer(name, (completion,)) for name, (completion,) in zip(questions, completions, strict=True)]
+
+    def judge(
+        self, answers: Sequence[Answer], judge: Judge, *, baseline: Sequence[Answer] | None = None
+    ) -> list[Judgment]:
+        """Nothing to ask."""
+        return []
+
+    def score(
+        self, answers: Sequence[Answer], judgments: Sequence[Judgment], *, baseline: Sequence[Answer] | None = None
+    ) -> list[Metric]:
+        """Gold quality of every answer. Intervals resample questions."""
+        from aipo.stats import bootstrap_mean_interval
+
+        questions = self._questions()
+        ordered = by_question(answers, list(questions), "policy", n_turns=1)
+        turns = [answer.turns[0] for answer in ordered]
+        counts: list[GoldCount] = [
+            count_facts(chat, turn.text) for chat, turn in zip(questions.values(), turns, strict=True)
+        ]
+        n = len(counts)
+        qualities = [count.quality for count in counts]
+        interval = bootstrap_mean_interval(qualities, rounds=self.bootstrap_rounds)
+        asked = sum(count.asked for count in counts)
+        return [
+            Metric("gold_score", sum(qualities) / n, interval, n, 0),
+            Metric("right_share", 100 * sum(count.right for count in counts) / asked, None, n, 0),
+            Metric("wrong_per_answer", sum(count.wrong for count in counts) / n, None, n, 0),
+            Metric("nonsense_per_answer", sum(count.nonsense for count in counts) / n, None, n, 0),
+            *length_metrics(turns),
+        ]
+
+    def _questions(self) -> dict[str, Chat]:
+        drawn = held_out_questions("gold", self.n_questions, self.question_seed)
+        return {f"gold-{position:03d}": (Message("user", text),) for position, (_, text) in enumerate(drawn, start=1)}
