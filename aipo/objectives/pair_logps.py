@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -33,9 +34,12 @@ class PairLoss(NamedTuple):
     """What an objective returns. Every tensor has shape (batch,)."""
 
     loss: Tensor
-    """Not reduced."""
+    """Not reduced; the training loss of a batch is its mean."""
     chosen_reward: Tensor
-    """Detached; this objective's own implicit reward. So is `rejected_reward`."""
+    """Detached; this objective's own implicit reward. So is `rejected_reward`.
+
+    Where the objective compares the two sides (a sigmoid, hinge or square of a difference), chosen_reward minus
+    rejected_reward is what it compares, a constant target margin left out."""
     rejected_reward: Tensor
 
 
@@ -47,10 +51,68 @@ class PairLossFunction(Protocol):
 
 @dataclass(frozen=True)
 class Objective:
-    """A loss and what it needs. Built from `conf/objective/<name>.yaml`."""
+    """A loss and what it needs. Built from `conf/objective/<name>.yaml`.
+
+    Construction runs the loss once on three made-up pairs that carry the declared inputs and no others. So a missing
+    or impossible coefficient, a forgotten `uses_reference` and a wrong `batch_coupled` are ValueErrors before a run.
+    """
 
     name: str
     loss: PairLossFunction
     uses_reference: bool = True
     uses_win_probability: bool = False
     uses_prefix: bool = False
+    batch_coupled: bool = False
+    """True: a pair's loss depends on the other pairs of its batch (a mean, a spread, a sort), so the sum over
+    micro-batches is another objective than the batch. A trainer that splits the batch, over accumulation steps or over
+    processes, must then collect the log-probs of the whole batch first and use `aipo.objectives.coupling`; one that
+    cannot must refuse to split. False: any split gives the same gradient, once each pair is weighted 1 / batch."""
+
+    def __post_init__(self) -> None:
+        pairs = _made_up_pairs(self)
+        try:
+            result = self.loss(pairs)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"objective {self.name}: {error}") from error
+        shape = tuple(pairs.policy_chosen.shape)
+        for field, tensor in zip(PairLoss._fields, result, strict=True):
+            if tuple(tensor.shape) != shape:
+                raise ValueError(
+                    f"objective {self.name}: {field} must have shape {shape}, one value per pair, got "
+                    f"{tuple(tensor.shape)}; do not reduce over the batch"
+                )
+        alone = torch.cat([self.loss(_row(pairs, number)).loss for number in range(len(pairs.policy_chosen))])
+        coupled = not torch.allclose(alone, result.loss, rtol=1e-9, atol=1e-12)
+        if coupled and not self.batch_coupled:
+            raise ValueError(
+                f"objective {self.name}: a pair's loss depends on the other pairs of its batch, which splitting the "
+                f"batch would change silently; declare batch_coupled: true"
+            )
+
+
+def _made_up_pairs(objective: Objective) -> PairLogps:
+    """Three ordinary pairs, float64, with exactly the inputs that the objective declares."""
+
+    def values(*numbers: float) -> Tensor:
+        return torch.tensor(numbers, dtype=torch.float64)
+
+    reference, prefix = objective.uses_reference, objective.uses_prefix
+    return PairLogps(
+        policy_chosen=values(-9.0, -14.0, -6.5),
+        policy_rejected=values(-11.0, -8.0, -7.0),
+        reference_chosen=values(-9.5, -15.5, -7.25) if reference else None,
+        reference_rejected=values(-10.0, -8.25, -6.0) if reference else None,
+        chosen_tokens=torch.tensor([6, 9, 4]),
+        rejected_tokens=torch.tensor([7, 5, 4]),
+        win_probability=values(0.9, 0.6, 0.75) if objective.uses_win_probability else None,
+        policy_chosen_prefix=values(-9.0, -8.0, -6.5) if prefix else None,
+        policy_rejected_prefix=values(-10.0, -8.0, -7.0) if prefix else None,
+        reference_chosen_prefix=values(-9.5, -8.5, -7.25) if prefix and reference else None,
+        reference_rejected_prefix=values(-9.0, -8.25, -6.0) if prefix and reference else None,
+    )
+
+
+def _row(logps: PairLogps, number: int) -> PairLogps:
+    """Pair `number` as a batch of its own."""
+    rows = {name: tensor[number : number + 1] for name, tensor in vars(logps).items() if tensor is not None}
+    return replace(logps, **rows)
