@@ -7,6 +7,7 @@ unscored without being sent, where the official code sends it and fails.
 
 from __future__ import annotations
 
+import logging
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,9 @@ from aipo.samplers import Sampler
 if TYPE_CHECKING:
     import pandas as pd
 
+FEW_ITEMS = 200
+N_FOLDS = 5
+_LOG = logging.getLogger(__name__)
 _PLACEHOLDER = re.compile(r"{(instruction|output_1|output_2)}")
 
 
@@ -149,6 +153,8 @@ class AlpacaEval:
     def answer(self, sampler: Sampler, *, seed: int) -> list[Answer]:
         """One completion per instruction, in one batch."""
         assets: AlpacaEvalAssets = self.assets.load()
+        if len(assets.items) < N_FOLDS:
+            raise ValueError(f"{self.name}: the length model needs at least {N_FOLDS} items, got {len(assets.items)}")
         chats = [(Message("user", item["instruction"]),) for item in assets.items]
         completions = sampler.sample(chats, self.decoding, n=1, seed=seed)
         return [Answer(str(position), (completion,)) for position, (completion,) in enumerate(completions)]
@@ -295,6 +301,12 @@ def preference_metrics(
     """
     from aipo.stats import bootstrap_mean_interval, length_controlled, win_rate
 
+    if length_control and gamed is not None and len(preferences) < FEW_ITEMS:
+        _LOG.warning(
+            "length-controlled win rate from %d items: below %d the gamed rows dominate the fit, read it with care",
+            len(preferences),
+            FEW_ITEMS,
+        )
     rates = win_rate(preferences)
     scored, unscored = rates.n_scored, rates.n_unscored
     low, high = bootstrap_mean_interval(preferences, rounds=bootstrap_rounds)

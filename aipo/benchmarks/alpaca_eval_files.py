@@ -1,4 +1,4 @@
-"""AlpacaEval's official files (alpaca_eval 0.6.6), in and out: model_outputs.json, annotations.json, leaderboard rows."""
+"""AlpacaEval's official files (alpaca_eval 0.6.6), in and out: model_outputs, annotations, leaderboard rows."""
 
 from __future__ import annotations
 

@@ -41,11 +41,14 @@ def read_answers(path: Path) -> tuple[str, list[Answer], float | None]:
     if not rows:
         raise ValueError(f"{path}: expected one answer per line, got none")
     last = {str(row["question_id"]): row for row in rows}
-    answers = [
-        Answer(question, (text_completion(row["choices"][0]["turns"][0]["content"]),)) for question, row in last.items()
+    turns = {question: row["choices"][0]["turns"][0] for question, row in last.items()}
+    answers = [Answer(question, (text_completion(turn["content"]),)) for question, turn in turns.items()]
+    counts = [
+        turn.get("token_len", last[question].get("conv_metadata", {}).get("token_len"))
+        for question, turn in turns.items()
     ]
-    counts = [row.get("conv_metadata", {}).get("token_len") for row in last.values()]
-    mean = None if None in counts else sum(counts) / len(counts)
+    known = [count for count in counts if count is not None]
+    mean = sum(known) / len(known) if len(known) == len(counts) else None
     return str(rows[0]["model_id"]), answers, mean
 
 

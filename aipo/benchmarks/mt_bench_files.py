@@ -57,7 +57,7 @@ class Matches:
 
 
 def read_answers(path: Path) -> tuple[str, list[Answer]]:
-    """(model id, answers) of a model_answer file; where a question stands twice the later line counts, as officially."""
+    """(model id, answers) of a model_answer file; where a question stands twice the later line counts."""
     rows = read_jsonl(path)
     if not rows:
         raise ValueError(f"{path}: expected one answer per line, got none")

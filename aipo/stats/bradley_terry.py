@@ -56,7 +56,9 @@ def pooled_bootstrap(
     for _ in range(rounds):
         drawn = generator.choice(len(battles), size=len(battles), replace=True)
         rows.append(_fit(names, _tally(first[drawn], second[drawn], outcome[drawn], len(names)), baseline))
-    low, high = np.percentile([[row[name] for name in names] for row in rows], [2.5, 97.5], axis=0)
+    # A model that a draw leaves out has no rating in it.
+    table = [[row.get(name, np.nan) for name in names] for row in rows]
+    low, high = np.nanpercentile(table, [2.5, 97.5], axis=0)
     return {name: (float(a), float(b)) for name, a, b in zip(names, low, high, strict=True)}
 
 
@@ -73,7 +75,7 @@ def _count(battles: Sequence[Battle]) -> tuple[list[str], NDArray[np.float64]]:
 def _tally(
     first: NDArray[np.int64], second: NDArray[np.int64], outcome: NDArray[np.float64], n_models: int
 ) -> NDArray[np.float64]:
-    """wins[a, b]: how often a won where it stood first against b, plus, in [b, a] of the lower part, its losses."""
+    """Doubled (2, n, n): [1, a, b] counts how often a, named first, beat b, and [0, a, b] how often it lost."""
     counts = np.zeros((2, n_models, n_models))
     # Twice, so that a tie is one win and one loss: the official code doubles every battle for that.
     np.add.at(counts[1], (first, second), 2 * outcome)
@@ -89,11 +91,12 @@ def _fit(names: list[str], counts: NDArray[np.float64], baseline: str) -> dict[s
         raise ValueError(
             "all battles end the same way, so the rating has no finite value; report the plain win rate instead"
         )
+    drawn = sorted({*first, *second})
     features = np.zeros((len(label), len(names)))
     features[np.arange(len(label)), first] = math.log(10)
     features[np.arange(len(label)), second] -= math.log(10)
     model = LogisticRegression(fit_intercept=False, C=np.inf, tol=1e-8)
-    model.fit(features, label, sample_weight=counts[label, first, second])
+    model.fit(features[:, drawn], label, sample_weight=counts[label, first, second])
     ratings = SCALE * model.coef_[0] + ANCHOR
-    ratings += ANCHOR - ratings[names.index(baseline)]
-    return dict(zip(names, ratings.tolist(), strict=True))
+    ratings += ANCHOR - ratings[drawn.index(names.index(baseline))]
+    return {names[index]: float(rating) for index, rating in zip(drawn, ratings, strict=True)}

@@ -61,12 +61,13 @@ def length_controlled(
     `chars`, `baseline_chars`: characters of both outputs, (n,). `difficulty`: per item, (n,); None leaves the term out
     (the official `length_controlled_minimal`). `gamed`: (preference, standardized length difference, difficulty), each
     (m,), of the gamed baselines; None fits without them (the official `length_controlled_noreg`).
-    `bootstrap_rounds` > 0 adds an interval; `seed` is for that alone. Raises ValueError when nothing is scored.
+    `bootstrap_rounds` > 0 adds an interval; `seed` is for that alone. Raises ValueError below 5 scored items.
     """
     scored_preferences = np.asarray(preferences, dtype=np.float64)
     difference = np.asarray(baseline_chars, dtype=np.float64) - np.asarray(chars, dtype=np.float64)
-    if len(difference) < 2 or np.isnan(scored_preferences).all():
-        raise ValueError(f"the length model needs at least two items and one scored preference, got {len(difference)}")
+    n_scored = int((~np.isnan(scored_preferences)).sum())
+    if n_scored < N_FOLDS:
+        raise ValueError(f"the length model needs at least {N_FOLDS} scored items, got {n_scored}")
     spread = difference.std(ddof=1)
     # Not centred, as in the official code. Equal differences everywhere carry no information about length.
     length = np.tanh(difference / spread) if spread > 0 else np.zeros_like(difference)

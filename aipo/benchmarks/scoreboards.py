@@ -1,0 +1,171 @@
+"""Tables from official files: what `python -m aipo.benchmarks score` prints, per benchmark."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from aipo.assets import AssetCache, MissingAsset, asset
+from aipo.records import read_jsonl
+
+Scoreboard = tuple[list[list[Any]], list[str]]
+"""(rows with a header, notes)."""
+
+
+def mt_bench(options: Namespace) -> Scoreboard:
+    """show_result's numbers, single or pairwise, from the rows of all files together."""
+    from aipo.benchmarks.mt_bench_files import matches, ratings, read_answers
+
+    rows = [row for file in options.judgments for row in read_jsonl(file)]
+    if not rows:
+        raise ValueError(f"no judgment in {', '.join(map(str, options.judgments))}")
+    models = {row.get("judge", ["unknown"])[0] for row in rows}
+    notes = _one_judge(models)
+    if "g1_winner" in rows[0]:
+        listed = [
+            [row.policy, row.wins, row.losses, row.ties, row.win_rate, row.loss_rate, row.win_rate_adjusted]
+            for row in matches(rows, baseline=options.baseline)
+        ]
+        errors = sum("error" in (row["g1_winner"], row["g2_winner"]) for row in rows)
+        notes.append(f"{errors} of {len(rows)} matches unscored")
+        header = ["model", "win", "loss", "tie", "win_rate", "loss_rate", "win_rate_adjusted"]
+        return [header, *listed], notes
+    chars = {}
+    for file in options.answers:
+        model, answers = read_answers(file)
+        turns = [turn for answer in answers for turn in answer.turns]
+        chars[model] = sum(len(turn.text) for turn in turns) / len(turns)
+    listed = [
+        [row.policy, row.turn_1, row.turn_2, row.average, row.n_scored, row.n_unscored, chars.get(row.policy)]
+        for row in ratings(rows, keep_last=options.keep_last)
+    ]
+    outside = sum(row["score"] != -1 and not 1 <= row["score"] <= 10 for row in rows)
+    if outside:
+        notes.append(f"{outside} score(s) outside 1..10 are unscored here; show_result averages them in")
+    repeated = len(rows) - len({(row["question_id"], row["model"], row["turn"]) for row in rows})
+    if repeated and not options.keep_last:
+        notes.append(f"{repeated} repeated line(s) count, as in show_result; --keep-last counts each verdict once")
+    return [["model", "turn_1", "turn_2", "average", "n_scored", "n_unscored", "mean_chars"], *listed], notes
+
+
+def alpaca_eval(options: Namespace) -> Scoreboard:
+    """The leaderboard's columns, with intervals, for each annotations.json."""
+    import pandas as pd
+
+    from aipo.benchmarks.alpaca_eval import difficulty_by_row, gamed_rows, preference_metrics
+    from aipo.benchmarks.alpaca_eval_files import read_annotations, read_outputs
+
+    notes = []
+    gamed = None
+    try:
+        file = options.gamed or AssetCache(options.assets).path(asset("alpaca_eval/df_gamed.csv"))
+        gamed = pd.read_csv(file)
+    except MissingAsset as error:
+        notes.append(f"no length control: {error}; or name another file with --gamed")
+    outputs = dict(read_outputs(file) for file in options.answers)
+    listed = []
+    annotators = set()
+    for file in options.judgments:
+        found = read_annotations(file)
+        annotators.add(found.annotator)
+        chars = found.chars
+        if found.policy in outputs:
+            by_instruction = {row["instruction"]: len(row["output"]) for row in outputs[found.policy]}
+            answered = [by_instruction.get(instruction) for instruction in found.instructions]
+            if answered != list(chars):
+                raise ValueError(f"{file}: the judged outputs are not those in the answers of {found.policy}")
+            chars = tuple(by_instruction.values())
+        metrics = {
+            metric.name: metric
+            for metric in preference_metrics(
+                found.preferences,
+                found.chars,
+                found.baseline_chars,
+                difficulty=None if gamed is None else difficulty_by_row(gamed, len(found.preferences)),
+                gamed=gamed_rows(gamed),
+                same_policy=found.policy == found.baseline,
+                length_control=gamed is not None,
+            )
+        }
+        controlled, rate = metrics.get("lc_win_rate"), metrics["win_rate"]
+        listed.append(
+            [
+                found.policy,
+                controlled and controlled.value,
+                controlled and controlled.ci95,
+                controlled and metrics["lc_standard_error"].value,
+                rate.value,
+                rate.ci95,
+                metrics["standard_error"].value,
+                metrics["discrete_win_rate"].value,
+                int(sum(chars) / len(chars)),
+                rate.n_scored,
+                rate.n_unscored,
+            ]
+        )
+    if gamed is not None and any(row[-2] + row[-1] < 200 for row in listed):
+        notes.append("below 200 items the gamed rows dominate the length-controlled fit")
+    notes += _one_judge(annotators)
+    header = ["model", "lc_win_rate", "lc_ci95", "lc_se", "win_rate", "ci95", "se", "discrete", "avg_length"]
+    listed.sort(key=lambda row: -(row[1] if row[1] is not None else row[4]))
+    return [[*header, "n_scored", "n_unscored"], *listed], notes
+
+
+def arena_hard(options: Namespace) -> Scoreboard:
+    """show_result's table; all judgment files share one pooled bootstrap, in sorted order of their names."""
+    from aipo.benchmarks.arena_hard import game_metrics
+    from aipo.benchmarks.arena_hard_files import read_judgments, standings
+
+    baseline = options.baseline or "gpt-4-0314"
+    judgments = dict(read_judgments(file) for file in sorted(options.judgments))
+    judges = {row.judge for rows in judgments.values() for row in rows}
+    lengths, how = _arena_lengths(options.answers, AssetCache(options.assets))
+    listed: list[list[Any]] = []
+    for row in standings(judgments, baseline=baseline):
+        own: Sequence[Any] = ["-"] * 3 if row.policy == baseline else _own_games(game_metrics(judgments[row.policy]))
+        listed.append(
+            [row.policy, row.win_rate, row.interval, own[0], row.rating, lengths.get(row.policy), own[1], own[2]]
+        )
+    header = ["model", "win_rate", "pooled_ci95", "own_ci95", "rating", how, "n_scored", "n_unscored"]
+    notes = ["pooled_ci95 is the official interval and depends on the files given; own_ci95 resamples questions"]
+    return [header, *listed], notes + _one_judge(judges)
+
+
+def _own_games(metrics: Sequence[Any]) -> list[Any]:
+    rate = metrics[0]
+    return [rate.ci95, rate.n_scored, rate.n_unscored]
+
+
+def _arena_lengths(files: Sequence[Path], cache: AssetCache) -> tuple[dict[str, int], str]:
+    """Mean tokens, truncated as officially, and what they are: the files' own, tiktoken's, or an estimate."""
+    from aipo.benchmarks.arena_hard_files import read_answers
+    from aipo.benchmarks.token_counters import Cl100kTokens, EstimatedTokens
+
+    found = [read_answers(file) for file in files]
+    if all(mean is not None for _, _, mean in found):
+        return {model: int(mean) for model, _, mean in found if mean is not None}, "avg_tokens"
+    counter: Cl100kTokens | EstimatedTokens = Cl100kTokens(cache)
+    try:
+        counter.count([])
+    except MissingAsset:
+        counter = EstimatedTokens()
+    means = {}
+    for model, answers, mean in found:
+        counts = counter.count([answer.turns[0] for answer in answers])
+        means[model] = int(mean if mean is not None else sum(counts) / len(counts))
+    return means, counter.metric
+
+
+def _one_judge(judges: set[str]) -> list[str]:
+    if len(judges) > 1:
+        raise ValueError(f"judgments of several judges in one table: {sorted(judges)}; score each judge by itself")
+    return [f"judge: {next(iter(judges))}"]
+
+
+SCOREBOARDS: dict[str, Callable[[Namespace], Scoreboard]] = {
+    "mt_bench": mt_bench,
+    "alpaca_eval": alpaca_eval,
+    "arena_hard": arena_hard,
+}
