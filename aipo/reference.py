@@ -1,0 +1,78 @@
+"""Reference log-probs: computed once per (reference policy, pairs), shared by every objective of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aipo.records import Pair
+
+if TYPE_CHECKING:
+    from aipo.models import PolicyRef
+
+
+class MissingReferenceError(ValueError):
+    """Some pairs have no reference log-probs."""
+
+
+@dataclass(frozen=True)
+class ReferenceLogps:
+    """A pair's log-probs under the reference policy, in nats, summed over completion tokens."""
+
+    pair_id: str
+    chosen: float
+    rejected: float
+    chosen_prefix: float
+    """Over the first min(chosen, rejected) tokens only; so is `rejected_prefix`."""
+    rejected_prefix: float
+
+
+def compute_reference_logps(
+    policy: PolicyRef, pairs: Sequence[Pair], *, tokens_per_batch: int | None = None, progress: bool = True
+) -> list[ReferenceLogps]:
+    """One row per pair, in the order of `pairs`, in the dtype `policy` names, on the accelerator where there is one.
+
+    `tokens_per_batch` bounds the padded input tokens of a batch; None: a default for the device. A log-prob that is
+    not finite raises ValueError: the reference would poison every loss.
+    """
+    import torch
+    from tqdm import tqdm
+
+    from aipo.batching import require_trainable, shared_row_tokens, token_batches
+    from aipo.logps import PairScorer
+    from aipo.training.memory import DEFAULT_TOKENS_PER_BATCH
+
+    require_trainable(pairs)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    scorer = PairScorer(policy.load_model().to(device))
+    # Without a backward pass nothing is kept, so a batch may be larger than in training.
+    budget = tokens_per_batch or DEFAULT_TOKENS_PER_BATCH[device.type] * (1 if device.type == "cpu" else 4)
+    rows: list[ReferenceLogps | None] = [None] * len(pairs)
+    with torch.inference_mode(), tqdm(total=len(pairs), desc="reference", disable=None if progress else True) as bar:
+        for indices in token_batches([shared_row_tokens(pair) for pair in pairs], budget):
+            sides = scorer(scorer.collate([pairs[index] for index in indices]))
+            columns = torch.stack([*sides]).double().cpu()
+            if not bool(columns.isfinite().all()):
+                bad = pairs[indices[int((~columns.isfinite()).any(0).nonzero()[0])]].pair_id
+                raise ValueError(f"pair {bad}: the reference policy {policy.path} gives a log-prob that is not finite")
+            for index, values in zip(indices, columns.T.tolist(), strict=True):
+                rows[index] = ReferenceLogps(pairs[index].pair_id, *values)
+            bar.update(len(indices))
+    return [row for row in rows if row is not None]
+
+
+def align_reference(pairs: Sequence[Pair], reference: Sequence[ReferenceLogps]) -> list[ReferenceLogps]:
+    """The reference row of every pair, in the order of `pairs`. Missing or repeated rows raise."""
+    by_pair = {row.pair_id: row for row in reference}
+    if len(by_pair) != len(reference):
+        raise MissingReferenceError(
+            f"{len(reference)} reference rows for {len(by_pair)} pair ids; each id once, please"
+        )
+    missing = [pair.pair_id for pair in pairs if pair.pair_id not in by_pair]
+    if missing:
+        raise MissingReferenceError(
+            f"{len(missing)} of {len(pairs)} pairs have no reference log-probs, the first: {missing[:3]}; "
+            "compute them for these pairs with compute_reference_logps"
+        )
+    return [by_pair[pair.pair_id] for pair in pairs]

@@ -1,0 +1,1 @@
+"""The parts of `aipo.train`: one job per module."""

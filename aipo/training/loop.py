@@ -1,0 +1,295 @@
+"""The loop: batches in a seeded order, one optimizer step each, for any objective. It names none."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from aipo.batching import require_trainable, shared_row_tokens
+from aipo.objectives import Objective
+from aipo.records import Pair
+from aipo.reference import ReferenceLogps, align_reference
+from aipo.training.checkpoint import Checkpoints, MetricsFile
+from aipo.training.gradients import METRICS, BatchGradient, BatchResult, LossInputs
+from aipo.training.memory import DEFAULT_TOKENS_PER_BATCH, find_tokens_per_batch, peak_memory_gib, reset_peak
+from aipo.training.model import export
+from aipo.training.preemption import Preemption
+from aipo.training.processes import World
+from aipo.training.schedule import step_indices, steps_per_epoch, warmup_cosine
+from aipo.training.strategies import Strategy, build_strategy
+
+if TYPE_CHECKING:
+    from aipo.models import PolicyRef
+    from aipo.train import Trainer
+
+
+class NonFiniteError(RuntimeError):
+    """A loss or gradient was not finite. The weights are those of the step before."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything one training run works on."""
+
+    policy: PolicyRef
+    pairs: Sequence[Pair]
+    reference: Sequence[ReferenceLogps] | None
+    objective_config: Mapping[str, Any]
+    out: Path
+    seed: int
+    evaluation_pairs: Sequence[Pair] = ()
+    evaluation_reference: Sequence[ReferenceLogps] | None = None
+
+    def inputs(self) -> LossInputs:
+        """The training pairs with their reference rows."""
+        return LossInputs(self.pairs, None if self.reference is None else align_reference(self.pairs, self.reference))
+
+    def evaluation_inputs(self) -> LossInputs:
+        """The held-out pairs with theirs."""
+        rows = self.evaluation_reference
+        return LossInputs(self.evaluation_pairs, None if rows is None else align_reference(self.evaluation_pairs, rows))
+
+    def objective(self) -> Objective:
+        """The objective that the config describes."""
+        from hydra.utils import instantiate
+
+        return instantiate(dict(self.objective_config))
+
+    def identity(self, settings: Mapping[str, Any]) -> str:
+        """What must not change between a run and its resumption."""
+        content = {
+            "settings": settings,
+            "policy": vars(self.policy),
+            "pairs": [pair.pair_id for pair in self.pairs],
+            "reference": None if self.reference is None else [(row.chosen, row.rejected) for row in self.reference],
+            "objective": self.objective_config,
+            "seed": self.seed,
+        }
+        return sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def check(settings: Trainer, job: Job) -> tuple[Objective, LossInputs, LossInputs]:
+    """Everything that can be wrong with the inputs, before a model is loaded."""
+    if not job.pairs:
+        raise ValueError("expected at least one pair to train on, got none")
+    objective, inputs, evaluation = job.objective(), job.inputs(), job.evaluation_inputs()
+    inputs.check(objective)
+    require_trainable(job.pairs, settings.max_length)
+    if evaluation.pairs:
+        evaluation.check(objective)
+        require_trainable(evaluation.pairs, settings.max_length)
+    return objective, inputs, evaluation
+
+
+def train(
+    settings: Trainer,
+    job: Job,
+    world: World,
+    log: Callable[[Mapping[str, float]], None],
+    started: Callable[[], None] = lambda: None,
+) -> dict[str, float | int]:
+    """Train in this process, one of `world.size`. Only the main process writes files and calls `log`.
+
+    `started` is called once, in the main process, when `metrics.jsonl` holds the rows of this run and no others.
+    """
+    objective, inputs, evaluation = check(settings, job)
+    strategy = build_strategy(settings, job, world)
+    checkpoints = Checkpoints(job.out / "checkpoints", job.identity(settings.identity()))
+    saved = checkpoints.load()
+    optimizer = _optimizer(settings, strategy)
+    gradient = BatchGradient(
+        strategy.forward, strategy.scorer.collate, objective, world, 1, inputs.pairs[0] if strategy.sharded else None
+    )
+    if saved is None:
+        gradient.tokens_per_batch = world.from_main(_tokens_per_batch(settings, strategy, inputs, gradient))
+    else:
+        gradient.tokens_per_batch = saved["tokens_per_batch"]
+        strategy.load(saved["weights"], optimizer, saved["optimizer"])
+        torch.set_rng_state(saved["rng"])
+    run = _Run(settings, job, world, strategy, optimizer, gradient, inputs, evaluation, checkpoints)
+    return run.to_the_end(0 if saved is None else int(saved["step"]), log, started)
+
+
+class _Run:
+    def __init__(
+        self,
+        settings: Trainer,
+        job: Job,
+        world: World,
+        strategy: Strategy,
+        optimizer: torch.optim.Optimizer,
+        gradient: BatchGradient,
+        inputs: LossInputs,
+        evaluation: LossInputs,
+        checkpoints: Checkpoints,
+    ) -> None:
+        self.settings, self.job, self.world, self.strategy = settings, job, world, strategy
+        self.optimizer, self.gradient, self.inputs, self.evaluation = optimizer, gradient, inputs, evaluation
+        self.checkpoints = checkpoints
+        self.lengths = [shared_row_tokens(pair) for pair in inputs.pairs]
+        self.total_steps = settings.epochs * steps_per_epoch(len(inputs.pairs), settings.pairs_per_step)
+        self.saved_at = time.monotonic()
+
+    def to_the_end(
+        self, done: int, log: Callable[[Mapping[str, float]], None], started: Callable[[], None]
+    ) -> dict[str, float | int]:
+        from tqdm import tqdm
+
+        metrics = None
+        if self.world.is_main:
+            metrics = MetricsFile(self.job.out / "metrics.jsonl", done)
+            started()
+        for row in metrics.rows if metrics else ():
+            log(row)
+        bar = tqdm(total=self.total_steps, initial=done, desc="train", disable=None if self.world.is_main else True)
+        with bar, Preemption() as preemption:
+            for step in range(done, self.total_steps):
+                row = self._step(step)
+                if metrics:
+                    metrics.append(row)
+                    log(row)
+                bar.set_postfix(loss=f"{row['loss']:.4f}", margin=f"{row['reward_margin']:.3f}", refresh=False)
+                bar.update()
+                self._maybe_save(step + 1, preemption)
+        return self._finish(metrics)
+
+    def _step(self, step: int) -> dict[str, float]:
+        started = time.perf_counter()
+        reset_peak(self.world.device)
+        indices = step_indices(step, len(self.inputs.pairs), self.settings.pairs_per_step, self.job.seed)
+        mine = self.world.share(indices, self.lengths)
+        result = self.gradient.accumulate(self.inputs.take(mine), len(indices))
+        row = {"step": step + 1, **self._means(result)}
+        norm = self.strategy.clip(self.settings.max_grad_norm)
+        if not (math.isfinite(row["loss"]) and math.isfinite(norm)):
+            self.strategy.zero_grad()
+            self._save(step)
+            raise NonFiniteError(
+                f"step {step + 1}: loss {row['loss']}, gradient norm {norm}; expected finite values. The weights after "
+                f"step {step} are kept in {self.checkpoints.folder}. "
+                "Look at this step's pairs, the learning rate and beta."
+            )
+        rate = self.settings.learning_rate * warmup_cosine(step, self.total_steps, self.settings.warmup_ratio)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.strategy.publish()
+        self.strategy.zero_grad()
+        seconds = time.perf_counter() - started
+        row |= {
+            "grad_norm": norm,
+            "learning_rate": rate,
+            "tokens_per_s": row.pop("tokens") / seconds,
+            "pairs_per_s": len(indices) / seconds,
+            "peak_memory_gib": peak_memory_gib(self.world.device),
+        }
+        every = self.settings.evaluate_every_steps
+        if self.evaluation.pairs and (step + 1 == self.total_steps or (every and (step + 1) % every == 0)):
+            row |= self._evaluate()
+        return row
+
+    def _means(self, result: BatchResult) -> dict[str, float]:
+        """Means over the pairs of all processes; `tokens` is their sum."""
+        local = [*(result.sums[name] for name in METRICS), result.pairs, result.tokens]
+        values = self.world.sum_(torch.tensor(local, dtype=torch.float64, device=self.world.device)).tolist()
+        pairs, tokens = values[-2:]
+        means = {name: value / pairs for name, value in zip(METRICS, values, strict=False)}
+        if self.inputs.reference is None:
+            means = {name: value for name, value in means.items() if not name.startswith("reference_")}
+        return means | {"reward_margin": means["chosen_reward"] - means["rejected_reward"], "tokens": tokens}
+
+    def _evaluate(self) -> dict[str, float]:
+        """Loss, reward margin and accuracy on the held-out pairs, in batches as large as a training step's."""
+        totals = dict.fromkeys(("loss", "reward_margin", "reward_accuracy"), 0.0)
+        lengths = [shared_row_tokens(pair) for pair in self.evaluation.pairs]
+        size = self.settings.pairs_per_step
+        for start in range(0, len(lengths), size):
+            indices = list(range(start, min(start + size, len(lengths))))
+            part = self.evaluation.take(self.world.share(indices, lengths))
+            means = self._means(self.gradient.evaluate(part))
+            for name in totals:
+                totals[name] += means[name] * len(indices)
+        return {f"evaluation_{name}": value / len(lengths) for name, value in totals.items()}
+
+    def _maybe_save(self, done: int, preemption: Preemption) -> None:
+        steps, seconds = self.settings.checkpoint_every_steps, self.settings.checkpoint_every_seconds
+        due = bool(steps and done % steps == 0) or bool(seconds and time.monotonic() - self.saved_at >= seconds)
+        # One process's clock or signal decides for all of them.
+        wish = self.world.largest(2 if preemption.requested else int(due))
+        if wish and done < self.total_steps:
+            self._save(done)
+        if wish == 2:
+            self.world.wait()
+            preemption.pass_on()
+
+    def _save(self, done: int) -> None:
+        weights, optimizer = self.strategy.state(self.optimizer)
+        if self.world.is_main:
+            state = {
+                "weights": weights,
+                "optimizer": optimizer,
+                "tokens_per_batch": self.gradient.tokens_per_batch,
+                "rng": torch.get_rng_state(),
+            }
+            self.checkpoints.save(done, state)
+        self.saved_at = time.monotonic()
+
+    def _finish(self, metrics: MetricsFile | None) -> dict[str, float | int]:
+        model = self.strategy.final_model()
+        if metrics is None or model is None:
+            self.world.wait()
+            return {}
+        export(model, self.job.policy, self.job.out / "model")
+        self.checkpoints.remove()
+        self.world.wait()
+        rows = metrics.rows
+        summary: dict[str, float | int] = {"pairs": len(self.inputs.pairs), "steps": len(rows)}
+        summary |= {f"last_{name}": rows[-1][name] for name in ("loss", "reward_margin", "reward_accuracy")}
+        summary |= {name: value for name, value in rows[-1].items() if name.startswith("evaluation_")}
+        summary["pairs_per_s"] = sum(row["pairs_per_s"] for row in rows) / len(rows)
+        summary["peak_memory_gib"] = max(row["peak_memory_gib"] for row in rows)
+        summary["tokens_per_batch"] = self.gradient.tokens_per_batch
+        return summary
+
+
+def _optimizer(settings: Trainer, strategy: Strategy) -> torch.optim.Optimizer:
+    parameters = list(strategy.parameters())
+    arguments: dict[str, Any] = {
+        "lr": settings.learning_rate,
+        "betas": tuple(settings.betas),
+        "eps": settings.epsilon,
+        "weight_decay": settings.weight_decay,
+    }
+    try:
+        return torch.optim.AdamW(parameters, fused=True, **arguments)
+    except RuntimeError:  # a device without the fused kernel
+        return torch.optim.AdamW(parameters, **arguments)
+
+
+def _tokens_per_batch(settings: Trainer, strategy: Strategy, inputs: LossInputs, gradient: BatchGradient) -> int:
+    if settings.tokens_per_batch is not None:
+        return settings.tokens_per_batch
+    if settings.memory_limit_gib is None and gradient.world.device.type == "cpu":
+        return DEFAULT_TOKENS_PER_BATCH["cpu"]
+    longest = max(range(len(inputs.pairs)), key=lambda index: shared_row_tokens(inputs.pairs[index]))
+    width = shared_row_tokens(inputs.pairs[longest])
+
+    def attempt(rows: int) -> int:
+        gradient.tokens_per_batch = rows * width
+        gradient.accumulate(inputs.take([longest] * rows), rows)
+        strategy.zero_grad()
+        return rows * width
+
+    largest = settings.pairs_per_step * width
+    # Two Adam moments per weight do not exist yet when this is measured.
+    return find_tokens_per_batch(
+        attempt, gradient.world.device, settings.memory_limit_gib, largest, reserve_bytes=strategy.optimizer_bytes()
+    )
