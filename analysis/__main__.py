@@ -18,7 +18,8 @@ def main(arguments: list[str] | None = None) -> int:
         "1 nothing to analyse, or the paper's lines were not reproduced; 2 usage.",
     )
     parser.add_argument(
-        "target", help="a sweep's folder, as results/<sweep>; or `paper`: draw the paper's length figure, check its lines"
+        "target",
+        help="a sweep's folder, as results/<sweep>; or `paper`: the paper's length figure, its lines checked",
     )
     parser.add_argument("--out", type=Path, default=Path("results/paper"), help="folder for `paper` (%(default)s)")
     parsed = parser.parse_args(arguments)
@@ -44,13 +45,13 @@ def analyse_sweep(folder: Path) -> int:
 
 def draw_paper(out: Path) -> int:
     """Draws the paper's length figure into `out` and holds the fitted lines against the published ones."""
-    from analysis import paper
+    from analysis import published
 
     out.mkdir(parents=True, exist_ok=True)
-    for path in paper.length_figure(out / "length_vs_score"):
+    for path in published.length_figure(out / "length_vs_score"):
         print(f"wrote {path}")
-    checks = paper.check_lines()
-    print(paper.report(checks))
+    checks = published.check_lines()
+    print(published.report(checks))
     return OK if all(check.good for check in checks) else ERROR
 
 

@@ -122,4 +122,3 @@ def wilson(k: int, n: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share of k in n."""
     centre, spread = k + Z95**2 / 2, Z95 * math.sqrt(k * (n - k) / n + Z95**2 / 4)
     return (centre - spread) / (n + Z95**2), (centre + spread) / (n + Z95**2)
-

@@ -180,7 +180,9 @@ def _judge_of(store: Path, digest: str) -> JudgeIdentity:
     name = str(next((value for value in candidates if value), NOT_RECORDED))
     verdicts = store / "judgments" / digest / "judgments.jsonl"
     # Inside a JSON string quotes are escaped, so this matches the field `model` alone, whatever a reply says.
-    returned = sorted(set(re.findall(r'"model": "([^"\\]*)"', verdicts.read_text("utf-8")))) if verdicts.exists() else []
+    returned = (
+        sorted(set(re.findall(r'"model": "([^"\\]*)"', verdicts.read_text("utf-8")))) if verdicts.exists() else []
+    )
     if returned and returned != [name]:
         name += f" (answered by {', '.join(returned)})"
     return JudgeIdentity(name, json.dumps([judge, identity, returned], sort_keys=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from analysis import paper, style
+from analysis import published, style
 from analysis.collect import iteration_label
 from analysis.summary import metric_names, over_seeds, points, unique
 from analysis.table import Table, digits_for, number
@@ -108,14 +108,14 @@ def paper_table(sweep: Sweep, benchmarks: list[str]) -> Table | None:
         for benchmark in (name for name in benchmarks if name in style.OFFICIAL_BENCHMARKS):
             last = _last_iteration(sweep, benchmark, jobs)
             for column in ("score", "win_rate", "length"):
-                published = row.get(f"{benchmark}_{column}")
-                if last is None or published is None or column not in last:
+                printed = row.get(f"{benchmark}_{column}")
+                if last is None or printed is None or column not in last:
                     continue
                 metric = dict(zip(("score", "length"), metric_names(sweep, benchmark), strict=True)).get(column, column)
                 records.append(
                     {"place": place, "row": row.get("model") or row["recipe"], "benchmark": benchmark}
-                    | {"metric": metric, "paper": float(published), "measured": last[column]}
-                    | {"difference": last[column] - published, "iteration": iteration_label(last["iteration"])}
+                    | {"metric": metric, "paper": float(printed), "measured": last[column]}
+                    | {"difference": last[column] - printed, "iteration": iteration_label(last["iteration"])}
                     | {"judge": last["judge"], "fingerprints": " ".join(last["fingerprints"])}
                 )
     if not records:
@@ -141,11 +141,11 @@ def paper_table(sweep: Sweep, benchmarks: list[str]) -> Table | None:
 
 
 def _paper_rows(sweep: Sweep) -> Iterator[tuple[str, dict[str, Any], str, list[Run]]]:
-    for row in paper.read("recipes").to_dict("records"):
+    for row in published.read("recipes").to_dict("records"):
         runs = [run for run in sweep.runs if run.recipe == row["recipe"] and run.model.startswith(RECIPES_MODEL)]
         yield "recipes", row, "dpo", runs
-    for row in paper.read("headline").to_dict("records"):
-        names = tuple(name for name, published in PAPER_MODELS.items() if published == row["model"])
+    for row in published.read("headline").to_dict("records"):
+        names = tuple(name for name, row_name in PAPER_MODELS.items() if row_name == row["model"])
         yield "headline", row, "aipo", [run for run in sweep.runs if names and run.model.startswith(names)]
 
 

@@ -68,7 +68,7 @@ def length_vs_score(
         primary, length = metric_names(sweep, benchmark)
         frame = points(sweep, benchmark)
         rows = over_seeds(frame)
-        looks = _looks(rows)
+        looks = looks_of(rows)
         base = rows[rows["iteration"] == BASE_ITERATION]
         for series, look in looks.items():
             mine = _of(rows, series)
@@ -83,7 +83,9 @@ def length_vs_score(
             )  # fmt: skip
             if (mine["n"] > 1).any():
                 seeds = _of(frame, series)
-                axes.scatter(seeds["length"], seeds["score"], s=7, color=look["color"], alpha=0.35, linewidth=0, zorder=2)
+                axes.scatter(
+                    seeds["length"], seeds["score"], s=7, color=look["color"], alpha=0.35, linewidth=0, zorder=2
+                )
             _ordered_markers(axes, mine["length"], mine["score"], look)
             _number(axes, mine.iloc[-1], look["color"])
         axes.scatter(base["length"], base["score"], marker="*", s=90, color=style.BASE_COLOUR, zorder=5, linewidth=0)
@@ -102,7 +104,7 @@ def per_iteration(sweep: Sweep, benchmarks: Sequence[str], what: str, path: Path
         frame = points(sweep, benchmark)
         rows = over_seeds(frame)
         base = rows[rows["iteration"] == BASE_ITERATION]
-        for series, look in _looks(rows).items():
+        for series, look in looks_of(rows).items():
             mine = _of(rows, series)
             means = [*base.itertuples(), *mine.itertuples()] if len(base) == 1 else [*mine.itertuples()]
             x = [row.iteration for row in means]
@@ -116,7 +118,9 @@ def per_iteration(sweep: Sweep, benchmarks: Sequence[str], what: str, path: Path
             axes.plot(x, y, color=look["color"], linewidth=1.6, zorder=3)
             axes.scatter(mine["iteration"], mine[what], zorder=4, **look, s=26, edgecolor="white", linewidth=0.6)
         if len(base) == 1:
-            axes.scatter(base["iteration"], base[what], marker="*", s=90, color=style.BASE_COLOUR, zorder=5, linewidth=0)
+            axes.scatter(
+                base["iteration"], base[what], marker="*", s=90, color=style.BASE_COLOUR, zorder=5, linewidth=0
+            )
         ticks = sorted(set(rows["iteration"]))
         axes.set_xticks(ticks, [iteration_label(tick) for tick in ticks])
         axes.set_xlabel("Iteration")
@@ -138,7 +142,7 @@ def agreement_plot(frame: pd.DataFrame, path: Path) -> list[Path]:
         shown = [iterations[0], iterations[-1]] if len(iterations) > 1 else iterations
         figure = new_figure(4.2 * len(shown) + 0.4, 4.6)
         grid = figure.subplots(2, len(shown), sharex=True, sharey="row", squeeze=False, height_ratios=(3, 1))
-        looks = _looks(frame)
+        looks = looks_of(frame)
         drawn: dict[str, dict[str, Any]] = {}
         width = float((frame["gap_high"] - frame["gap_low"]).replace(math.inf, math.nan).max())
         for column, iteration in enumerate(shown):
@@ -218,12 +222,12 @@ def _panels(
             axes.set_visible(False)
         import pandas as pd
 
-        looks = _looks(pd.concat(everything))
+        looks = looks_of(pd.concat(everything))
         legend(figure, {_series_name(series): look for series, look in looks.items()}, base=base)
         return save(figure, path, source="fingerprints: " + " ".join(fingerprints))
 
 
-def _looks(frame: pd.DataFrame) -> dict[Series, dict[str, str]]:
+def looks_of(frame: pd.DataFrame) -> dict[Series, dict[str, str]]:
     """Colour and marker of each objective and variant."""
     series = sorted(set(zip(frame["objective"], frame["variant"], strict=True)) - {("", "")})
     series = [item for item in series if item[0]]
@@ -252,7 +256,9 @@ def _ordered_markers(axes: Axes, x: Iterable[float], y: Iterable[float], look: d
     for number, (a, b) in enumerate(zip(x, y, strict=True)):
         paleness = 0.65 * (1 - number / max(len(x) - 1, 1))
         face = style.tint(look["color"], paleness)
-        axes.scatter(a, b, s=34, facecolor=face, edgecolor=look["color"], marker=look["marker"], linewidth=0.9, zorder=4)
+        axes.scatter(
+            a, b, s=34, facecolor=face, edgecolor=look["color"], marker=look["marker"], linewidth=0.9, zorder=4
+        )
 
 
 def _number(axes: Axes, last: pd.Series, colour: str) -> None:

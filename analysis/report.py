@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from analysis import agreement, comparisons, escape, paper, plots, summary, tables
+from analysis import agreement, comparisons, escape, plots, published, summary, tables
 from analysis.collect import BASE_ITERATION, AnalysisError, Problem, Sweep, collect, iteration_label
 from analysis.table import Table
 
@@ -37,7 +37,9 @@ def analyse(sweep_folder: Path) -> list[Path]:
     names = summary.benchmarks(sweep)
     judges = {name: summary.judges(sweep, name) for name in names}
     mixed = [
-        Problem("", None, f"{name} was graded by {len(judges[name])} judges: a table for each, nothing that compares them")
+        Problem(
+            "", None, f"{name} was graded by {len(judges[name])} judges: a table for each, nothing that compares them"
+        )
         for name in names
         if len(judges[name]) > 1
     ]
@@ -67,7 +69,7 @@ def analyse(sweep_folder: Path) -> list[Path]:
     if plotted:
         lines = plots.fit_lines(sweep, plotted)
         if any(lines.values()):
-            add_table(tables.fits_table(sweep, lines, paper.read("length_vs_score_fit")))
+            add_table(tables.fits_table(sweep, lines, published.read("length_vs_score_fit")))
         folder, sources = sweep_folder / "plots", plots.score_sources(sweep, plotted)
         add_plot(plots.length_vs_score(sweep, plotted, lines, folder / "length_vs_score"), sources)
         add_plot(plots.per_iteration(sweep, plotted, "length", folder / "length_per_iteration"), sources)

@@ -23,6 +23,7 @@ OBJECTIVE_COLOURS = {
 # For all others: the rest of Okabe and Ito, then Paul Tol's "muted" scheme.
 OTHER_COLOURS = ("#E69F00", "#332288", "#882255", "#999933", "#44AA99", "#AA4499", "#661100", "#6699CC")
 
+OBJECTIVE_MARKERS = {"dpo": "o", "dpo_nll": "s", "simpo": "^", "alpha_dpo": "D", "aipo": "v"}
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 
 METRIC_NAMES = {
@@ -73,7 +74,7 @@ def order(objective: str) -> int:
 
 def marker(objective: str) -> str:
     """The marker of an objective that has no variants: a second cue beside the colour."""
-    return MARKERS[order(objective) % len(MARKERS)]
+    return OBJECTIVE_MARKERS.get(objective) or MARKERS[zlib.crc32(objective.encode()) % len(MARKERS)]
 
 
 def colours(objectives: Iterable[str]) -> dict[str, str]:

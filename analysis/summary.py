@@ -72,7 +72,8 @@ def points(sweep: Sweep, benchmark: str, judge_identity: str | None = None) -> p
         record = _point(benchmark, metrics, primary, length)
         for name in diagnostic_names:
             value, digest = diagnostics.get(
-                (job, iteration, name, DIAGNOSTIC_METRIC), diagnostics.get((job, iteration, name, primary), (None, None))
+                (job, iteration, name, DIAGNOSTIC_METRIC),
+                diagnostics.get((job, iteration, name, primary), (None, None)),
             )
             record[f"by_{name}"] = math.nan if value is None else value
             record["fingerprints"] += () if digest is None else (digest,)

@@ -85,7 +85,12 @@ def seeds_table(sweep: Sweep, benchmarks: Sequence[str]) -> Table:
     data = rows.assign(seeds=rows["seeds"].map(_joined), fingerprints=rows["fingerprints"].map(_joined))
     keep = ["benchmark", "metric", "objective", "variant", "iteration", "n", "expected", "seeds", "score", "score_sd"]
     keep += ["length_metric", "length", "length_sd", "ratio", "ratio_sd", "judge", "fingerprints"]
-    names = {"n": "n_seeds", "expected": "n_seeds_expected", "ratio": "length_over_dpo", "ratio_sd": "length_over_dpo_sd"}
+    names = {
+        "n": "n_seeds",
+        "expected": "n_seeds_expected",
+        "ratio": "length_over_dpo",
+        "ratio_sd": "length_over_dpo_sd",
+    }
     return Table(
         name="seeds",
         title="Last iteration of each objective: mean ± sd over seeds",
@@ -201,7 +206,9 @@ def drop_notes(sweep: Sweep) -> list[str]:
         for dropped in group["dropped"]:
             for reason, count in dropped.items():
                 reasons[reason] = reasons.get(reason, 0) + count
-        listed = ", ".join(f"{reason.replace('_', ' ')} {count:,}" for reason, count in sorted(reasons.items()) if count)
+        listed = ", ".join(
+            f"{reason.replace('_', ' ')} {count:,}" for reason, count in sorted(reasons.items()) if count
+        )
         kept, n = int(group["kept"].sum()), len(group)
         rounds = f"{n} iteration{'s' * (n > 1)}"
         series = style.series_name(objective, variant)
@@ -285,7 +292,9 @@ def _length_ratio(frame: pd.DataFrame, row: dict[str, Any]) -> tuple[float, floa
     here = frame[frame["iteration"] == row["iteration"]]
     variants = set(here.loc[here["objective"] == DPO, "variant"])
     variant = next(iter(variants)) if len(variants) == 1 else row["variant"]
-    mine = here[(here["objective"] == row["objective"]) & (here["variant"] == row["variant"])].set_index("seed")["length"]
+    mine = here[(here["objective"] == row["objective"]) & (here["variant"] == row["variant"])].set_index("seed")[
+        "length"
+    ]
     dpo = here[(here["objective"] == DPO) & (here["variant"] == variant)].set_index("seed")["length"]
     ratios = (mine / dpo).dropna()
     return float(ratios.mean()), float(ratios.std(ddof=1))

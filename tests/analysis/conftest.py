@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,10 @@ from typing import Any
 
 import pytest
 
-from aipo.records import Completion, Metric, Pair, to_row, write_jsonl, write_parquet
+# pytest puts tests/ on the path, where `analysis` would name this folder; a package found later on the path wins.
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+from aipo.records import Completion, Metric, Pair, to_row, write_jsonl, write_parquet  # noqa: E402
 
 # Objective -> tokens gained per iteration; the score follows the length a little and the objective a lot.
 GAINS = {"dpo": 6.0, "dpo_nll": 5.2, "simpo": 6.6, "alpha_dpo": 4.6, "aipo": 3.6}
@@ -40,13 +44,21 @@ class FakeSweep:
         digest = hashlib.sha256(repr((stage, *key)).encode()).hexdigest()[:16]
         folder = self.store / stage / digest
         folder.mkdir(parents=True, exist_ok=True)
-        manifest = {"stage": stage, "fingerprint": digest, "version": 1, "config": config or {}, "parents": parents or {}}
+        manifest = {
+            "stage": stage,
+            "fingerprint": digest,
+            "version": 1,
+            "config": config or {},
+            "parents": parents or {},
+        }
         manifest |= {"created": "2026-01-01T00:00:00Z", "seconds": 1.0, "counts": {}, "dropped": {}, "commit": "0"}
         manifest |= {"packages": {}, **report}
         (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
         return digest, folder
 
-    def score(self, key: Sequence[Any], metrics: Sequence[Metric], *, judge: dict | None = None, model: str | None = None):
+    def score(
+        self, key: Sequence[Any], metrics: Sequence[Metric], *, judge: dict | None = None, model: str | None = None
+    ):
         """Scores with the judgments they came from; returns the fingerprint of the scores."""
         config = {"judge": judge or self.judge, "identity": {"name": (judge or self.judge).get("name", "gold")}}
         judgments, folder = self.artifact("judgments", (key, str(config)), config=config)
@@ -55,7 +67,9 @@ class FakeSweep:
         (folder / "metrics.json").write_text(json.dumps(to_row(list(metrics))), encoding="utf-8")
         return digest
 
-    def pairs(self, key: Sequence[Any], rows: Sequence[tuple[int, int, float]], dropped: dict[str, int]) -> tuple[str, str]:
+    def pairs(
+        self, key: Sequence[Any], rows: Sequence[tuple[int, int, float]], dropped: dict[str, int]
+    ) -> tuple[str, str]:
         """Pairs and reference log-probs; a row is (chosen tokens, rejected tokens, reference margin)."""
         pairs, margins = [], []
         for number, (chosen, rejected, margin) in enumerate(rows):
@@ -154,12 +168,29 @@ def metrics(benchmark: str, gold: float, length: float, rng: random.Random) -> l
     return [*rates, tokens, chars]
 
 
+def empty_sweep(root: Path) -> FakeSweep:
+    """A sweep without jobs in root/results/sweep, its store in root/outputs."""
+    folder = root / "results" / "sweep"
+    folder.mkdir(parents=True)
+    return FakeSweep(folder, root / "outputs")
+
+
 @pytest.fixture
 def fake_sweep(tmp_path: Path) -> FakeSweep:
-    """An empty sweep in tmp_path/results/sweep with its store in tmp_path/outputs."""
-    folder = tmp_path / "results" / "sweep"
-    folder.mkdir(parents=True)
-    return FakeSweep(folder, tmp_path / "outputs")
+    """A sweep without jobs."""
+    return empty_sweep(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def small_sweep(tmp_path_factory: pytest.TempPathFactory) -> FakeSweep:
+    """Two objectives, two seeds and a job that failed, one benchmark: quick to draw. Not to be changed."""
+    sweep = empty_sweep(tmp_path_factory.mktemp("small"))
+    for objective in ("dpo", "aipo"):
+        for seed in (0, 1):
+            sweep.job(objective, seed, iterations=3, benchmarks=("mini_alpaca_eval",), n_pairs=40)
+    options = {"iterations": 1, "benchmarks": ("mini_alpaca_eval",), "status": "failed", "error": "<b>|loss|</b>"}
+    sweep.job("simpo", **options)
+    return sweep
 
 
 @pytest.fixture

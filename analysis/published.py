@@ -21,8 +21,8 @@ FOLDER = Path(__file__).resolve().parent / "paper"
 SOURCE = "arXiv 2409.08845, values read off the published figure"
 
 TOLERANCE = {"arena_hard": 0.0015, "alpaca_eval": 0.0015}
-"""In score points, anywhere on a line: the reading error of the drawn lines. Ordinary least squares in place of the
-Huber fit misses AlpacaEval's lines by ten to a thousand times that."""
+"""In score points, anywhere on a line: the reading error of the drawn lines. The other kind of fit misses every line by
+more, some by hundreds of times that."""
 
 OBJECTIVES = {"DPO": "dpo", "DPO+NLL": "dpo_nll", "SimPO": "simpo", "alpha-DPO": "alpha_dpo", "AIPO": "aipo"}
 """The paper's names -> ours."""

@@ -1,0 +1,187 @@
+"""The whole analysis: what it writes, that it is reproducible, light, and honest about what is missing."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from analysis import analyse, plots, report, style
+from analysis.__main__ import main
+from analysis.collect import AnalysisError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and "jobs" not in path.parts]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def analysed(small_sweep):
+    """The small sweep's folder after one analysis, what that printed, and its exit code."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main([str(small_sweep.folder)])
+    return small_sweep.folder, code, out.getvalue(), err.getvalue()
+
+
+def test_everything_is_written_and_sourced(analysed):
+    folder, _, printed, _ = analysed
+    names = ("mini_alpaca_eval", "seeds", "fits", "pairs")
+    expected = {f"tables/{name}.{suffix}" for name in names for suffix in ("csv", "md", "tex")}
+    expected |= {"tables/scores.csv", "tables/agreement.csv", "report.md", "sources.json"}
+    figures = ("length_vs_score", "length_per_iteration", "score_per_iteration", "agreement")
+    expected |= {f"plots/{name}.{suffix}" for name in figures for suffix in ("png", "pdf")}
+    assert set(contents(folder)) == expected and f"wrote {len(expected)} files" in printed
+    sources = json.loads((folder / "sources.json").read_text(encoding="utf-8"))
+    assert set(sources["files"]) == expected - {"sources.json"}
+    known = {path.parent.name for path in folder.parents[1].glob("outputs/*/*/manifest.json")}
+    for name, digests in sources["files"].items():
+        assert digests and set(digests) <= known, name
+    page = (folder / "report.md").read_text(encoding="utf-8")
+    assert re.findall(r"!\[[^]]*\]\(([^)]*)\)", page) == [f"plots/{name}.png" for name in figures]
+
+
+def test_figures_name_their_fingerprints(analysed):
+    folder = analysed[0]
+    sources = json.loads((folder / "sources.json").read_text(encoding="utf-8"))["files"]
+    for name in ("length_vs_score", "agreement"):
+        picture = folder / "plots" / f"{name}.png"
+        with Image.open(picture) as image:
+            text, dpi, size = image.text, image.info["dpi"], image.size
+        assert text == {"Description": "fingerprints: " + " ".join(sources[f"plots/{name}.png"])}
+        assert round(dpi[0]) == 200 and size[0] >= 1000
+        document = picture.with_suffix(".pdf").read_bytes()
+        assert all(digest.encode() in document for digest in sources[f"plots/{name}.pdf"]) and b"Date" not in document
+
+
+def test_another_process_writes_the_same_bytes_without_torch(analysed):
+    folder = analysed[0]
+    first = contents(folder)
+    code = (
+        "import sys; from pathlib import Path; from analysis import analyse; analyse(Path(sys.argv[1])); "
+        "print([name for name in ('torch', 'transformers', 'matplotlib.pyplot', 'seaborn') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, str(folder)]
+    environment = os.environ | {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"}
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True, env=environment)
+    assert result.stdout.strip() == "[]"
+    second = contents(folder)
+    assert [name for name in first if first[name] != second[name]] == [] and first.keys() == second.keys()
+
+
+def test_failed_job_is_shown_escaped_and_sets_the_exit_code(analysed):
+    folder, code, _, printed = analysed
+    assert code == 3
+    assert "missing: job 4: failed: <b>|loss|</b> (points up to 0 are shown)" in printed
+    page = (folder / "report.md").read_text(encoding="utf-8")
+    assert "4 of 5 jobs are done." in page
+    assert "- job 4: failed: &lt;b&gt;\\|loss\\|&lt;/b&gt; (points up to 0 are shown)" in page
+    assert "| SimPO |" in page
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys, analysis.__main__ as m\ntry: m.main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print([name for name in ('torch', 'pandas', 'numpy', 'matplotlib') if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "[]" and "results/<sweep>" in result.stdout
+
+
+def test_complete_sweep_exits_with_zero(fake_sweep, capsys):
+    fake_sweep.job("dpo", iterations=0, benchmarks=("gold",))
+    assert main([str(fake_sweep.folder)]) == 0
+    assert "start with" in capsys.readouterr().out
+
+
+def test_bad_folders_exit_with_one(tmp_path, capsys):
+    assert main([str(tmp_path / "absent")]) == 1
+    assert "no such folder" in capsys.readouterr().err
+    assert main([str(tmp_path)]) == 1
+    assert "no runs in it" in capsys.readouterr().err
+
+
+def test_a_sweep_without_scores_still_reports_its_jobs(fake_sweep):
+    fake_sweep.job("dpo", status="failed", error="out of memory", points=[], benchmarks=())
+    analyse(fake_sweep.folder)
+    assert set(contents(fake_sweep.folder)) == {"report.md", "sources.json", "tables/scores.csv"}
+    assert "out of memory (no point reached)" in (fake_sweep.folder / "report.md").read_text(encoding="utf-8")
+
+
+def test_a_sweep_of_base_models_alone(fake_sweep):
+    fake_sweep.job("dpo", iterations=0)
+    names = set(map(str, analyse(fake_sweep.folder)))
+    assert not any("/plots/" in name for name in names)
+    assert "| base model | 0 | base |" in (fake_sweep.folder / "tables" / "gold.md").read_text(encoding="utf-8")
+
+
+def test_two_judges_get_a_table_each(fake_sweep):
+    fake_sweep.job("dpo", iterations=0, benchmarks=("mini_mt_bench", "gold"))
+    fake_sweep.judge = {"_target_": "x", "name": "gpt/4"}
+    fake_sweep.job("dpo", iterations=0, benchmarks=("mini_mt_bench",), overrides=["judge=other"])
+    analyse(fake_sweep.folder)
+    names = {path.stem for path in (fake_sweep.folder / "tables").glob("*.csv")}
+    assert names == {"gold", "mini_mt_bench__0_gold", "mini_mt_bench__1_gpt_4", "seeds", "scores"}
+    seeds = (fake_sweep.folder / "tables" / "seeds.csv").read_text(encoding="utf-8")
+    assert "gold_score" in seeds and "rating" not in seeds
+    assert "was graded by 2 judges" in (fake_sweep.folder / "report.md").read_text(encoding="utf-8")
+
+
+def test_files_of_an_earlier_analysis_go_others_stay(fake_sweep):
+    fake_sweep.job("dpo", iterations=0)
+    analyse(fake_sweep.folder)
+    notes = fake_sweep.folder / "tables" / "my_notes.md"
+    notes.write_text("mine")
+    outside = fake_sweep.folder.parent / "precious.txt"
+    outside.write_text("keep")
+    sources = fake_sweep.folder / "sources.json"
+    listed = json.loads(sources.read_text(encoding="utf-8"))
+    listed["files"]["../precious.txt"] = []
+    sources.write_text(json.dumps(listed), encoding="utf-8")
+    (fake_sweep.folder / "jobs" / "0" / "run.json").unlink()
+    fake_sweep.job("dpo", iterations=0, benchmarks=("gold",))
+    analyse(fake_sweep.folder)
+    assert {path.stem for path in (fake_sweep.folder / "tables").glob("*.md")} == {"gold", "seeds", "my_notes"}
+    assert outside.read_text() == "keep"
+
+
+def test_unreadable_sources_are_an_error(fake_sweep):
+    fake_sweep.job("dpo", iterations=0, benchmarks=("gold",))
+    (fake_sweep.folder / "sources.json").write_text("[", encoding="utf-8")
+    with pytest.raises(AnalysisError, match="sources.json cannot be read.*delete it"):
+        analyse(fake_sweep.folder)
+
+
+def test_primary_metric_missing_from_the_artifact(fake_sweep):
+    fake_sweep.job("dpo", iterations=0, benchmarks=("gold",))
+    run = fake_sweep.folder / "jobs" / "0" / "run.json"
+    run.write_text(run.read_text(encoding="utf-8").replace('"gold_score"', '"quality"'), encoding="utf-8")
+    with pytest.raises(AnalysisError, match="names the metric 'quality', but the artifact has only"):
+        analyse(fake_sweep.folder)
+
+
+def test_colours_are_fixed_by_name_and_distinct():
+    assert style.colours(["aipo", "dpo"]) == {"aipo": "#D55E00", "dpo": "#0072B2"}
+    alone = style.colours(["orpo"])
+    assert style.colours(["dpo", "orpo"])["orpo"] == alone["orpo"]
+    many = style.colours(
+        ["dpo", "dpo_nll", "simpo", "alpha_dpo", "aipo", "orpo", "cpo", "kto", "sppo", "exo", "nca", "r_dpo"]
+    )
+    assert len(set(many.values())) == len(many)
+
+
+def test_variants_of_an_objective_differ_in_look(fake_sweep):
+    for alpha in ("0.03", "0.07", "0.3"):
+        fake_sweep.job("aipo", iterations=1, benchmarks=("gold",), overrides=[f"objective.loss.alpha={alpha}"])
+    looks = plots.looks_of(plots.points(report.collect(fake_sweep.folder), "gold"))
+    assert len({(look["color"], look["marker"]) for look in looks.values()}) == 3
+    assert style.series_name("aipo", "objective.loss.alpha=0.3,a.b=[1,2]") == "AIPO [alpha=0.3,b=[1,2]]"

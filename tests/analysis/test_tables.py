@@ -1,0 +1,210 @@
+"""The tables: exact values, means over seeds, honest denominators, one judge each."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import pandas as pd
+import pytest
+
+from aipo.records import Metric
+from analysis import comparisons, plots, published, tables
+from analysis.collect import AnalysisError, collect
+from analysis.summary import over_seeds, points, student_t
+
+
+def scored(fake_sweep, values, *, seed=0, objective="dpo", judge=None, unscored=0, interval=(1.0, 2.0), **options):
+    """A job with these (score, length) of `mt_bench`, from iteration `first` on."""
+    run_points = []
+    for iteration, (score, length) in enumerate(values, start=options.pop("first", 0)):
+        metrics = [
+            Metric("rating", score, interval, 10 - unscored, unscored),
+            Metric("mean_tokens", length, None, 10, 0),
+        ]
+        digest = fake_sweep.score((objective, seed, iteration, str(options)), metrics, judge=judge)
+        keys = ("policy", "pairs", "reference", "train")
+        run_points.append({"iteration": iteration, **dict.fromkeys(keys), "scores": {"mt_bench": digest}})
+    fake_sweep.job(objective, seed, benchmarks=("mt_bench",), points=run_points, **options)
+
+
+def row_of(table, **wanted):
+    data = table.data
+    for column, value in wanted.items():
+        data = data[data[column] == value]
+    assert len(data) == 1
+    return data.iloc[0]
+
+
+def test_one_seed_shows_the_benchmarks_own_interval(fake_sweep):
+    scored(fake_sweep, [(5.5, 20.0), (6.25, 31.0)], unscored=3, interval=(5.0, 7.0))
+    table = tables.score_table(collect(fake_sweep.folder), "mt_bench")
+    assert table.header[:4] == ("objective", "seed", "iteration", "score: rating (1–10)")
+    assert table.cells[1] == ("DPO", "0", "1", "6.25", "5.00 to 7.00", "31.0", "7 / 10")
+    row = row_of(table, iteration="1")
+    assert (row["score"], row["length"], row["interval"], row["n_scored"], row["n_total"]) == (
+        6.25,
+        31,
+        "questions",
+        7,
+        10,
+    )
+    assert "6 verdicts could not be read and enter no score." in table.notes
+
+
+def test_several_seeds_show_mean_sd_and_students_t(fake_sweep):
+    for seed, (score, length) in enumerate([(6.0, 30.0), (7.0, 33.0), (8.0, 36.0)]):
+        scored(fake_sweep, [(score, length)], seed=seed)
+    table = tables.score_table(collect(fake_sweep.folder), "mt_bench")
+    # Mean 7, sample sd 1; t(2 degrees, 0.975) = 4.30265, so the half width is 4.30265 / sqrt(3) = 2.48414.
+    assert table.cells[0][:3] == ("DPO", "0, 1, 2", "0")
+    assert table.cells[0][3:] == ("7.00 ± 1.00", "4.52 to 9.48", "33.0 ± 3.0", "30 / 30")
+    row = row_of(table, iteration="0")
+    assert row["ci95_high"] - row["score"] == pytest.approx(2.484138, abs=1e-6)
+    assert len(row["fingerprints"].split()) == 3 == row["n_seeds"]
+
+
+def test_student_t():
+    assert [student_t(n) for n in (2, 3, 11)] == pytest.approx([12.7062, 4.30265, 2.22814], rel=1e-5)
+
+
+def test_the_same_artifact_counts_once(fake_sweep):
+    """A base model that does not depend on the run's seed is one policy, not three."""
+    shared = fake_sweep.score(
+        ("base",), [Metric("rating", 4.0, (3.0, 5.0), 10, 0), Metric("mean_tokens", 9.0, None, 10, 0)]
+    )
+    keys = dict.fromkeys(("policy", "pairs", "reference", "train"))
+    for seed in range(3):
+        base = {"iteration": -1, **keys, "scores": {"mt_bench": shared}}
+        fake_sweep.job("dpo", seed, benchmarks=("mt_bench",), points=[base])
+    rows = over_seeds(points(collect(fake_sweep.folder), "mt_bench"))
+    assert len(rows) == 1 and rows.loc[0, "objective"] == "" and rows.loc[0, "n"] == 1
+    assert (rows.loc[0, "ci95_low"], rows.loc[0, "ci95_high"], rows.loc[0, "n_total"]) == (3.0, 5.0, 10)
+    assert math.isnan(rows.loc[0, "score_sd"])
+
+
+def test_base_models_of_different_variants_stay_apart(fake_sweep):
+    keys = dict.fromkeys(("policy", "pairs", "reference", "train"))
+    for model, rating in (("small", 4.0), ("large", 6.0)):
+        for objective in ("dpo", "aipo"):
+            metrics = [Metric("rating", rating, None, 10, 0), Metric("mean_tokens", 9.0, None, 10, 0)]
+            base = {"iteration": -1, **keys, "scores": {"mt_bench": fake_sweep.score((model,), metrics)}}
+            fake_sweep.job(objective, overrides=[f"model={model}"], benchmarks=("mt_bench",), points=[base])
+    rows = over_seeds(points(collect(fake_sweep.folder), "mt_bench"))
+    assert list(zip(rows["objective"], rows["variant"], rows["score"], strict=True)) == [
+        *(("", "model=large", 6.0), ("", "model=small", 4.0)),
+    ]
+
+
+def test_judges_are_never_mixed(fake_sweep):
+    scored(fake_sweep, [(5.0, 20.0)], seed=0)
+    scored(fake_sweep, [(6.0, 20.0)], seed=1, judge={"_target_": "x.Other", "name": "other"})
+    sweep = collect(fake_sweep.folder)
+    with pytest.raises(AnalysisError, match=r"mt_bench: scores by different judges.*gold: 0; other: 1"):
+        tables.score_table(sweep, "mt_bench")
+
+
+def test_the_length_only_judge_stands_beside_the_real_one(paper_sweep):
+    sweep = collect(paper_sweep(("dpo",), iterations=1).folder)
+    table = tables.score_table(sweep, "mini_alpaca_eval")
+    assert table.header[-5:] == (
+        *("win rate (%)", "win rate (%) by judge length_only", "mean length (characters)", "mean length (tokens)"),
+        "n scored / n total",
+    )
+    row = row_of(table, objective="dpo")
+    assert row["by_length_only"] == pytest.approx(50 + 2 * (row["mean_tokens"] - 16))
+    assert len(row["fingerprints"].split()) == 2
+    assert "by_length_only" not in tables.score_table(sweep, "gold").data
+
+
+def test_drops_and_gaps_are_in_the_footer(fake_sweep):
+    fake_sweep.job("dpo", iterations=2)
+    fake_sweep.job("aipo", iterations=1, status="failed", error="killed")
+    table = tables.score_table(collect(fake_sweep.folder), "gold")
+    assert "Pairs, DPO: 240 kept in 2 iterations (all seeds); dropped: identical 2, tie 7." in table.notes
+    assert "Pairs, AIPO: 120 kept in 1 iteration (all seeds); dropped: identical 1, tie 3." in table.notes
+    assert "Incomplete: see the report's list for jobs 1." in table.notes
+
+
+def test_seeds_table(fake_sweep):
+    for seed, (dpo, aipo) in enumerate([(40.0, 30.0), (44.0, 33.0), (42.0, None)]):
+        scored(fake_sweep, [(4.0, 16.0), (5.0, 20.0), (7.0 + seed, dpo)], seed=seed, first=-1)
+        reached = [(5.0, 18.0)] + ([(8.0 + seed, aipo)] if aipo else [])
+        status = {} if aipo else {"status": "failed", "error": "killed"}
+        scored(fake_sweep, reached, objective="aipo", seed=seed, **status)
+    table = tables.seeds_table(collect(fake_sweep.folder), ["mt_bench"])
+    assert [cell[2:5] for cell in table.cells] == [
+        ("base model", "base", "3 / 3"),
+        ("DPO", "1", "3 / 3"),
+        ("AIPO", "1", "2 / 3"),
+    ]
+    aipo = row_of(table, objective="aipo")
+    assert (aipo["score"], aipo["length"], aipo["length_over_dpo"]) == (8.5, 31.5, 0.75)
+    assert (aipo["n_seeds"], aipo["n_seeds_expected"], aipo["seeds"]) == (2, 3, "0 1")
+    assert aipo["score_sd"] == pytest.approx(math.sqrt(0.5)) and aipo["length_over_dpo_sd"] == 0
+    dpo = row_of(table, objective="dpo")
+    assert (dpo["length"], dpo["length_sd"], dpo["length_over_dpo"]) == (42, 2, 1)
+    assert "Incomplete: see the report's list for jobs 5." in table.notes
+
+
+def test_fits_table_compares_at_one_length(fake_sweep):
+    scored(fake_sweep, [(2.0, 10.0), (4.0, 20.0), (6.0, 30.0)])
+    scored(fake_sweep, [(5.0, 20.0), (7.0, 25.0), (9.0, 30.0)], objective="aipo")
+    scored(fake_sweep, [(5.0, 20.0), (6.0, 30.0)], objective="simpo")  # two points are no line
+    sweep = collect(fake_sweep.folder)
+    lines = plots.fit_lines(sweep, ["mt_bench"])
+    table = tables.fits_table(sweep, lines, published.read("length_vs_score_fit"))
+    # Lines: 0.2 x on 10..30 and 0.4 x - 3 on 20..30; common range 20..30, its middle 25.
+    by_objective = table.data.set_index("objective")
+    assert set(by_objective.index) == {"dpo", "aipo"}
+    assert list(by_objective["score_at_common_length"][["dpo", "aipo"]]) == pytest.approx([5.0, 7.0])
+    assert set(by_objective["common_length"]) == {25.0} and not by_objective["extrapolated"].any()
+
+
+def test_recipes_in_the_papers_order(fake_sweep):
+    for recipe in ("pairrm_gen_si_uf", "uf"):
+        fake_sweep.job("dpo", overrides=[f"data={recipe}"], recipe=recipe, iterations=1)
+    sweep = collect(fake_sweep.folder)
+    table = comparisons.recipes_table(sweep, ["gold", "mini_alpaca_eval"])
+    assert [cell[:4] for cell in table.cells] == [
+        ("UF", "UF", "DPO", "0"),
+        ("SI(UF)", "PairRM(Gen(SI(UF)))", "DPO", "0"),
+    ]
+    last = sweep.scores.query("recipe == 'uf' and iteration == 0 and diagnostic == '' and metric == 'lc_win_rate'")
+    assert table.data.loc[0, "mini_alpaca_eval_score"] == last["value"].item()
+    assert comparisons.paper_table(sweep, ["gold", "mini_alpaca_eval"]) is None
+
+
+def test_paper_numbers_stand_in_their_own_column(fake_sweep):
+    for recipe in ("pairrm_uf", "uf"):
+        fake_sweep.job(
+            "dpo", overrides=[f"data={recipe}"], recipe=recipe, iterations=1, model="mistral_7b_instruct_v02",
+            benchmarks=("alpaca_eval",),
+        )  # fmt: skip
+    table = comparisons.paper_table(collect(fake_sweep.folder), ["alpaca_eval"])
+    row = row_of(table, row="uf", metric="lc_win_rate")
+    assert row["paper"] == 20.4 and row["difference"] == pytest.approx(row["measured"] - 20.4)
+    assert set(table.data["metric"]) == {"lc_win_rate", "win_rate", "mean_chars"} and len(table.data) == 6
+
+
+def test_formats_show_hostile_text_literally(fake_sweep, tmp_path):
+    hostile = "<script>a|b</script> & $x_1$ \\input{x} `c` [d](e)\n# f"
+    scored(fake_sweep, [(5.0, 20.0)], objective=hostile)
+    scored(fake_sweep, [(5.0, 20.0)])
+    table = tables.score_table(collect(fake_sweep.folder), "mt_bench")
+    csv, md, tex = (path.read_text(encoding="utf-8") for path in table.write(tmp_path))
+    assert hostile in set(pd.read_csv(io.StringIO(csv))["objective"])
+    row = next(line for line in md.splitlines() if "script" in line and line.startswith("|"))
+    assert row.count("|") - row.count("\\|") == len(table.header) + 1
+    assert "&lt;script&gt;a\\|b&lt;/script&gt; &amp; $x\\_1$ \\\\input{x} \\`c\\` \\[d\\](e) \\# f" in row
+    line = next(line for line in tex.splitlines() if "script" in line and line.endswith("\\\\"))
+    assert r"\textless{}script\textgreater{}a\textbar{}b\textless{}/script\textgreater{} \&" in line
+    assert r"\$x\_1\$ \textbackslash{}input\{x\}" in line
+
+
+def test_every_format_names_the_fingerprints(paper_sweep, tmp_path):
+    table = tables.score_table(collect(paper_sweep(("dpo",), iterations=1).folder), "mini_mt_bench")
+    assert len(table.fingerprints) == 4  # base and iteration 0, by the judge and by the length-only judge
+    for path in table.write(tmp_path):
+        text = path.read_text(encoding="utf-8")
+        assert all(digest in text for digest in table.fingerprints), path
