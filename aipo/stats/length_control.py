@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from aipo.stats.l1_logistic import fit_exactly
+
 STRENGTHS = np.logspace(-4, 4, 10)
 """Inverse regularization strengths C that cross-validation chooses from (scikit-learn's default grid)."""
 N_FOLDS = 5
@@ -94,7 +96,7 @@ def length_controlled(
     predictions = _sigmoid(equal_length @ coefficients)
     interval = None
     if bootstrap_rounds:
-        interval = _interval(fitter, data, is_item[kept], strength, equal_length, bootstrap_rounds, seed)
+        interval = _interval(data, is_item[kept], strength, equal_length, bootstrap_rounds, seed)
     return LengthControl(
         lc_win_rate=100 * float(predictions.mean()),
         standard_error=100 * float(predictions.std(ddof=1) / np.sqrt(len(predictions))),
@@ -116,9 +118,6 @@ class _Rows:
 
     def where(self, chosen: NDArray[np.bool_]) -> _Rows:
         return _Rows(self.features[chosen], self.preferences[chosen], self.weights[chosen])
-
-    def reweighted(self, factors: Array) -> _Rows:
-        return _Rows(self.features, self.preferences, self.weights * factors)
 
 
 class _Liblinear:
@@ -172,25 +171,19 @@ def _log_likelihood(rows: _Rows, coefficients: Array, *, weighted: bool) -> floa
 
 
 def _interval(
-    fitter: _Liblinear,
-    data: _Rows,
-    is_item: NDArray[np.bool_],
-    strength: float,
-    equal_length: Array,
-    rounds: int,
-    seed: int,
+    data: _Rows, is_item: NDArray[np.bool_], strength: float, equal_length: Array, rounds: int, seed: int
 ) -> tuple[float, float]:
     """Refit on resampled items. Gamed rows stay as they are: they are part of the instrument, not of the sample."""
     generator = np.random.default_rng(seed)
     n_items = int(is_item.sum())
-    values = []
-    for _ in range(rounds):
-        factors = np.ones(len(is_item))
-        factors[is_item] = np.bincount(generator.integers(n_items, size=n_items), minlength=n_items)
-        coefficients = fitter.fit(data.reweighted(factors), strength, np.random.RandomState(SEED))
-        items = generator.integers(len(equal_length), size=len(equal_length))
-        values.append(100 * float(_sigmoid(equal_length[items] @ coefficients).mean()))
-    low, high = np.percentile(values, [2.5, 97.5])
+    factors = np.ones((rounds, len(is_item)))
+    draws = generator.integers(n_items, size=(rounds, n_items))
+    factors[:, is_item] = np.stack([np.bincount(draw, minlength=n_items) for draw in draws])
+    coefficients = fit_exactly(data.features, data.preferences, data.weights * factors, strength)
+    rows = generator.integers(len(equal_length), size=(rounds, len(equal_length)))
+    predictions = _sigmoid(coefficients @ equal_length.T)
+    means = 100 * np.take_along_axis(predictions, rows, axis=1).mean(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
 
 

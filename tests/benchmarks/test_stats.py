@@ -21,6 +21,7 @@ from aipo.stats import (
     win_rate,
     win_rate_against,
 )
+from aipo.stats.l1_logistic import fit_exactly
 
 CASES = ["a_full805", "b_special300", "c_small60"]
 MODELS = ["length_controlled_v1", "length_controlled_noreg", "length_controlled_minimal"]
@@ -111,6 +112,43 @@ def test_official_length_control(data: Path, name: str, model: str) -> None:
     assert fit.predictions == pytest.approx(expected["glm_preference"], abs=1e-12)
     assert fit.cv_scores == pytest.approx(expected["cv_mean_neg_logloss"], abs=1e-12)
     assert list(fit.coefficients.values()) == pytest.approx(list(expected["coef"].values()), abs=1e-10)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("name", CASES)
+def test_exact_solver_finds_the_exact_optimum(data: Path, name: str, model: str) -> None:
+    items, gamed, cases = _case(data, name)
+    expected = cases[model]
+    hardness = gamed.instruction_difficulty[: len(items)].to_numpy()
+    difference = (items.len_baseline - items.len_output).to_numpy()
+    ones = np.ones(len(items))
+    features = np.column_stack([np.tanh(difference / difference.std(ddof=1)), hardness, ones])
+    preferences = (items.preference.replace({0.0: 1.5}) - 1).to_numpy()
+    weights = ones
+    if model.endswith("v1"):
+        rows = np.column_stack([np.tanh(gamed.std_delta_len), gamed.instruction_difficulty, 0 * gamed.preference])
+        features = np.concatenate([rows, features])
+        preferences = np.concatenate([gamed.preference, preferences])
+        weights = np.concatenate([np.full(len(gamed), 0.1), weights])
+    columns = [0, 2] if model.endswith("minimal") else [0, 1, 2]
+    kept = ~np.isnan(preferences)
+    found = fit_exactly(features[kept][:, columns], preferences[kept], weights[kept][None], expected["C"])[0]
+    assert found == pytest.approx(list(expected["coef_exact_optimum_at_C"].values()), abs=1e-10)
+    at_equal_length = np.column_stack([0 * ones, hardness, ones])[:, columns] @ found
+    rate = 100 * np.mean(1 / (1 + np.exp(-at_equal_length)))
+    assert rate == pytest.approx(expected["lc_exact_optimum_at_C"], abs=1e-9)
+
+
+def test_exact_solver_by_hand() -> None:
+    features, preferences = np.ones((4, 1)), np.array([1.0, 1.0, 1.0, 0.0])
+    # Without a penalty the optimum is logit(3/4) = log 3; a strong penalty keeps the coefficient at zero.
+    weights = np.array([[1.0, 1, 1, 1], [1, 0, 0, 1], [2, 2, 2, 2]])
+    found = fit_exactly(features, preferences, weights, 1e9)
+    assert found[:, 0] == pytest.approx([math.log(3), 0.0, math.log(3)], abs=1e-7)
+    # |gradient at zero| = C |sum(1/2 - p)| = C, which must exceed the penalty's 1.
+    assert fit_exactly(features, preferences, weights[:1], 0.9) == pytest.approx(0.0)
+    # In between: C (4 sigmoid(w) - 3) + 1 = 0 at C = 2 is sigmoid(w) = 5/8.
+    assert fit_exactly(features, preferences, weights[:1], 2.0)[0, 0] == pytest.approx(math.log(5 / 3), abs=1e-10)
 
 
 def _biased_items(n_items: int = 600, seed: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,0 +1,162 @@
+"""`python -m aipo.benchmarks`: official files in, tables out; our artifacts out as official files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import Given, ScriptedJudge, completion
+
+from aipo.assets import AssetCache
+from aipo.benchmarks.arena_hard import ArenaHard
+from aipo.benchmarks.command import main, table
+from aipo.benchmarks.mt_bench import MTBench
+from aipo.benchmarks.official import OfficialArenaHard, OfficialMTBench
+from aipo.records import Answer, JudgeReply, write_jsonl, write_parquet
+
+
+def _cells(text: str) -> dict[str, list[str]]:
+    """First word of each line -> its words; intervals are one word."""
+    return {line.split()[0]: line.replace(", ", ",").split() for line in text.splitlines() if line.strip()}
+
+
+def test_table() -> None:
+    text = table([["model", "rate", "ci"], ["a", 1.234, (1.0, 2.0)], ["long name", None, 3]], ["careful"])
+    assert text.splitlines() == [
+        "model      rate  ci",
+        "a          1.23  [1.00, 2.00]",
+        "long name  -     3",
+        "note: careful",
+    ]
+
+
+def test_score_mt_bench(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = str(data / "fixtures/mt_bench/judgments_single.jsonl")
+    assert main(["score", "--benchmark", "mt_bench", "--judgments", file]) == 0
+    printed = capsys.readouterr().out
+    assert _cells(printed)["model-a"][1:6] == ["6.01", "6.08", "6.04", "154", "8"]
+    assert "9 repeated line(s) count" in printed
+    assert main(["score", "--benchmark", "mt_bench", "--judgments", file, "--keep-last"]) == 0
+    assert _cells(capsys.readouterr().out)["model-a"][1:4] == ["6.02", "6.09", "6.06"]
+    pairs = str(data / "fixtures/mt_bench/judgments_pair.jsonl")
+    assert main(["score", "--benchmark", "mt_bench", "--judgments", pairs, "--baseline", "model-c"]) == 0
+    assert _cells(capsys.readouterr().out)["model-b"][1:] == ["29", "17", "91", "0.21", "0.12", "0.54"]
+
+
+def test_score_says_what_show_result_would_average(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        {"question_id": 1, "model": "m", "judge": ["j", "single-v1"], "score": score, "turn": 1, "judgment": ""}
+        for score in (4, 100)
+    ]
+    rows[1]["question_id"] = 2
+    write_jsonl(tmp_path / "j.jsonl", rows)
+    assert main(["score", "--benchmark", "mt_bench", "--judgments", str(tmp_path / "j.jsonl")]) == 0
+    printed = capsys.readouterr().out
+    assert _cells(printed)["m"][1:6] == ["4.00", "-", "4.00", "1", "1"]
+    assert "1 score(s) outside 1..10 are unscored here" in printed
+
+
+def test_score_alpaca_eval(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = data / "alpaca_eval/sample_annotations.json"
+    rows = json.loads(source.read_text()) * 3
+    file = tmp_path / "annotations.json"
+    file.write_text(json.dumps(rows))
+    outputs = tmp_path / "model_outputs.json"
+    outputs.write_text(
+        json.dumps(
+            [
+                {"instruction": row["instruction"], "output": row["output_2"], "generator": row["generator_2"]}
+                for row in rows[:4]
+            ]
+        )
+    )
+    common = ["score", "--benchmark", "alpaca_eval", "--judgments", str(file), "--answers", str(outputs)]
+    gamed = str(data / "alpaca_eval/df_gamed_reconstructed.csv")
+    assert main([*common, "--gamed", gamed]) == 0
+    printed = capsys.readouterr().out
+    assert _cells(printed)["vicuna-13b-v1.5"][-2:] == ["12", "0"]
+    assert "below 200 items" in printed
+    assert main([*common, "--assets", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "no length control" in printed
+    assert "97aeec3f1c7de6dee6fd31fe66f1702623f4614c3efe1c6fc5f4927cd5fd674d" in printed
+    rows[0]["output_2"] += "!"
+    file.write_text(json.dumps(rows))
+    assert main([*common, "--gamed", gamed]) == 1
+    assert "are not those in the answers of vicuna-13b-v1.5" in capsys.readouterr().err
+
+
+def test_score_arena_hard(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = data / "fixtures/arena_hard"
+    judgments = [str(file) for file in (folder / "model_judgment").glob("*.jsonl")]
+    answers = [str(file) for file in (folder / "model_answer").glob("*.jsonl")]
+    common = ["score", "--benchmark", "arena_hard", "--judgments", *judgments, "--assets", str(tmp_path)]
+    assert main([*common, "--answers", *answers]) == 0
+    cells = _cells(capsys.readouterr().out)
+    assert cells["model-strong"][1:3] == ["76.40", "[73.06,80.10]"]
+    assert cells["model-strong"][4:] == ["1204.06", "491", "233", "7"]
+    assert cells["gpt-4-0314"][1] == "50.00"
+    assert cells["model"][5] == "avg_tokens"
+
+
+def test_score_refuses_mixed_judges(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = data / "fixtures/arena_hard/model_judgment/model-mid.jsonl"
+    other = tmp_path / "other.jsonl"
+    other.write_text(source.read_text().replace("gpt-4-1106-preview", "gpt-9").replace("model-mid", "model-x"))
+    assert main(["score", "--benchmark", "arena_hard", "--judgments", str(source), str(other)]) == 1
+    assert "several judges" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["", "not json", '{"question_id": 1'])
+def test_score_names_the_broken_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
+    file = tmp_path / "broken.jsonl"
+    file.write_text(content)
+    for benchmark in ("mt_bench", "alpaca_eval", "arena_hard"):
+        assert main(["score", "--benchmark", benchmark, "--judgments", str(file)]) == 1
+        assert "broken.jsonl" in capsys.readouterr().err
+
+
+def test_export_and_score_again(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cache = tmp_path / "cache"
+    for name in ("mt_bench", "arena_hard"):
+        shutil.copytree(data / name, cache / name)
+    assets = AssetCache(str(cache))
+    mt_bench = MTBench(Given(OfficialMTBench(cache=assets).load()), bootstrap_rounds=10)
+    ids = [str(row["question_id"]) for row in mt_bench.assets.load().questions]
+    answers = [Answer(name, (completion("first"), completion("second answer"))) for name in ids]
+    judge = ScriptedJudge(lambda chat: JudgeReply(f"[[{1 + len(chat[1].content) % 10}]]"), name="org/judge")
+    judgments = mt_bench.judge(answers, judge)
+    metrics = {metric.name: metric.value for metric in mt_bench.score(answers, judgments)}
+    write_parquet(tmp_path / "answers.parquet", answers)
+    write_jsonl(tmp_path / "judgments.jsonl", judgments)
+    common = ["--answers", str(tmp_path / "answers.parquet"), "--judgments", str(tmp_path / "judgments.jsonl")]
+    common += ["--model", "ours", "--out", str(tmp_path / "out"), "--assets", str(cache)]
+    assert main(["export", "--benchmark", "mt_bench", *common]) == 0
+    written = capsys.readouterr().out.split()
+    assert [Path(file).name for file in written] == ["ours.jsonl", "org_judge_single.jsonl"]
+    assert main(["score", "--benchmark", "mt_bench", "--judgments", written[1], "--answers", written[0]]) == 0
+    cells = _cells(capsys.readouterr().out)["ours"]
+    names = ("rating_turn_1", "rating_turn_2", "rating", "mean_chars")
+    assert [cells[place] for place in (1, 2, 3, 6)] == [f"{metrics[name]:.2f}" for name in names]
+
+    arena = ArenaHard(Given(OfficialArenaHard(assets).load()), bootstrap_rounds=10)
+    answers = [Answer(str(row["question_id"]), (completion("an answer"),)) for row in arena.assets.load().questions]
+    labels = ["[[A>B]]", "[[B>A]]", "[[A>>B]]", "[[A=B]]"]
+    judge = ScriptedJudge(lambda chat: JudgeReply(labels[len(chat[1].content) % 4]), name="judge")
+    judgments = arena.judge(answers, judge)
+    metrics = {metric.name: metric for metric in arena.score(answers, judgments)}
+    write_parquet(tmp_path / "answers.parquet", answers)
+    write_jsonl(tmp_path / "judgments.jsonl", judgments)
+    assert main(["export", "--benchmark", "arena_hard", *common]) == 0
+    written = capsys.readouterr().out.split()
+    common = ["--judgments", written[1], "--answers", written[0], "--assets", str(cache)]
+    assert main(["score", "--benchmark", "arena_hard", *common]) == 0
+    printed = capsys.readouterr().out
+    pooled = metrics["win_rate_pooled_ci"]
+    assert _cells(printed)["ours"][1:3] == [
+        f"{pooled.value:.2f}",
+        f"[{pooled.ci95[0]:.2f},{pooled.ci95[1]:.2f}]",
+    ]
+    assert "mean_tokens_cl100k_estimated" in printed
