@@ -1,0 +1,245 @@
+"""Sampling from a Hugging Face model in this process.
+
+Prompts are batched by length, prefilled once, and their cache repeated for the candidates. Each completion draws its
+noise from its own counter-based stream, keyed by (seed, prompt ids, candidate number): which rows share a batch, and in
+which order prompts come, does not change a draw. Nothing is inherited from the model's generation config but its EOS.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aipo.models import PolicyRef
+from aipo.records import Chat, Completion, Decoding
+from aipo.tokens import prompt_token_ids, stop_token_ids
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+STOP_STRING_STRIDE = 4
+"""Decoding steps between two looks for a stop string."""
+
+
+@dataclass
+class HFSampler:
+    """Samples on the accelerator where there is one. `cache_tokens` bounds a batch: rows x (prompt + new tokens)."""
+
+    policy: PolicyRef
+    cache_tokens: int = 65536
+
+    def __post_init__(self) -> None:
+        if self.cache_tokens < 1:
+            raise ValueError(f"sampler.cache_tokens must be at least 1, got {self.cache_tokens}")
+        self._loaded: tuple[Any, Any] | None = None
+
+    def sample(self, chats: Sequence[Chat], decoding: Decoding, *, n: int, seed: int) -> list[list[Completion]]:
+        """`n` completions per chat, in order."""
+        _, tokenizer = self._load()
+        return self._run([prompt_token_ids(tokenizer, chat) for chat in chats], decoding, n, seed, ())
+
+    def complete(
+        self, texts: Sequence[str], decoding: Decoding, *, n: int, seed: int, stop: Sequence[str] = ()
+    ) -> list[list[Completion]]:
+        """`n` continuations of each text, in order, cut before the first of `stop`."""
+        _, tokenizer = self._load()
+        return self._run([tuple(tokenizer(text)["input_ids"]) for text in texts], decoding, n, seed, tuple(stop))
+
+    def _load(self) -> tuple[Any, Any]:
+        if self._loaded is None:
+            import torch
+
+            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            self._loaded = self.policy.load_model().to(device), self.policy.load_tokenizer()
+        return self._loaded
+
+    def _run(
+        self, prompts: Sequence[tuple[int, ...]], decoding: Decoding, n: int, seed: int, stop: tuple[str, ...]
+    ) -> list[list[Completion]]:
+        from tqdm import tqdm
+
+        seen: Counter[tuple[int, ...]] = Counter()
+        keys = []
+        for prompt in prompts:
+            keys.append([_row_key(seed, prompt, seen[prompt] * n + candidate) for candidate in range(n)])
+            seen[prompt] += 1
+        results: list[list[Completion]] = [[] for _ in prompts]
+        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+        with tqdm(total=len(prompts) * n, desc="sampling", unit="completion", delay=5, leave=False) as bar:
+            for batch in self._batches(order, prompts, decoding, n):
+                rows = _Decoder(self._load(), decoding, stop).run(
+                    [prompts[index] for index in batch], [keys[index] for index in batch]
+                )
+                for index, completions in zip(batch, rows, strict=True):
+                    results[index] = completions
+                bar.update(len(batch) * n)
+        return results
+
+    def _batches(
+        self, order: Sequence[int], prompts: Sequence[tuple[int, ...]], decoding: Decoding, n: int
+    ) -> list[list[int]]:
+        batches: list[list[int]] = []
+        for index in order:
+            cost = n * (len(prompts[index]) + decoding.max_new_tokens)
+            if batches and (len(batches[-1]) + 1) * cost <= self.cache_tokens:
+                batches[-1].append(index)
+            else:
+                batches.append([index])
+        return batches
+
+
+def _row_key(seed: int, prompt: tuple[int, ...], candidate: int) -> int:
+    content = f"{seed}/{candidate}/{','.join(map(str, prompt))}".encode()
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "big", signed=True)
+
+
+class _Decoder:
+    """Decodes one batch of prompts."""
+
+    def __init__(self, loaded: tuple[Any, Any], decoding: Decoding, stop: tuple[str, ...]) -> None:
+        import torch
+
+        self.model, self.tokenizer = loaded
+        self.device = self.model.device
+        self.decoding = decoding
+        self.stop = stop
+        stops = stop_token_ids(self.tokenizer, self.model.generation_config)
+        self.stop_ids = torch.tensor(sorted(stops), device=self.device)
+        self.stop_set = stops
+
+    def run(self, prompts: Sequence[tuple[int, ...]], keys: Sequence[Sequence[int]]) -> list[list[Completion]]:
+        import torch
+
+        with torch.inference_mode():
+            tokens, logps = self._decode(prompts, keys)
+        n = len(keys[0])
+        completions = [self._completion(row, logp) for row, logp in zip(tokens, logps, strict=True)]
+        return [completions[start : start + n] for start in range(0, len(completions), n)]
+
+    def _decode(
+        self, prompts: Sequence[tuple[int, ...]], keys: Sequence[Sequence[int]]
+    ) -> tuple[list[list[int]], list[float]]:
+        import torch
+
+        cache, mask, logits = self._prefill(prompts, len(keys[0]))
+        noise_keys = torch.tensor([key for group in keys for key in group], dtype=torch.int64, device=self.device)
+        rows = len(noise_keys)
+        tokens = torch.full((rows, self.decoding.max_new_tokens), -1, dtype=torch.int64, device=self.device)
+        logps = torch.zeros(rows, dtype=torch.float64, device=self.device)
+        alive = torch.arange(rows, device=self.device)
+        """Row numbers of the completions still in the batch."""
+        running = torch.ones(rows, dtype=torch.bool, device=self.device)
+        """Of those in the batch, the ones that have not ended."""
+        for step in range(self.decoding.max_new_tokens):
+            logits = logits.float()
+            chosen = self._draw(logits, noise_keys[alive], step)
+            scores = logits.log_softmax(-1).gather(1, chosen[:, None])[:, 0]
+            at = alive[running]
+            tokens[at, step] = chosen[running]
+            logps[at] += scores[running].double()
+            running &= ~torch.isin(chosen, self.stop_ids)
+            if self.stop and step % STOP_STRING_STRIDE == STOP_STRING_STRIDE - 1:
+                running &= ~self._has_stop_string(tokens[alive, : step + 1])
+            left = int(running.sum())
+            if left == 0 or step + 1 == self.decoding.max_new_tokens:
+                break
+            if left <= 0.75 * len(alive):
+                kept = running.nonzero()[:, 0]
+                cache.batch_select_indices(kept)
+                alive, mask, chosen = alive[kept], mask[kept], chosen[kept]
+                running = torch.ones(left, dtype=torch.bool, device=self.device)
+            mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
+            positions = mask.sum(1, keepdim=True) - 1
+            output = self.model(
+                input_ids=chosen[:, None], attention_mask=mask, position_ids=positions, past_key_values=cache,
+                use_cache=True, logits_to_keep=1,
+            )
+            logits = output.logits[:, -1]
+        return [[token for token in row if token >= 0] for row in tokens.tolist()], logps.tolist()
+
+    def _prefill(self, prompts: Sequence[tuple[int, ...]], n: int) -> tuple[Any, Tensor, Tensor]:
+        """Encode each prompt once; its cache, mask and next-token logits, repeated for `n` candidates."""
+        import torch
+
+        from aipo.samplers.cache import growing_cache
+
+        width = max(map(len, prompts))
+        ids = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=self.device)
+        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=self.device)
+        cache = growing_cache(self.model.config)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        output = self.model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
+            logits_to_keep=1,
+        )
+        if n > 1:
+            cache.batch_repeat_interleave(n)
+        return cache, mask.repeat_interleave(n, 0), output.logits[:, -1].repeat_interleave(n, 0)
+
+    def _draw(self, logits: Tensor, keys: Tensor, step: int) -> Tensor:
+        """One token per row by inverting the cumulative distribution at the row's own uniform number."""
+        import torch
+
+        if self.decoding.temperature == 0:
+            return logits.argmax(-1)
+        logits = logits / self.decoding.temperature
+        if 0 < self.decoding.top_k < logits.shape[-1]:
+            smallest = logits.topk(self.decoding.top_k, dim=-1).values[:, -1:]
+            logits = logits.masked_fill(logits < smallest, float("-inf"))
+        if self.decoding.top_p < 1:
+            logits = _nucleus(logits, self.decoding.top_p)
+        cumulative = logits.double().softmax(-1).cumsum(-1)
+        uniform = _uniform(keys, step)[:, None] * cumulative[:, -1:]
+        chosen = torch.searchsorted(cumulative, uniform, right=True)[:, 0]
+        return chosen.clamp(max=logits.shape[-1] - 1)
+
+    def _has_stop_string(self, tokens: Tensor) -> Tensor:
+        import torch
+
+        rows = [[token for token in row if token >= 0] for row in tokens.tolist()]
+        texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
+        return torch.tensor([any(stop in text for stop in self.stop) for text in texts], device=self.device)
+
+    def _completion(self, tokens: list[int], logp: float) -> Completion:
+        ended = bool(tokens) and tokens[-1] in self.stop_set
+        visible = tokens[:-1] if ended else tokens
+        text = self.tokenizer.decode(visible, skip_special_tokens=True)
+        cuts = [text.index(stop) for stop in self.stop if stop in text]
+        if not cuts:
+            return Completion(text, tuple(tokens), "stop" if ended else "length", logp)
+        kept = 1
+        while not any(s in self.tokenizer.decode(tokens[:kept], skip_special_tokens=True) for s in self.stop):
+            kept += 1
+        return Completion(text[: min(cuts)], tuple(tokens[:kept]), "stop", None)
+
+
+def _nucleus(logits: Tensor, top_p: float) -> Tensor:
+    """Keep the fewest most likely tokens whose probabilities reach `top_p`."""
+    ordered, order = logits.sort(-1, descending=True)
+    before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
+    dropped = (before >= top_p).scatter(-1, order, before >= top_p)
+    return logits.masked_fill(dropped, float("-inf"))
+
+
+def _uniform(keys: Tensor, step: int) -> Tensor:
+    """A number in [0, 1) per key and step: the SplitMix64 finalizer over a Weyl sequence, 53 bits of it."""
+    import torch
+
+    state = keys + _signed64((step + 1) * 0x9E3779B97F4A7C15)
+    state = (state ^ _shift_right(state, 30)) * _signed64(0xBF58476D1CE4E5B9)
+    state = (state ^ _shift_right(state, 27)) * _signed64(0x94D049BB133111EB)
+    state = state ^ _shift_right(state, 31)
+    return _shift_right(state, 11).to(torch.float64) * 2.0**-53
+
+
+def _shift_right(value: Tensor, bits: int) -> Tensor:
+    """A logical shift: torch's own keeps the sign."""
+    return (value >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _signed64(value: int) -> int:
+    value &= (1 << 64) - 1
+    return value - (1 << 64) if value >> 63 else value
