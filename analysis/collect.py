@@ -22,6 +22,7 @@ BASE_ITERATION = -1
 """The iteration number of the model that no objective has trained yet."""
 STATUSES = ("done", "running", "failed")
 NOT_RECORDED = "not recorded"
+OFFICIAL_ASSETS = "aipo.benchmarks.official."
 
 
 class AnalysisError(RuntimeError):
@@ -91,17 +92,21 @@ class Sweep:
 
 SCORE_COLUMNS = (
     *("job", "objective", "variant", "seed", "model", "recipe", "iteration", "benchmark", "diagnostic", "judge"),
-    *("judge_identity", "metric", "value", "ci95_low", "ci95_high", "n_scored", "n_unscored", "fingerprint"),
+    *("official", "protocol", "metric", "value", "ci95_low", "ci95_high", "n_scored", "n_unscored", "fingerprint"),
 )
 PAIR_COLUMNS = ("job", "objective", "variant", "seed", "iteration", "kept", "dropped", "fingerprint")
 
 
 @dataclass(frozen=True)
-class JudgeIdentity:
-    """Who graded. Two scores are comparable only if `identity`, the judge's whole config as JSON, is equal."""
+class Protocol:
+    """How a score came about. Two scores are comparable only if their `identity` is equal."""
 
-    name: str
+    judge: str
+    """Who graded, for people."""
+    official: bool
+    """The benchmark's own questions; False for the miniature's."""
     identity: str
+    """As JSON: the judge's identity, the models its endpoint says it used, and where the questions come from."""
 
 
 def collect(sweep: Path) -> Sweep:
@@ -158,34 +163,33 @@ def read_manifest(store: Path, stage: str, digest: str) -> dict[str, Any]:
     return manifest
 
 
-def read_judge(store: Path, manifest: Mapping[str, Any]) -> JudgeIdentity:
-    """Who graded the scores of this manifest, from the judgments they were made from.
+def read_protocol(store: Path, manifest: Mapping[str, Any]) -> Protocol:
+    """The protocol of the scores of this manifest, from the judgments they were made from.
 
-    The models the judge's endpoint says it used are part of the identity: a model that changed its version between
-    two policies is two judges.
+    A model that an endpoint changed to another version between two policies is two judges.
     """
-    digest = manifest["parents"].get("judgments")
-    if digest is None:
-        return JudgeIdentity(NOT_RECORDED, NOT_RECORDED)
-    return _judge_of(store, digest)
+    assets = (manifest["config"].get("benchmark") or {}).get("assets") or {}
+    judge, identity = _judge_of(store, manifest["parents"]["judgments"])
+    official = str(assets.get("_target_", "")).startswith(OFFICIAL_ASSETS)
+    return Protocol(judge, official, json.dumps([identity, assets], sort_keys=True))
 
 
 @cache
-def _judge_of(store: Path, digest: str) -> JudgeIdentity:
+def _judge_of(store: Path, digest: str) -> tuple[str, Any]:
     config = read_manifest(store, "judgments", digest)["config"]
-    judge = config.get("judge") or {}
-    identity = config.get("identity") or {}
+    judge, identity = config["judge"], config["identity"]
     target = str(judge.get("_target_", "")).rpartition(".")[2]
     candidates = (judge.get("name"), identity.get("name"), identity.get("model"), judge.get("model"), target)
-    name = str(next((value for value in candidates if value), NOT_RECORDED))
-    verdicts = store / "judgments" / digest / "judgments.jsonl"
+    name = str(next(value for value in candidates if value))
+    try:
+        verdicts = (store / "judgments" / digest / "judgments.jsonl").read_text(encoding="utf-8")
+    except OSError as error:
+        raise AnalysisError(f"judgments/{digest} cannot be read: {error}") from error
     # Inside a JSON string quotes are escaped, so this matches the field `model` alone, whatever a reply says.
-    returned = (
-        sorted(set(re.findall(r'"model": "([^"\\]*)"', verdicts.read_text("utf-8")))) if verdicts.exists() else []
-    )
+    returned = sorted(set(re.findall(r'"model": "([^"\\]*)"', verdicts)))
     if returned and returned != [name]:
         name += f" (answered by {', '.join(returned)})"
-    return JudgeIdentity(name, json.dumps([judge, identity, returned], sort_keys=True))
+    return name, [identity, returned]
 
 
 def count_rows(path: Path) -> int:
@@ -211,9 +215,10 @@ def _score_rows(run: Run, problems: list[Problem]) -> Iterator[dict[str, Any]]:
             try:
                 manifest = read_manifest(run.store, "scores", digest)
                 metrics = _read_metrics(run.store / "scores" / digest / "metrics.json")
-                judge = read_judge(run.store, manifest)
-            except AnalysisError as error:
-                problems.append(Problem(run.job, point.iteration, f"{key}: {error}"))
+                protocol = read_protocol(run.store, manifest)
+            except (AnalysisError, KeyError) as error:
+                what = f"manifest without {error}" if isinstance(error, KeyError) else error
+                problems.append(Problem(run.job, point.iteration, f"{key}: {what}"))
                 continue
             for metric in metrics:
                 low, high = metric["ci95"] or (float("nan"), float("nan"))
@@ -224,8 +229,9 @@ def _score_rows(run: Run, problems: list[Problem]) -> Iterator[dict[str, Any]]:
                     "iteration": point.iteration,
                     "benchmark": benchmark,
                     "diagnostic": diagnostic,
-                    "judge": judge.name,
-                    "judge_identity": judge.identity,
+                    "judge": protocol.judge,
+                    "official": protocol.official,
+                    "protocol": protocol.identity,
                     "metric": metric["name"],
                     "value": float(metric["value"]),
                     "ci95_low": float(low),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis import published, style
 from analysis.collect import iteration_label
-from analysis.summary import metric_names, over_seeds, points, unique
+from analysis.summary import metric_names, official, over_seeds, points, title, unique
 from analysis.table import Table, digits_for, number
 from analysis.tables import problem_notes
 
@@ -26,14 +26,14 @@ RECIPES = {
 
 PAPER_MODELS = {
     "mistral_large": "AIPO (Mistral-Large 2407)",
-    "llama3_70b": "AIPO (Llama-3-70B-Instruct)",
-    "gemma2_27b": "AIPO (Gemma-2-27B-It)",
+    "llama_3_70b": "AIPO (Llama-3-70B-Instruct)",
+    "gemma_2_27b": "AIPO (Gemma-2-27B-It)",
     "mistral_nemo": "AIPO (Mistral-Nemo-Instruct-2407)",
 }
-"""conf/model name (its beginning) -> row of the paper's headline table."""
+"""Beginning of a name in conf/model -> row of the paper's headline table."""
 
 RECIPES_MODEL = "mistral_7b"
-"""conf/model name (its beginning) of the model the paper's recipes table was made with."""
+"""Beginning of the conf/model name of the model the official recipes train."""
 
 
 def recipes_table(sweep: Sweep, benchmarks: list[str]) -> Table | None:
@@ -68,11 +68,11 @@ def recipes_table(sweep: Sweep, benchmarks: list[str]) -> Table | None:
     shown, header = [], []
     for benchmark in benchmarks:
         primary, length = metric_names(sweep, benchmark)
-        name = style.benchmark_name(benchmark)
+        name = title(sweep, benchmark)
         for column, label in (("score", primary), ("win_rate", "win_rate"), ("length", length)):
             if f"{benchmark}_{column}" in data:
                 shown.append(f"{benchmark}_{column}")
-                header.append(f"{name}: {style.metric_name(label)}")
+                header.append(f"{name}: {style.metric_name(label, benchmark)}")
     digits = {column: digits_for(data[column].tolist()) for column in shown}
     cells = []
     for row in data.to_dict("records"):
@@ -105,7 +105,7 @@ def paper_table(sweep: Sweep, benchmarks: list[str]) -> Table | None:
     records = []
     for place, row, objective, runs in _paper_rows(sweep):
         jobs = {run.job for run in runs if run.objective == objective}
-        for benchmark in (name for name in benchmarks if name in style.OFFICIAL_BENCHMARKS):
+        for benchmark in (name for name in benchmarks if name in style.OFFICIAL_NAMES and official(sweep, name)):
             last = _last_iteration(sweep, benchmark, jobs)
             for column in ("score", "win_rate", "length"):
                 printed = row.get(f"{benchmark}_{column}")
@@ -122,7 +122,12 @@ def paper_table(sweep: Sweep, benchmarks: list[str]) -> Table | None:
         return None
     cells = tuple(
         (
-            *(r["place"], r["row"], style.benchmark_name(r["benchmark"]), style.metric_name(r["metric"])),
+            *(
+                r["place"],
+                r["row"],
+                style.benchmark_name(r["benchmark"]),
+                style.metric_name(r["metric"], r["benchmark"]),
+            ),
             *(number(r["paper"], 1), number(r["measured"], 1), number(r["difference"], 1), r["iteration"], r["judge"]),
         )
         for r in records

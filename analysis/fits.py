@@ -41,9 +41,7 @@ class Line:
 
 
 def fit_method(benchmark: str) -> FitMethod:
-    """How the paper fits this benchmark's line; the miniature's counterparts follow the real ones."""
-    for prefix in ("miniature_", "mini_"):
-        benchmark = benchmark.removeprefix(prefix)
+    """How the paper fits this benchmark's line."""
     return FIT_METHODS.get(benchmark, "ols")
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from analysis import style
 from analysis.collect import BASE_ITERATION, Sweep, iteration_label
 from analysis.fits import Line, fit_line, fit_method
-from analysis.summary import metric_names, over_seeds, points, student_t
+from analysis.summary import metric_names, over_seeds, points, student_t, title
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +50,8 @@ def fit_lines(sweep: Sweep, benchmarks: Sequence[str]) -> dict[str, dict[Series,
     lines: dict[str, dict[Series, Line]] = {}
     for benchmark in benchmarks:
         frame = points(sweep, benchmark)
-        frame = frame[frame["iteration"] != BASE_ITERATION].drop_duplicates(["objective", "variant", "fingerprint"])
+        frame = frame[(frame["iteration"] != BASE_ITERATION) & frame["score"].notna()]
+        frame = frame.drop_duplicates(["objective", "variant", "fingerprint"])
         lines[benchmark] = {}
         for series, group in frame.groupby(["objective", "variant"], sort=True):
             line = fit_line(group["length"].tolist(), group["score"].tolist(), fit_method(benchmark))
@@ -67,6 +68,7 @@ def length_vs_score(
     def panel(axes: Axes, benchmark: str) -> None:
         primary, length = metric_names(sweep, benchmark)
         frame = points(sweep, benchmark)
+        frame = frame[frame["score"].notna()]
         rows = over_seeds(frame)
         looks = looks_of(rows)
         base = rows[rows["iteration"] == BASE_ITERATION]
@@ -90,7 +92,7 @@ def length_vs_score(
             _number(axes, mine.iloc[-1], look["color"])
         axes.scatter(base["length"], base["score"], marker="*", s=90, color=style.BASE_COLOUR, zorder=5, linewidth=0)
         axes.set_xlabel(_capital(style.metric_name(length)))
-        axes.set_ylabel(_capital(style.metric_name(primary)))
+        axes.set_ylabel(_capital(style.metric_name(primary, benchmark)))
         axes.margins(0.09)
 
     return _panels(sweep, benchmarks, panel, path, fingerprints=score_sources(sweep, benchmarks), base=True)
@@ -124,7 +126,7 @@ def per_iteration(sweep: Sweep, benchmarks: Sequence[str], what: str, path: Path
         ticks = sorted(set(rows["iteration"]))
         axes.set_xticks(ticks, [iteration_label(tick) for tick in ticks])
         axes.set_xlabel("Iteration")
-        axes.set_ylabel(_capital(style.metric_name(metric_names(sweep, benchmark)[what == "length"])))
+        axes.set_ylabel(_capital(style.metric_name(metric_names(sweep, benchmark)[what == "length"], benchmark)))
 
     return _panels(sweep, benchmarks, panel, path, fingerprints=score_sources(sweep, benchmarks), base=True)
 
@@ -216,7 +218,7 @@ def _panels(
         everything = []
         for axes, benchmark in zip(grid, benchmarks, strict=False):
             draw(axes, benchmark)
-            axes.set_title(style.benchmark_name(benchmark), loc="left")
+            axes.set_title(title(sweep, benchmark), loc="left")
             everything.append(points(sweep, benchmark))
         for axes in grid[len(benchmarks) :]:
             axes.set_visible(False)

@@ -58,6 +58,12 @@ def read(name: str) -> pd.DataFrame:
     return pd.read_csv(FOLDER / f"{name}.csv")
 
 
+def fits() -> pd.DataFrame:
+    """The lines drawn in the paper's length figure, with our names of the objectives."""
+    lines = read("length_vs_score_fit")
+    return lines.assign(objective=lines["method"].map(OBJECTIVES))
+
+
 def check_lines() -> list[LineCheck]:
     """Every line of the published figure, fitted again the way the paper does."""
     read_points = read("length_vs_score")

@@ -35,16 +35,18 @@ def analyse(sweep_folder: Path) -> list[Path]:
     sweep = collect(sweep_folder)
     gaps, gap_problems = agreement.agreement(sweep)
     names = summary.benchmarks(sweep)
-    judges = {name: summary.judges(sweep, name) for name in names}
+    protocols = {name: summary.protocols(sweep, name) for name in names}
     mixed = [
         Problem(
-            "", None, f"{name} was graded by {len(judges[name])} judges: a table for each, nothing that compares them"
+            "",
+            None,
+            f"{name} was graded in {len(protocols[name])} ways (judge, questions): a table for each, nothing compared",
         )
         for name in names
-        if len(judges[name]) > 1
+        if len(protocols[name]) > 1
     ]
     sweep = replace(sweep, problems=(*sweep.problems, *gap_problems, *mixed))
-    comparable = [name for name in names if len(judges[name]) == 1]
+    comparable = [name for name in names if len(protocols[name]) == 1]
     for folder in ("tables", "plots"):
         (sweep_folder / folder).mkdir(exist_ok=True)
 
@@ -60,16 +62,17 @@ def analyse(sweep_folder: Path) -> list[Path]:
         written.update(dict.fromkeys(paths, tuple(fingerprints)))
 
     for name in names:
-        for number, (judge, identity) in enumerate(judges[name]):
-            suffix = "" if len(judges[name]) == 1 else f"__{number}_{judge}"
-            add_table(tables.score_table(sweep, name, identity, file_name(name + suffix)))
+        for number, (judge, protocol) in enumerate(protocols[name]):
+            suffix = "" if len(protocols[name]) == 1 else f"__{number}_{judge}"
+            one = summary.restricted(sweep, name, protocol)
+            add_table(tables.score_table(one, name, file_name(name + suffix)))
     plotted = [name for name in comparable if _trained(sweep, name)]
     if comparable:
         add_table(tables.seeds_table(sweep, comparable))
     if plotted:
         lines = plots.fit_lines(sweep, plotted)
         if any(lines.values()):
-            add_table(tables.fits_table(sweep, lines, published.read("length_vs_score_fit")))
+            add_table(tables.fits_table(sweep, lines, published.fits()))
         folder, sources = sweep_folder / "plots", plots.score_sources(sweep, plotted)
         add_plot(plots.length_vs_score(sweep, plotted, lines, folder / "length_vs_score"), sources)
         add_plot(plots.per_iteration(sweep, plotted, "length", folder / "length_per_iteration"), sources)
@@ -84,7 +87,7 @@ def analyse(sweep_folder: Path) -> list[Path]:
     if not sweep.pairs.empty:
         add_table(tables.pairs_table(sweep))
     path = sweep_folder / "tables" / "scores.csv"
-    exact = sweep.scores.drop(columns="judge_identity")
+    exact = sweep.scores.drop(columns="protocol")
     path.write_text(exact.to_csv(index=False, float_format="%.10g", lineterminator="\n"), encoding="utf-8")
     written[path] = summary.unique(sweep.scores["fingerprint"])
 

@@ -31,15 +31,17 @@ METRIC_NAMES = {
     "win_rate": "win rate (%)",
     "discrete_win_rate": "discrete win rate (%)",
     "rating": "rating (1–10)",
-    "mean_rating": "mean rating (1–10)",
     "gold_score": "gold score (−1 to 1)",
-    "gold_quality": "gold quality (−1 to 1)",
     "mean_chars": "mean length (characters)",
     "mean_tokens": "mean length (tokens)",
+    "mean_tokens_cl100k": "mean length (cl100k tokens)",
+    "mean_tokens_cl100k_estimated": "mean length (cl100k tokens, estimated)",
 }
+BENCHMARK_METRIC_NAMES = {("arena_hard", "win_rate"): "Bradley–Terry win rate (%)"}
+"""Where one name means another quantity than elsewhere."""
 
-OFFICIAL_BENCHMARKS = {"mt_bench": "MT-Bench", "alpaca_eval": "AlpacaEval 2", "arena_hard": "Arena-Hard"}
-BENCHMARK_NAMES = {"gold": "Gold quality", **OFFICIAL_BENCHMARKS}
+OFFICIAL_NAMES = {"mt_bench": "MT-Bench", "alpaca_eval": "AlpacaEval 2", "arena_hard": "Arena-Hard"}
+BENCHMARK_NAMES = {"gold": "Gold quality", **OFFICIAL_NAMES}
 
 
 def objective_name(objective: str) -> str:
@@ -47,16 +49,13 @@ def objective_name(objective: str) -> str:
     return OBJECTIVE_NAMES.get(objective, objective)
 
 
-def metric_name(metric: str) -> str:
-    """How a metric is written on axes and in headers, with its unit where it has one."""
-    return METRIC_NAMES.get(metric, metric.replace("_", " "))
+def metric_name(metric: str, benchmark: str = "") -> str:
+    """How a benchmark's metric is written on axes and in headers, with its unit where it has one."""
+    return BENCHMARK_METRIC_NAMES.get((benchmark, metric)) or METRIC_NAMES.get(metric, metric.replace("_", " "))
 
 
 def benchmark_name(benchmark: str) -> str:
-    """How a benchmark is written for people; the miniature's own are marked as such."""
-    for prefix in ("miniature_", "mini_"):
-        if benchmark.startswith(prefix):
-            return f"{benchmark_name(benchmark.removeprefix(prefix))} (miniature)"
+    """How a benchmark is written for people."""
     return BENCHMARK_NAMES.get(benchmark, benchmark)
 
 

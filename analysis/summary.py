@@ -1,9 +1,10 @@
-"""What the tables and plots show of one benchmark: a row per policy, then a row per objective and iteration over seeds."""
+"""What tables and plots show of one benchmark: a row per policy, then one per objective and iteration over seeds."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,6 @@ EXTRA_LENGTHS = ("mean_tokens",)
 """Those of them that stand beside the length."""
 
 DIAGNOSTIC_METRIC = "win_rate"
-"""What is shown of a diagnostic judge; the primary metric where there is no such metric."""
 
 GROUP = ["objective", "variant", "iteration"]
 
@@ -30,10 +30,41 @@ def benchmarks(sweep: Sweep) -> list[str]:
     return sorted({name.partition("@")[0] for run in sweep.runs for name in run.primary})
 
 
-def judges(sweep: Sweep, benchmark: str) -> list[tuple[str, str]]:
-    """The judges (name, identity) whose scores of this benchmark are there, diagnostic ones left out."""
-    rows = sweep.scores.query("benchmark == @benchmark and diagnostic == ''")
-    return sorted(set(zip(rows["judge"], rows["judge_identity"], strict=True)))
+def protocols(sweep: Sweep, benchmark: str) -> list[tuple[str, str]]:
+    """The judges' names and protocols whose scores of this benchmark are there, diagnostic judges left out."""
+    rows = sweep.scores[(sweep.scores["benchmark"] == benchmark) & (sweep.scores["diagnostic"] == "")]
+    return sorted(set(zip(rows["judge"], rows["protocol"], strict=True)))
+
+
+def restricted(sweep: Sweep, benchmark: str, protocol: str) -> Sweep:
+    """The sweep without other benchmarks, and without scores of this one by another protocol."""
+    rows = sweep.scores[sweep.scores["benchmark"] == benchmark]
+    main = rows[(rows["diagnostic"] == "") & (rows["protocol"] == protocol)]
+    jobs = set(main["job"])
+    diagnostics = rows[(rows["diagnostic"] != "") & rows["job"].isin(jobs)]
+    return replace(
+        sweep,
+        runs=tuple(run for run in sweep.runs if run.job in jobs),
+        scores=sweep.scores.loc[sorted([*main.index, *diagnostics.index])],
+        pairs=sweep.pairs[sweep.pairs["job"].isin(jobs)],
+    )
+
+
+def official(sweep: Sweep, benchmark: str) -> bool:
+    """Whether all scores of this benchmark are on its own questions, not the miniature's."""
+    return bool(sweep.scores.loc[sweep.scores["benchmark"] == benchmark, "official"].all())
+
+
+def title(sweep: Sweep, benchmark: str) -> str:
+    """The benchmark's name; a well-known one on other questions is marked."""
+    name = style.benchmark_name(benchmark)
+    return f"{name} (miniature)" if benchmark in style.OFFICIAL_NAMES and not official(sweep, benchmark) else name
+
+
+def diagnostic_metric(sweep: Sweep, benchmark: str, judge: str) -> str:
+    """What is shown of a diagnostic judge: the plain win rate, or the primary metric where there is none."""
+    rows = sweep.scores[(sweep.scores["benchmark"] == benchmark) & (sweep.scores["diagnostic"] == judge)]
+    return DIAGNOSTIC_METRIC if DIAGNOSTIC_METRIC in set(rows["metric"]) else metric_names(sweep, benchmark)[0]
 
 
 def metric_names(sweep: Sweep, benchmark: str) -> tuple[str, str]:
@@ -45,23 +76,24 @@ def metric_names(sweep: Sweep, benchmark: str) -> tuple[str, str]:
 
 
 @lru_cache(maxsize=64)
-def points(sweep: Sweep, benchmark: str, judge_identity: str | None = None) -> pd.DataFrame:
+def points(sweep: Sweep, benchmark: str) -> pd.DataFrame:
     """One row per policy: run, iteration, score with its interval, length, counts, extra metrics, fingerprints.
 
     Base models that several runs share appear once, under an empty objective. Diagnostic scores are columns
-    `by_<judge>`. The frame is shared between callers. Raises AnalysisError when more than one judge graded these scores and none was chosen.
+    `by_<judge>`. The frame is shared between callers. Raises AnalysisError when more than one judge graded these
+    scores, or on different questions (`restricted` picks one).
     """
     import pandas as pd
 
-    primary, length = metric_names(sweep, benchmark)
     rows = sweep.scores[sweep.scores["benchmark"] == benchmark]
     main = rows[rows["diagnostic"] == ""]
-    if judge_identity is not None:
-        main = main[main["judge_identity"] == judge_identity]
-    elif main["judge_identity"].nunique() > 1:
-        by_judge = main.groupby("judge", sort=True)["job"].unique()
-        listed = "; ".join(f"{judge}: {', '.join(sorted(jobs))}" for judge, jobs in by_judge.items())
-        raise AnalysisError(f"{benchmark}: scores by different judges are not comparable in one table ({listed})")
+    if main["protocol"].nunique() > 1:
+        jobs = main.groupby(["judge", "protocol"], sort=True)["job"].unique()
+        listed = "; ".join(f"{judge}: jobs {', '.join(sorted(names))}" for (judge, _), names in jobs.items())
+        raise AnalysisError(
+            f"{benchmark}: scores by different judges or on different questions do not belong in one table ({listed})"
+        )
+    primary, length = metric_names(sweep, benchmark)
     diagnostics = {
         (row.job, row.iteration, row.diagnostic, row.metric): (row.value, row.fingerprint)
         for row in rows[rows["diagnostic"] != ""].itertuples()
@@ -71,10 +103,8 @@ def points(sweep: Sweep, benchmark: str, judge_identity: str | None = None) -> p
     for (job, iteration), metrics in main.groupby(["job", "iteration"], sort=False):
         record = _point(benchmark, metrics, primary, length)
         for name in diagnostic_names:
-            value, digest = diagnostics.get(
-                (job, iteration, name, DIAGNOSTIC_METRIC),
-                diagnostics.get((job, iteration, name, primary), (None, None)),
-            )
+            metric = diagnostic_metric(sweep, benchmark, name)
+            value, digest = diagnostics.get((job, iteration, name, metric), (None, None))
             record[f"by_{name}"] = math.nan if value is None else value
             record["fingerprints"] += () if digest is None else (digest,)
         records.append(record)
@@ -111,6 +141,9 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     groups = sorted(frame.groupby(GROUP, sort=False), key=lambda item: (style.order(item[0][0]), *item[0]))
     for (objective, variant, iteration), group in groups:
         group = group.drop_duplicates("fingerprint")
+        n_scored, n_total = int(group["n_scored"].sum()), int(group["n_total"].sum())
+        if group["score"].notna().any():
+            group = group[group["score"].notna()]  # a policy without one readable verdict has no score to average
         row: dict[str, Any] = {"objective": objective, "variant": variant, "iteration": iteration}
         row |= {"seeds": tuple(sorted(set(group["seed"]))), "n": len(group), "judge": group["judge"].iloc[0]}
         for column in value_columns(frame):
@@ -121,7 +154,7 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
         if len(group) > 1:
             half = student_t(len(group)) * row["score_sd"] / math.sqrt(len(group))
             row |= {"ci95_low": row["score"] - half, "ci95_high": row["score"] + half, "interval": "seeds"}
-        row["n_scored"], row["n_total"] = int(group["n_scored"].sum()), int(group["n_total"].sum())
+        row |= {"n_scored": n_scored, "n_total": n_total}
         row["fingerprints"] = unique(digest for digests in group["fingerprints"] for digest in digests)
         rows.append(row)
     return pd.DataFrame(rows)

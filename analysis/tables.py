@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from analysis import style
 from analysis.collect import BASE_ITERATION, Sweep, iteration_label
 from analysis.fits import FIT_NAMES, Line
-from analysis.summary import metric_names, over_seeds, points, unique, value_columns
+from analysis.summary import diagnostic_metric, metric_names, official, over_seeds, points, title, unique, value_columns
 from analysis.table import Table, digits_for, number
 
 if TYPE_CHECKING:
@@ -18,22 +18,29 @@ if TYPE_CHECKING:
 DPO = "dpo"
 
 
-def score_table(sweep: Sweep, benchmark: str, judge_identity: str | None = None, name: str | None = None) -> Table:
+def score_table(sweep: Sweep, benchmark: str, name: str | None = None) -> Table:
     """One benchmark: a row per objective, variant and iteration, over seeds where there are several.
 
-    Raises AnalysisError when several judges graded these scores and `judge_identity` chooses none.
+    Raises AnalysisError when the scores are by several judges or on different questions.
     """
+    frame = points(sweep, benchmark)
     primary, length = metric_names(sweep, benchmark)
-    frame = points(sweep, benchmark, judge_identity)
     rows = over_seeds(frame)
     several = bool((rows["n"] > 1).any())
     varied = bool((rows["variant"] != "").any())
     columns = value_columns(frame)
-    headers = {"score": style.metric_name(primary), "length": style.metric_name(length)}
+    headers = {"score": style.metric_name(primary, benchmark), "length": style.metric_name(length)}
+    for column in columns:
+        if column.startswith("by_"):
+            judge = column.removeprefix("by_")
+            metric = style.metric_name(diagnostic_metric(sweep, benchmark, judge), benchmark)
+            headers[column] = f"{metric} by judge {judge}"
     header = ["objective", *(["variant"] if varied else []), "seed" + "s" * several, "iteration"]
     text_columns = len(header)
     header += ["score: " + headers["score"], "95 % interval" + " †" * several]
-    header += [_column_header(column, headers, primary) for column in columns[1:]] + ["n scored / n total"]
+    header += [headers.get(column) or style.metric_name(column, benchmark) for column in columns[1:]] + [
+        "n scored / n total"
+    ]
     digits = {column: digits_for(rows[column].tolist()) for column in columns}
     cells = []
     for row in rows.to_dict("records"):
@@ -44,7 +51,7 @@ def score_table(sweep: Sweep, benchmark: str, judge_identity: str | None = None,
         cells.append((*cell, f"{row['n_scored']:,} / {row['n_total']:,}"))
     return Table(
         name=name or benchmark,
-        title=f"{style.benchmark_name(benchmark)}, judge {', '.join(sorted(set(rows['judge'])))}",
+        title=f"{title(sweep, benchmark)}, judge {', '.join(sorted(set(rows['judge'])))}",
         data=_csv(rows, benchmark, primary, length),
         header=tuple(header),
         cells=tuple(cells),
@@ -76,7 +83,8 @@ def seeds_table(sweep: Sweep, benchmarks: Sequence[str]) -> Table:
     for row in records:
         peers = rows[rows["benchmark"] == row["benchmark"]]
         score_digits, length_digits = digits_for(peers["score"].tolist()), digits_for(peers["length"].tolist())
-        cell = [style.benchmark_name(row["benchmark"]), style.metric_name(row["metric"]), _objective_cell(row)]
+        cell = [title(sweep, row["benchmark"]), style.metric_name(row["metric"], row["benchmark"])]
+        cell += [_objective_cell(row)]
         cell += [row["variant"]] if varied else []
         cell += [iteration_label(row["iteration"]), f"{row['n']} / {row['expected']}"]
         cell += [_mean_sd(row, "score", score_digits), f"{_mean_sd(row, 'length', length_digits)}{_unit(row)}"]
@@ -98,7 +106,7 @@ def seeds_table(sweep: Sweep, benchmarks: Sequence[str]) -> Table:
         header=(*header, "mean length", "length / DPO's"),
         cells=tuple(cells),
         notes=(
-            "± is the sample standard deviation over seeds; seeds: those scored at this iteration / those in the sweep.",
+            "± is the sample standard deviation over seeds; seeds: those scored at this iteration / all of the sweep.",
             "length / DPO's: of the same seed and iteration, then averaged over seeds.",
             *problem_notes(sweep),
         ),
@@ -110,11 +118,11 @@ def seeds_table(sweep: Sweep, benchmarks: Sequence[str]) -> Table:
 def fits_table(sweep: Sweep, lines: dict[str, dict[tuple[str, str], Line]], paper: pd.DataFrame) -> Table:
     """The line of score over length of each objective, and its score at one length common to all.
 
-    `lines` comes from `plots.fit_lines`; `paper` is the paper's own fits, shown for the benchmarks the paper has.
+    `lines` comes from `plots.fit_lines`; `paper` holds the paper's own fits, shown beside official benchmarks.
     """
     import pandas as pd
 
-    published = {(row.benchmark, row.method): row.slope for row in paper.itertuples()}
+    published = {(row.benchmark, row.objective): row.slope for row in paper.itertuples()}
     records = []
     fingerprints: tuple[str, ...] = ()
     for benchmark, series in lines.items():
@@ -129,7 +137,7 @@ def fits_table(sweep: Sweep, lines: dict[str, dict[tuple[str, str], Line]], pape
                 | {"n_points": line.n, "slope": line.slope, "intercept": line.intercept, "length_min": line.x_min}
                 | {"length_max": line.x_max, "common_length": at, "score_at_common_length": line.at(at)}
                 | {"extrapolated": not line.x_min <= at <= line.x_max}
-                | {"paper_slope": published.get((benchmark, style.objective_name(objective).replace("α", "alpha")))}
+                | {"paper_slope": published.get((benchmark, objective)) if official(sweep, benchmark) else None}
                 | {"fingerprints": _joined(used)}
             )
     data = pd.DataFrame(records)
@@ -138,7 +146,7 @@ def fits_table(sweep: Sweep, lines: dict[str, dict[tuple[str, str], Line]], pape
     for row in records:
         digits = digits_for([row["length_max"]])
         at = number(row["score_at_common_length"], 3) + " ‡" * row["extrapolated"]
-        cell = [style.benchmark_name(row["benchmark"]), style.series_name(row["objective"], row["variant"])]
+        cell = [title(sweep, row["benchmark"]), style.series_name(row["objective"], row["variant"])]
         cell += [FIT_NAMES[row["method"]], str(row["n_points"]), f"{row['slope']:.4g}".replace("-", "−")]
         cell += [f"{number(row['length_min'], digits)} to {number(row['length_max'], digits)}"]
         cell += [number(row["common_length"], digits), at]
@@ -218,7 +226,7 @@ def drop_notes(sweep: Sweep) -> list[str]:
 
 def problem_notes(sweep: Sweep) -> list[str]:
     """A sentence when something is missing from the sweep's tables; the report lists what."""
-    jobs = sorted({problem.job for problem in sweep.problems})
+    jobs = sorted({problem.job for problem in sweep.problems if problem.job})
     return [f"Incomplete: see the report's list for jobs {', '.join(jobs)}."] if jobs else []
 
 
@@ -245,12 +253,6 @@ def _csv(rows: pd.DataFrame, benchmark: str, primary: str, length: str) -> pd.Da
     first += ["ci95_low", "ci95_high", "interval", "length_metric", "length", "length_sd", "n_scored", "n_total"]
     rest = [column for column in data.columns if column not in first and column != "fingerprints"]
     return data[[*first, *rest, "fingerprints"]].rename(columns={"n": "n_seeds"})
-
-
-def _column_header(column: str, headers: dict[str, str], primary: str) -> str:
-    if column.startswith("by_"):
-        return f"win rate (%) by judge {column.removeprefix('by_')}"
-    return headers.get(column) or style.metric_name(column)
 
 
 def _objective_cell(row: dict[str, Any]) -> str:
@@ -288,7 +290,7 @@ def _expected_seeds(sweep: Sweep, row: dict[str, Any]) -> int:
 
 
 def _length_ratio(frame: pd.DataFrame, row: dict[str, Any]) -> tuple[float, float]:
-    """Mean and sd over seeds of this row's length over DPO's, of the same iteration, seed and variant (or DPO's only)."""
+    """Mean and sd over seeds of this row's length over DPO's, of the same iteration, seed and variant (or its only)."""
     here = frame[frame["iteration"] == row["iteration"]]
     variants = set(here.loc[here["objective"] == DPO, "variant"])
     variant = next(iter(variants)) if len(variants) == 1 else row["variant"]

@@ -20,11 +20,17 @@ from aipo.records import Completion, Metric, Pair, to_row, write_jsonl, write_pa
 
 # Objective -> tokens gained per iteration; the score follows the length a little and the objective a lot.
 GAINS = {"dpo": 6.0, "dpo_nll": 5.2, "simpo": 6.6, "alpha_dpo": 4.6, "aipo": 3.6}
+# Benchmark -> primary metric and length metric, in the miniature and officially.
 BENCHMARKS = {
     "gold": ("gold_score", "mean_tokens"),
-    "mini_alpaca_eval": ("lc_win_rate", "mean_chars"),
-    "mini_arena_hard": ("win_rate", "mean_tokens"),
-    "mini_mt_bench": ("rating", "mean_tokens"),
+    "alpaca_eval": ("lc_win_rate", "mean_tokens"),
+    "arena_hard": ("win_rate", "mean_tokens"),
+    "mt_bench": ("rating", "mean_tokens"),
+}
+OFFICIAL = {
+    "alpaca_eval": ("lc_win_rate", "mean_chars"),
+    "arena_hard": ("win_rate", "mean_tokens_cl100k"),
+    "mt_bench": ("rating", "mean_chars"),
 }
 
 
@@ -44,26 +50,30 @@ class FakeSweep:
         digest = hashlib.sha256(repr((stage, *key)).encode()).hexdigest()[:16]
         folder = self.store / stage / digest
         folder.mkdir(parents=True, exist_ok=True)
-        manifest = {
-            "stage": stage,
-            "fingerprint": digest,
-            "version": 1,
-            "config": config or {},
-            "parents": parents or {},
-        }
+        manifest = {"stage": stage, "fingerprint": digest, "version": 1}
+        manifest |= {"config": config or {}, "parents": parents or {}}
         manifest |= {"created": "2026-01-01T00:00:00Z", "seconds": 1.0, "counts": {}, "dropped": {}, "commit": "0"}
         manifest |= {"packages": {}, **report}
         (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
         return digest, folder
 
     def score(
-        self, key: Sequence[Any], metrics: Sequence[Metric], *, judge: dict | None = None, model: str | None = None
-    ):
+        self,
+        key: Sequence[Any],
+        metrics: Sequence[Metric],
+        *,
+        judge: dict | None = None,
+        model: str | None = None,
+        assets: str = "aipo.miniature.benchmark_assets.Miniature",
+    ) -> str:
         """Scores with the judgments they came from; returns the fingerprint of the scores."""
+        benchmark = {"assets": {"_target_": assets}}
         config = {"judge": judge or self.judge, "identity": {"name": (judge or self.judge).get("name", "gold")}}
+        config["benchmark"] = benchmark
         judgments, folder = self.artifact("judgments", (key, str(config)), config=config)
         write_jsonl(folder / "judgments.jsonl", [{"replies": [{"text": '{"model": "x"}', "model": model}]}])
-        digest, folder = self.artifact("scores", (key, str(config)), parents={"judgments": judgments})
+        source = {"config": {"benchmark": benchmark}, "parents": {"judgments": judgments}}
+        digest, folder = self.artifact("scores", (key, str(config)), **source)
         (folder / "metrics.json").write_text(json.dumps(to_row(list(metrics))), encoding="utf-8")
         return digest
 
@@ -95,11 +105,14 @@ class FakeSweep:
         error: str | None = None,
         diagnostic: bool = True,
         recipe: str = "pairrm_gen_si_uf",
+        official: bool = False,
         n_pairs: int = 120,
         **changes: Any,
     ) -> dict[str, Any]:
         """One run with synthetic numbers: every objective starts from the same base and the same first pairs."""
         shared = tuple(overrides)
+        named = OFFICIAL if official else BENCHMARKS
+        assets = {"assets": "aipo.benchmarks.official.Official"} if official else {}
         points = []
         for iteration in range(-1, iterations):
             trained = (objective, shared) if iteration >= 0 else ()
@@ -109,11 +122,14 @@ class FakeSweep:
             scores = {}
             for name in benchmarks:
                 key = (name, trained, seed, iteration)
-                scores[name] = self.score(key, metrics(name, gold, length, rng))
+                scores[name] = self.score(key, metrics(name, gold, length, rng), **assets)
                 if diagnostic and name != "gold":
                     judge = {"_target_": "aipo.judges.LengthOnlyJudge", "name": "length_only"}
-                    by_length = [Metric("win_rate", min(50 + 2 * (length - 16), 99.0), None, 100, 0)]
-                    scores[f"{name}@length_only"] = self.score(key, by_length, judge=judge)
+                    share = min(50 + 2 * (length - 16), 99.0)
+                    by_length = Metric(
+                        *(("rating", share / 10) if name == "mt_bench" else ("win_rate", share)), None, 9, 0
+                    )
+                    scores[f"{name}@length_only"] = self.score(key, [by_length], judge=judge, **assets)
             point = {"iteration": iteration, "policy": "f" * 16, "pairs": None, "reference": None, "train": None}
             if iteration >= 0:
                 source = (seed, iteration) if iteration == 0 else (objective, shared, seed, iteration)
@@ -129,8 +145,7 @@ class FakeSweep:
         run |= {"overrides": [f"objective={objective}", f"seed={seed}", *overrides], "variant": ",".join(overrides)}
         run |= {"model": "miniature", "data": recipe, "store": str(self.store), "points": points}
         run["benchmarks"] = {
-            name: dict(zip(("primary_metric", "length_metric"), BENCHMARKS.get(name, OFFICIAL.get(name)), strict=True))
-            for name in benchmarks
+            name: dict(zip(("primary_metric", "length_metric"), named[name], strict=True)) for name in benchmarks
         }
         run |= changes
         self.write(run)
@@ -145,27 +160,20 @@ class FakeSweep:
         return folder / "run.json"
 
 
-OFFICIAL = {
-    "alpaca_eval": ("lc_win_rate", "mean_chars"),
-    "arena_hard": ("win_rate", "mean_tokens"),
-    "mt_bench": ("rating", "mean_tokens"),
-}
-
-
 def metrics(benchmark: str, gold: float, length: float, rng: random.Random) -> list[Metric]:
     """Plausible metrics of one benchmark for a policy of this gold score and mean length in tokens."""
     tokens = Metric("mean_tokens", length, None, 100, 0)
     chars = Metric("mean_chars", 5.3 * length, None, 100, 0)
     if benchmark == "gold":
         return [Metric("gold_score", gold, (gold - 0.02, gold + 0.02), 100, 0), tokens]
-    if benchmark.endswith("mt_bench"):
+    if benchmark == "mt_bench":
         rating = 10 * gold + rng.gauss(0, 0.1)
         return [Metric("rating", rating, (rating - 0.3, rating + 0.3), 78, 2), tokens]
     rate = 50 + 150 * (gold - 0.7) + rng.gauss(0, 1)
     rates = [Metric("win_rate", rate + 0.3 * length, (rate - 3, rate + 3), 99, 1)]
-    if benchmark.endswith("alpaca_eval"):
+    if benchmark == "alpaca_eval":
         rates.append(Metric("lc_win_rate", rate, (rate - 3, rate + 3), 99, 1))
-    return [*rates, tokens, chars]
+    return [*rates, tokens, chars, Metric("mean_tokens_cl100k", 1.1 * length, None, 100, 0)]
 
 
 def empty_sweep(root: Path) -> FakeSweep:
@@ -187,8 +195,8 @@ def small_sweep(tmp_path_factory: pytest.TempPathFactory) -> FakeSweep:
     sweep = empty_sweep(tmp_path_factory.mktemp("small"))
     for objective in ("dpo", "aipo"):
         for seed in (0, 1):
-            sweep.job(objective, seed, iterations=3, benchmarks=("mini_alpaca_eval",), n_pairs=40)
-    options = {"iterations": 1, "benchmarks": ("mini_alpaca_eval",), "status": "failed", "error": "<b>|loss|</b>"}
+            sweep.job(objective, seed, iterations=3, benchmarks=("alpaca_eval",), n_pairs=40)
+    options = {"iterations": 1, "benchmarks": ("alpaca_eval",), "status": "failed", "error": "<b>|loss|</b>"}
     sweep.job("simpo", **options)
     return sweep
 

@@ -16,7 +16,7 @@ def test_every_metric_of_every_point(paper_sweep):
     assert [(run.objective, run.seed) for run in sweep.runs] == [("aipo", 0), ("aipo", 1), ("dpo", 0), ("dpo", 1)]
     assert not sweep.problems
     main = sweep.scores[sweep.scores["diagnostic"] == ""]
-    assert len(main) == 4 * 3 * (2 + 4 + 3 + 2)  # runs x points x metrics of the four benchmarks
+    assert len(main) == 4 * 3 * (2 + 5 + 4 + 2)  # runs x points x metrics of the four benchmarks
     assert len(sweep.scores) - len(main) == 4 * 3 * 3  # by the length-only judge, gold has none
     assert set(sweep.scores["judge"]) == {"gold", "length_only"}
     row = main[(main["metric"] == "rating") & (main["iteration"] == 1) & (main["job"] == "3")].iloc[0]
@@ -117,4 +117,4 @@ def test_the_model_an_endpoint_returned_is_part_of_the_judge(fake_sweep):
     fake_sweep.job("dpo", benchmarks=("mt_bench",), points=points)
     scores = collect(fake_sweep.folder).scores
     assert sorted(set(scores["judge"])) == ["gpt-4 (answered by gpt-4-0613)", "gpt-4 (answered by gpt-4-1106)"]
-    assert scores["judge_identity"].nunique() == 2
+    assert scores["protocol"].nunique() == 2

@@ -37,7 +37,7 @@ def analysed(small_sweep):
 
 def test_everything_is_written_and_sourced(analysed):
     folder, _, printed, _ = analysed
-    names = ("mini_alpaca_eval", "seeds", "fits", "pairs")
+    names = ("alpaca_eval", "seeds", "fits", "pairs")
     expected = {f"tables/{name}.{suffix}" for name in names for suffix in ("csv", "md", "tex")}
     expected |= {"tables/scores.csv", "tables/agreement.csv", "report.md", "sources.json"}
     figures = ("length_vs_score", "length_per_iteration", "score_per_iteration", "agreement")
@@ -125,15 +125,15 @@ def test_a_sweep_of_base_models_alone(fake_sweep):
 
 
 def test_two_judges_get_a_table_each(fake_sweep):
-    fake_sweep.job("dpo", iterations=0, benchmarks=("mini_mt_bench", "gold"))
+    fake_sweep.job("dpo", iterations=0, benchmarks=("mt_bench", "gold"))
     fake_sweep.judge = {"_target_": "x", "name": "gpt/4"}
-    fake_sweep.job("dpo", iterations=0, benchmarks=("mini_mt_bench",), overrides=["judge=other"])
+    fake_sweep.job("dpo", iterations=0, benchmarks=("mt_bench",), overrides=["judge=other"])
     analyse(fake_sweep.folder)
     names = {path.stem for path in (fake_sweep.folder / "tables").glob("*.csv")}
-    assert names == {"gold", "mini_mt_bench__0_gold", "mini_mt_bench__1_gpt_4", "seeds", "scores"}
+    assert names == {"gold", "mt_bench__0_gold", "mt_bench__1_gpt_4", "seeds", "scores"}
     seeds = (fake_sweep.folder / "tables" / "seeds.csv").read_text(encoding="utf-8")
     assert "gold_score" in seeds and "rating" not in seeds
-    assert "was graded by 2 judges" in (fake_sweep.folder / "report.md").read_text(encoding="utf-8")
+    assert "was graded in 2 ways (judge, questions)" in (fake_sweep.folder / "report.md").read_text(encoding="utf-8")
 
 
 def test_files_of_an_earlier_analysis_go_others_stay(fake_sweep):

@@ -100,21 +100,21 @@ def test_judges_are_never_mixed(fake_sweep):
     scored(fake_sweep, [(5.0, 20.0)], seed=0)
     scored(fake_sweep, [(6.0, 20.0)], seed=1, judge={"_target_": "x.Other", "name": "other"})
     sweep = collect(fake_sweep.folder)
-    with pytest.raises(AnalysisError, match=r"mt_bench: scores by different judges.*gold: 0; other: 1"):
+    with pytest.raises(AnalysisError, match=r"mt_bench: scores by different judges.*gold: jobs 0; other: jobs 1"):
         tables.score_table(sweep, "mt_bench")
 
 
 def test_the_length_only_judge_stands_beside_the_real_one(paper_sweep):
     sweep = collect(paper_sweep(("dpo",), iterations=1).folder)
-    table = tables.score_table(sweep, "mini_alpaca_eval")
-    assert table.header[-5:] == (
-        *("win rate (%)", "win rate (%) by judge length_only", "mean length (characters)", "mean length (tokens)"),
-        "n scored / n total",
+    table = tables.score_table(sweep, "alpaca_eval")
+    assert table.header[-4:] == (
+        *("win rate (%)", "win rate (%) by judge length_only", "mean length (tokens)", "n scored / n total"),
     )
     row = row_of(table, objective="dpo")
-    assert row["by_length_only"] == pytest.approx(50 + 2 * (row["mean_tokens"] - 16))
+    assert row["by_length_only"] == pytest.approx(50 + 2 * (row["length"] - 16))
     assert len(row["fingerprints"].split()) == 2
     assert "by_length_only" not in tables.score_table(sweep, "gold").data
+    assert "rating (1–10) by judge length_only" in tables.score_table(sweep, "mt_bench").header
 
 
 def test_drops_and_gaps_are_in_the_footer(fake_sweep):
@@ -153,7 +153,7 @@ def test_fits_table_compares_at_one_length(fake_sweep):
     scored(fake_sweep, [(5.0, 20.0), (6.0, 30.0)], objective="simpo")  # two points are no line
     sweep = collect(fake_sweep.folder)
     lines = plots.fit_lines(sweep, ["mt_bench"])
-    table = tables.fits_table(sweep, lines, published.read("length_vs_score_fit"))
+    table = tables.fits_table(sweep, lines, published.fits())
     # Lines: 0.2 x on 10..30 and 0.4 x - 3 on 20..30; common range 20..30, its middle 25.
     by_objective = table.data.set_index("objective")
     assert set(by_objective.index) == {"dpo", "aipo"}
@@ -165,26 +165,51 @@ def test_recipes_in_the_papers_order(fake_sweep):
     for recipe in ("pairrm_gen_si_uf", "uf"):
         fake_sweep.job("dpo", overrides=[f"data={recipe}"], recipe=recipe, iterations=1)
     sweep = collect(fake_sweep.folder)
-    table = comparisons.recipes_table(sweep, ["gold", "mini_alpaca_eval"])
+    table = comparisons.recipes_table(sweep, ["gold", "alpaca_eval"])
     assert [cell[:4] for cell in table.cells] == [
         ("UF", "UF", "DPO", "0"),
         ("SI(UF)", "PairRM(Gen(SI(UF)))", "DPO", "0"),
     ]
     last = sweep.scores.query("recipe == 'uf' and iteration == 0 and diagnostic == '' and metric == 'lc_win_rate'")
-    assert table.data.loc[0, "mini_alpaca_eval_score"] == last["value"].item()
-    assert comparisons.paper_table(sweep, ["gold", "mini_alpaca_eval"]) is None
+    assert table.data.loc[0, "alpaca_eval_score"] == last["value"].item()
+    assert comparisons.paper_table(sweep, ["gold", "alpaca_eval"]) is None
 
 
 def test_paper_numbers_stand_in_their_own_column(fake_sweep):
     for recipe in ("pairrm_uf", "uf"):
         fake_sweep.job(
             "dpo", overrides=[f"data={recipe}"], recipe=recipe, iterations=1, model="mistral_7b_instruct_v02",
-            benchmarks=("alpaca_eval",),
+            benchmarks=("alpaca_eval",), official=True,
         )  # fmt: skip
     table = comparisons.paper_table(collect(fake_sweep.folder), ["alpaca_eval"])
     row = row_of(table, row="uf", metric="lc_win_rate")
     assert row["paper"] == 20.4 and row["difference"] == pytest.approx(row["measured"] - 20.4)
     assert set(table.data["metric"]) == {"lc_win_rate", "win_rate", "mean_chars"} and len(table.data) == 6
+
+
+def test_the_miniature_is_never_held_against_the_papers_numbers(fake_sweep):
+    fake_sweep.job("aipo", iterations=3, benchmarks=["arena_hard"], overrides=["scale=miniature"])
+    sweep = collect(fake_sweep.folder)
+    table = tables.fits_table(sweep, plots.fit_lines(sweep, ["arena_hard"]), published.fits())
+    assert table.data["paper_slope"].isna().all() and "slope (paper)" not in table.header
+    assert table.cells[0][0] == "Arena-Hard (miniature)"
+    fake_sweep.job("aipo", iterations=3, benchmarks=["arena_hard"], overrides=["scale=paper"], official=True)
+    with pytest.raises(AnalysisError, match="different judges or on different questions"):
+        tables.score_table(collect(fake_sweep.folder), "arena_hard")
+
+
+def test_official_slopes_stand_beside_the_papers(fake_sweep):
+    fake_sweep.job("aipo", iterations=3, official=True, benchmarks=["arena_hard"])
+    sweep = collect(fake_sweep.folder)
+    table = tables.fits_table(sweep, plots.fit_lines(sweep, ["arena_hard"]), published.fits())
+    assert table.cells[0][0] == "Arena-Hard" and table.cells[0][-1] == "0.1835"
+
+
+def test_a_policy_without_a_readable_verdict_enters_no_mean(fake_sweep):
+    for seed, score in enumerate((6.0, 8.0, math.nan)):
+        scored(fake_sweep, [(score, 30.0 + seed)], seed=seed, unscored=10 if math.isnan(score) else 0)
+    row = tables.score_table(collect(fake_sweep.folder), "mt_bench").cells[0]
+    assert row[1] == "0, 1" and row[3] == "7.00 ± 1.41" and row[-2:] == ("30.5 ± 0.7", "20 / 30")
 
 
 def test_formats_show_hostile_text_literally(fake_sweep, tmp_path):
@@ -203,7 +228,7 @@ def test_formats_show_hostile_text_literally(fake_sweep, tmp_path):
 
 
 def test_every_format_names_the_fingerprints(paper_sweep, tmp_path):
-    table = tables.score_table(collect(paper_sweep(("dpo",), iterations=1).folder), "mini_mt_bench")
+    table = tables.score_table(collect(paper_sweep(("dpo",), iterations=1).folder), "mt_bench")
     assert len(table.fingerprints) == 4  # base and iteration 0, by the judge and by the length-only judge
     for path in table.write(tmp_path):
         text = path.read_text(encoding="utf-8")
