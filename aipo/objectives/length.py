@@ -29,8 +29,9 @@ def r_dpo(logps: PairLogps, /, *, beta: float, length_weight: float) -> PairLoss
     require_positive(beta=beta)
     require_non_negative(length_weight=length_weight)
     chosen, rejected = log_ratios(logps)
-    chosen_reward = beta * chosen + length_weight * logps.chosen_tokens
-    rejected_reward = beta * rejected + length_weight * logps.rejected_tokens
+    # Tokens in the log-probs' dtype first: a Python float times an int64 tensor would be float32 even in float64.
+    chosen_reward = beta * chosen + length_weight * logps.chosen_tokens.to(chosen.dtype)
+    rejected_reward = beta * rejected + length_weight * logps.rejected_tokens.to(rejected.dtype)
     return pair_loss(logistic(chosen_reward - rejected_reward), chosen_reward, rejected_reward)
 
 

@@ -91,7 +91,10 @@ class Objective:
 
 
 def _made_up_pairs(objective: Objective) -> PairLogps:
-    """Three ordinary pairs, float64, with exactly the inputs that the objective declares."""
+    """Three ordinary pairs, float64, with exactly the inputs that the objective declares.
+
+    Policy and reference margins rank them differently, so that a sort shows.
+    """
 
     def values(*numbers: float) -> Tensor:
         return torch.tensor(numbers, dtype=torch.float64)
@@ -101,14 +104,14 @@ def _made_up_pairs(objective: Objective) -> PairLogps:
         policy_chosen=values(-9.0, -14.0, -6.5),
         policy_rejected=values(-11.0, -8.0, -7.0),
         reference_chosen=values(-9.5, -15.5, -7.25) if reference else None,
-        reference_rejected=values(-10.0, -8.25, -6.0) if reference else None,
+        reference_rejected=values(-10.0, -8.25, -8.0) if reference else None,
         chosen_tokens=torch.tensor([6, 9, 4]),
         rejected_tokens=torch.tensor([7, 5, 4]),
         win_probability=values(0.9, 0.6, 0.75) if objective.uses_win_probability else None,
         policy_chosen_prefix=values(-9.0, -8.0, -6.5) if prefix else None,
         policy_rejected_prefix=values(-10.0, -8.0, -7.0) if prefix else None,
         reference_chosen_prefix=values(-9.5, -8.5, -7.25) if prefix and reference else None,
-        reference_rejected_prefix=values(-9.0, -8.25, -6.0) if prefix and reference else None,
+        reference_rejected_prefix=values(-9.0, -8.25, -8.0) if prefix and reference else None,
     )
 
 
