@@ -87,7 +87,7 @@ def require_trainable(pairs: Sequence[Pair], max_length: int | None = None) -> N
         worst = max(long, key=longest_side_tokens)
         raise ValueError(
             f"{len(long)} of {len(pairs)} pairs exceed max_length={max_length} tokens; the longest, {worst.pair_id}, "
-            f"has {longest_side_tokens(worst)} (prompt plus longer completion). Filter pairs by length or raise max_length."
+            f"has {longest_side_tokens(worst)} (prompt plus longer completion). Filter pairs or raise max_length."
         )
 
 
