@@ -15,7 +15,7 @@ from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-COMPONENTS = ("model", "data", "sampler", "ranker", "objective", "iteration", "trainer", "judge", "store")
+COMPONENTS = ("model", "data", "sampler", "ranker", "objective", "iteration", "trainer", "judge", "store", "hardware", "workload")
 COLLECTIONS = ("benchmark", "tracker", "diagnostic_judge")
 SCALARS = ("name", "seed", "plan", "cpu_threads", "sweep")
 HYDRA_KEYS = {"_target_", "_partial_", "_args_", "_convert_", "_recursive_"}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -22,11 +24,26 @@ class PolicyRef:
     chat_template: str | None = None
     """A Jinja chat template that replaces the tokenizer's own (for base models that ship none)."""
 
+    def identity(self) -> dict[str, str]:
+        """What pins the content beyond the settings: for a local folder, a hash of its weights and tokenizer."""
+        folder = Path(self.path)
+        if not folder.is_dir():
+            return {}
+        digest = hashlib.sha256()
+        for path in sorted(folder.iterdir()):
+            if path.suffix in (".safetensors", ".json", ".jinja", ".model"):
+                digest.update(path.name.encode())
+                with path.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+        return {"sha256": digest.hexdigest()}
+
     def load_model(self) -> PreTrainedModel:
         """The model, in `dtype`, in evaluation mode, on the CPU."""
         import torch
         from transformers import AutoModelForCausalLM
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         model = AutoModelForCausalLM.from_pretrained(
             self.path,
             revision=self.revision,

@@ -12,8 +12,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from aipo.artifacts import PlanStore, StageEvent, Store
-from aipo.check import check
+from aipo.artifacts import PlanStore, StageEvent
+from aipo.check import ConfigError, check
+from aipo.planning.missing import missing_needs
 from aipo.stages import Policy, Stages, build_component
 from aipo.trackers import Trackers
 
@@ -28,10 +29,12 @@ def run(config: DictConfig, folder: Path, overrides: Sequence[str]) -> None:
     plain = check(config)
     _limit_threads(plain["cpu_threads"])
     if plain["plan"]:
-        from aipo.planner import print_plan
+        from aipo.planning.report import print_plan, walk
 
-        print_plan(plain)
+        print_plan(plain, walk(plain))
         return
+    if missing := missing_needs(plain):
+        raise ConfigError([f"missing {item}" for item in missing])
     folder.mkdir(parents=True, exist_ok=True)
     record = JobRecord(folder / "run.json", plain, overrides)
     trackers = Trackers([build_component(node) for node in plain["tracker"].values()])

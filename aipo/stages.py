@@ -18,8 +18,21 @@ from hydra.utils import instantiate
 
 from aipo.artifacts import Artifact, StageReport, Store, fingerprint
 from aipo.models import PolicyRef
-from aipo.records import Answer, Candidates, Decoding, Example, Judgment, Pair, Prompt
-from aipo.records import from_row, read_jsonl, read_parquet, to_row, write_jsonl, write_parquet
+from aipo.records import (
+    Answer,
+    Candidates,
+    Decoding,
+    Example,
+    Judgment,
+    Pair,
+    Prompt,
+    from_row,
+    read_jsonl,
+    read_parquet,
+    to_row,
+    write_jsonl,
+    write_parquet,
+)
 
 
 @dataclass(frozen=True)
@@ -52,11 +65,10 @@ class Policy:
 
 @dataclass(frozen=True)
 class RankedPrompt:
-    """A ranking row: the ranker's score of each candidate, and its P(best beats worst) where it gives one."""
+    """A ranking row: the ranker's score of each candidate."""
 
     prompt_id: str
     scores: tuple[float, ...]
-    win_probability: float | None = None
 
 
 def build_component(config: Mapping[str, Any], **arguments: Any) -> Any:
@@ -195,10 +207,11 @@ class Stages:
             rows = read_parquet(candidates.path / "candidates.parquet", Candidates)
             ranked = read_parquet(ranking.path / "ranking.parquet", RankedPrompt)
             scored = [replace(row, scores=rank.scores) for row, rank in zip(rows, ranked, strict=True)]
-            pairs, dropped = build_pairs(
-                scored, policy.ref.load_tokenizer(), self.recipe.filters, [rank.win_probability for rank in ranked]
-            )
+            pairs, dropped = build_pairs(scored, policy.ref.load_tokenizer(), self.recipe.filters)
             require_pairs(pairs, dropped)
+            if self.recipe.ranking == "ranker":
+                chats = {row.prompt.prompt_id: row.prompt.chat for row in rows}
+                pairs = _with_win_probabilities(build_component(self.config["ranker"]), pairs, chats)
             write_parquet(folder / "pairs.parquet", pairs)
             return StageReport(_pair_counts(pairs), dropped)
 
@@ -333,18 +346,18 @@ def _slice_of_pool(pool: list[Prompt], wanted: int, seed: int, iteration: int) -
 
 
 def _rank(ranker: Any, rows: list[Candidates]) -> list[RankedPrompt]:
-    chats = [row.prompt.chat for row in rows]
     texts = [[completion.text for completion in row.completions] for row in rows]
-    scores = ranker.rank(chats, texts)
-    extremes = [
-        (group[max(range(len(group)), key=score.__getitem__)], group[min(range(len(group)), key=score.__getitem__)])
-        for group, score in zip(texts, scores, strict=True)
-    ]
-    chances = ranker.win_probabilities(chats, extremes) or [None] * len(rows)
-    return [
-        RankedPrompt(row.prompt.prompt_id, tuple(score), chance)
-        for row, score, chance in zip(rows, scores, chances, strict=True)
-    ]
+    scores = ranker.rank([row.prompt.chat for row in rows], texts)
+    return [RankedPrompt(row.prompt.prompt_id, tuple(score)) for row, score in zip(rows, scores, strict=True)]
+
+
+def _with_win_probabilities(ranker: Any, pairs: list[Pair], chats: Mapping[str, Chat]) -> list[Pair]:
+    """The pairs with the ranker's P(chosen beats rejected), or as they are when it gives none."""
+    texts = [(pair.chosen.text, pair.rejected.text) for pair in pairs]
+    chances = ranker.win_probabilities([chats[pair.prompt_id] for pair in pairs], texts)
+    if chances is None:
+        return pairs
+    return [replace(pair, win_probability=chance) for pair, chance in zip(pairs, chances, strict=True)]
 
 
 def _completion_counts(rows: list[Candidates]) -> dict[str, float | int]:

@@ -89,7 +89,8 @@ def length_vs_score(
                     seeds["length"], seeds["score"], s=7, color=look["color"], alpha=0.35, linewidth=0, zorder=2
                 )
             _ordered_markers(axes, mine["length"], mine["score"], look)
-            _number(axes, mine.iloc[-1], look["color"])
+            if len(mine) > 1:
+                _number(axes, mine.iloc[-1], look["color"])
         axes.scatter(base["length"], base["score"], marker="*", s=90, color=style.BASE_COLOUR, zorder=5, linewidth=0)
         axes.set_xlabel(_capital(style.metric_name(length)))
         axes.set_ylabel(_capital(style.metric_name(primary, benchmark)))
@@ -170,10 +171,10 @@ def agreement_plot(frame: pd.DataFrame, path: Path) -> list[Path]:
             top.set_title(f"Iteration {iteration_label(iteration)}", loc="left")
             top.axhline(0.5, color="#888888", linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
             bottom.set_xlabel("Length gap: chosen − rejected (tokens)")
-            bottom.set_ylim(bottom=0)
             for axes in (top, bottom):
                 axes.axvline(0, color="#888888", linewidth=0.8, zorder=1)
         grid[0][0].set_ylim(-0.03, 1.03)
+        grid[1][0].set_ylim(0, 1.08 * frame.loc[frame["iteration"].isin(shown), "n_pairs"].max())
         grid[0][0].yaxis.set_major_formatter(PercentFormatter(1.0))
         grid[0][0].set_ylabel("Pairs on which the\nreference agrees")
         grid[1][0].set_ylabel("Pairs per bin")
@@ -238,7 +239,7 @@ def looks_of(frame: pd.DataFrame) -> dict[Series, dict[str, str]]:
     for objective, colour in colours.items():
         variants = [variant for name, variant in series if name == objective]
         for number, variant in enumerate(variants):
-            tint = style.tint(colour, 0.55 * number / len(variants))
+            tint = style.tint(colour, -0.4 + 0.9 * number / (len(variants) - 1)) if len(variants) > 1 else colour
             marker = style.marker(objective) if len(variants) == 1 else style.MARKERS[number % len(style.MARKERS)]
             looks[objective, variant] = {"color": tint, "marker": marker}
     return {item: looks[item] for item in sorted(looks, key=lambda item: (style.order(item[0]), item))}
@@ -256,7 +257,7 @@ def _ordered_markers(axes: Axes, x: Iterable[float], y: Iterable[float], look: d
     """Markers from pale (the first) to full colour (the last): the order of the iterations."""
     x, y = list(x), list(y)
     for number, (a, b) in enumerate(zip(x, y, strict=True)):
-        paleness = 0.65 * (1 - number / max(len(x) - 1, 1))
+        paleness = 0.65 * (1 - number / (len(x) - 1)) if len(x) > 1 else 0.0
         face = style.tint(look["color"], paleness)
         axes.scatter(
             a, b, s=34, facecolor=face, edgecolor=look["color"], marker=look["marker"], linewidth=0.9, zorder=4
@@ -267,11 +268,11 @@ def _number(axes: Axes, last: pd.Series, colour: str) -> None:
     """The number of the last iteration beside its marker, readable over lines."""
     from matplotlib.patheffects import withStroke
 
-    halo = [withStroke(linewidth=2.5, foreground="white")]
+    halo = [withStroke(linewidth=2, foreground="white")]
     axes.annotate(
         iteration_label(last["iteration"]), (last["length"], last["score"]), xytext=(7, -8),
         textcoords="offset points", ha="center", va="center", color=colour, fontsize=8.5, fontweight="bold",
-        path_effects=halo, zorder=6,
+        path_effects=halo, zorder=3.5,
     )  # fmt: skip
 
 

@@ -92,6 +92,7 @@ def colours(objectives: Iterable[str]) -> dict[str, str]:
 
 
 def tint(colour: str, share: float) -> str:
-    """The colour mixed with white: share 0 leaves it, 1 is white."""
+    """The colour mixed with white, or with black where `share` is negative: 0 leaves it, 1 is white, -1 black."""
+    end = 255 if share > 0 else 0
     channels = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return "#" + "".join(f"{round(channel + (255 - channel) * share):02X}" for channel in channels)
+    return "#" + "".join(f"{round(channel + (end - channel) * abs(share)):02X}" for channel in channels)

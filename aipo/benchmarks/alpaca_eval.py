@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from aipo.benchmarks.judging import (
     Assets,
+    Order,
     Request,
     by_question,
     by_request,
@@ -140,6 +141,8 @@ class AlpacaEval:
     decoding: Decoding = field(default_factory=lambda: Decoding(0.7, 1.0, 50, 2048))
     """AIPO's (bytedance/AIPO at 3217a73, generate_alpaca_eval_output.py); AlpacaEval leaves it to each model."""
     order_seed: int = 0
+    both_orders: bool = False
+    """Ask every item in both orders and average the two preferences. Not official, twice the cost, no position bias."""
     max_unscored_share: float = 0.05
     bootstrap_rounds: int = 1000
     lc_bootstrap_rounds: int = 200
@@ -162,39 +165,35 @@ class AlpacaEval:
     def judge(
         self, answers: Sequence[Answer], judge: Judge, *, baseline: Sequence[Answer] | None = None
     ) -> list[Judgment]:
-        """One verdict per item; equal outputs tie without a request. All requests go out in one batch."""
+        """A verdict per item and order; equal outputs tie without a request. All requests go out in one batch."""
         assets: AlpacaEvalAssets = self.assets.load()
         outputs, opposing = self._outputs(assets, answers), self._baseline(assets, baseline)
         requests = [
-            pairwise_request(assets.prompt_template, position, item["instruction"], output, other, self.order_seed)
+            pairwise_request(assets.prompt_template, position, item["instruction"], output, other, order)
             for position, (item, output, other) in enumerate(zip(assets.items, outputs, opposing, strict=True))
+            for order in self._orders(item["instruction"])
         ]
-        asked = [
-            position
-            for position, request in enumerate(requests)
-            if request.chat is not None and outputs[position] != opposing[position]
-        ]
-        replies = (
-            judge.reply(
-                [requests[position].chat for position in asked],
+        equal = [output == other for output, other in zip(outputs, opposing, strict=True)]
+        asked = [request for request in requests if request.chat is not None and not equal[int(request.question_id)]]
+        replies: list[JudgeReply] = []
+        if asked:
+            replies = judge.reply(
+                [request.chat for request in asked if request.chat is not None],
                 max_tokens=self.annotator.max_tokens,
                 temperature=self.annotator.temperature,
                 top_logprobs=self.annotator.top_logprobs,
             )
-            if asked
-            else []
-        )
-        replied = dict(zip(asked, replies, strict=True))
+        replied = {(request.question_id, request.order): reply for request, reply in zip(asked, replies, strict=True)}
         judgments = []
-        for position, request in enumerate(requests):
-            if position in replied:
-                value = self.annotator.preference_for_second(replied[position])
-                if value is not None and request.order == "policy_first":
-                    value = 1 - value
-                judgments.append(request.judgment(value, [replied[position]], judge.name))
+        for request in requests:
+            reply = replied.get((request.question_id, request.order))
+            if reply is None:
+                value = 0.5 if equal[int(request.question_id)] else None
+                judgments.append(request.judgment(value, [], judge.name))
             else:
-                tie = outputs[position] == opposing[position]
-                judgments.append(request.judgment(0.5 if tie else None, [], judge.name))
+                second = self.annotator.preference_for_second(reply)
+                value = 1 - second if second is not None and request.order == "policy_first" else second
+                judgments.append(request.judgment(value, [reply], judge.name))
         return judgments
 
     def score(
@@ -204,16 +203,16 @@ class AlpacaEval:
         assets: AlpacaEvalAssets = self.assets.load()
         outputs, opposing = self._outputs(assets, answers), self._baseline(assets, baseline)
         expected = [
-            (
-                str(position),
-                1,
-                "policy_first" if is_switched(item["instruction"], self.order_seed) else "baseline_first",
-            )
+            (str(position), 1, order)
             for position, item in enumerate(assets.items)
+            for order in self._orders(item["instruction"])
         ]
         ordered = by_request(judgments, expected, self.name)
         refuse_unscored(ordered, self.max_unscored_share, self.name)
-        preferences = [float("nan") if judgment.value is None else judgment.value for judgment in ordered]
+        values = [float("nan") if judgment.value is None else judgment.value for judgment in ordered]
+        n_orders = len(ordered) // len(assets.items)
+        # A mean with an unscored verdict in it is NaN: the item is then unscored.
+        preferences = [sum(values[start : start + n_orders]) / n_orders for start in range(0, len(values), n_orders)]
         metrics = preference_metrics(
             preferences,
             [len(output) for output in outputs],
@@ -226,6 +225,11 @@ class AlpacaEval:
         )
         in_order = by_question(answers, [str(position) for position in range(len(assets.items))], "policy", n_turns=1)
         return metrics + length_metrics([answer.turns[0] for answer in in_order])
+
+    def _orders(self, instruction: str) -> tuple[Order, ...]:
+        if self.both_orders:
+            return ("baseline_first", "policy_first")
+        return ("policy_first",) if is_switched(instruction, self.order_seed) else ("baseline_first",)
 
     def _outputs(self, assets: AlpacaEvalAssets, answers: Sequence[Answer], whose: str = "policy") -> list[str]:
         ids = [str(position) for position in range(len(assets.items))]
@@ -242,13 +246,11 @@ class AlpacaEval:
 
 
 def pairwise_request(
-    template: str, position: int, instruction: str, output: str, baseline: str, order_seed: int = 0
+    template: str, position: int, instruction: str, output: str, baseline: str, order: Order
 ) -> Request:
-    """The request that compares one output with the baseline's, in the order the instruction decides."""
-    switched = is_switched(instruction, order_seed)
-    first, second = (output, baseline) if switched else (baseline, output)
-    chat = render(template, instruction, first, second)
-    return Request(str(position), 1, "policy_first" if switched else "baseline_first", chat)
+    """The request that compares one output with the baseline's."""
+    first, second = (output, baseline) if order == "policy_first" else (baseline, output)
+    return Request(str(position), 1, order, render(template, instruction, first, second))
 
 
 def gamed_rows(gamed: pd.DataFrame | None) -> tuple[pd.Series, pd.Series, pd.Series] | None:

@@ -75,7 +75,9 @@ def read_judgments(path: Path) -> tuple[str, list[Judgment]]:
     """(model, two judgments per question) of a model_judgment file, its own `score` taken as it stands."""
     judgments = []
     models = set()
-    for row in read_jsonl(path):
+    for number, row in enumerate(read_jsonl(path), start=1):
+        if missing := [name for name in ("question_id", "model", "judge", "games") if name not in row]:
+            raise ValueError(f"{path}, judgment {number}: missing {missing}; is this a judgment file of Arena-Hard?")
         models.add(str(row["model"]))
         if len(row["games"]) != 2:
             raise ValueError(f"{path}: expected two games for question {row['question_id']}, got {len(row['games'])}")

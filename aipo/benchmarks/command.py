@@ -30,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--gamed", type=Path, metavar="CSV", help="alpaca_eval: another df_gamed.csv than the cached one"
     )
     score.add_argument("--baseline", metavar="MODEL", help="arena_hard (default gpt-4-0314) and mt_bench pairs")
+    score.add_argument(
+        "--published", type=Path, metavar="CSV", help="alpaca_eval, arena_hard: an official leaderboard to compare with"
+    )
     score.add_argument("--keep-last", action="store_true", help="mt_bench: count repeated lines once, as AIPO does")
     export = commands.add_parser("export", help="write answers and judgments of a run as official files")
     export.add_argument("--benchmark", required=True, choices=(*BENCHMARKS, "mt_bench_pairwise"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,11 +19,8 @@ def mt_bench(options: Namespace) -> Scoreboard:
     """show_result's numbers, single or pairwise, from the rows of all files together."""
     from aipo.benchmarks.mt_bench_files import matches, ratings, read_answers
 
-    rows = [row for file in options.judgments for row in read_jsonl(file)]
-    if not rows:
-        raise ValueError(f"no judgment in {', '.join(map(str, options.judgments))}")
-    models = {row.get("judge", ["unknown"])[0] for row in rows}
-    notes = _one_judge(models)
+    rows = [row for file in options.judgments for row in _mt_bench_rows(file)]
+    notes = _one_judge({row["judge"][0] for row in rows})
     if "g1_winner" in rows[0]:
         listed = [
             [row.policy, row.wins, row.losses, row.ties, row.win_rate, row.loss_rate, row.win_rate_adjusted]
@@ -48,6 +46,19 @@ def mt_bench(options: Namespace) -> Scoreboard:
     if repeated and not options.keep_last:
         notes.append(f"{repeated} repeated line(s) count, as in show_result; --keep-last counts each verdict once")
     return [["model", "turn_1", "turn_2", "average", "n_scored", "n_unscored", "mean_chars"], *listed], notes
+
+
+def _mt_bench_rows(file: Path) -> list[dict[str, Any]]:
+    """The judgments of one file, or ValueError that names the file and the missing fields."""
+    rows = read_jsonl(file)
+    if not rows:
+        raise ValueError(f"{file}: expected one judgment per line, got none")
+    single, pair = ("model", "score", "turn"), ("model_1", "model_2", "g1_winner", "g2_winner")
+    fields = ("question_id", "judge", *(pair if "g1_winner" in rows[0] else single))
+    for number, row in enumerate(rows, start=1):
+        if missing := [name for name in fields if name not in row]:
+            raise ValueError(f"{file}, judgment {number}: missing {missing}; is this a judgment file of MT-Bench?")
+    return rows
 
 
 def alpaca_eval(options: Namespace) -> Scoreboard:
@@ -110,7 +121,10 @@ def alpaca_eval(options: Namespace) -> Scoreboard:
     notes += _one_judge(annotators)
     header = ["model", "lc_win_rate", "lc_ci95", "lc_se", "win_rate", "ci95", "se", "discrete", "avg_length"]
     listed.sort(key=lambda row: -(row[1] if row[1] is not None else row[4]))
-    return [[*header, "n_scored", "n_unscored"], *listed], notes
+    rows = [[*header, "n_scored", "n_unscored"], *listed]
+    for ours, theirs in ((1, "length_controlled_winrate"), (4, "win_rate")):
+        _compare(rows, ours, options.published, theirs)
+    return rows, notes
 
 
 def arena_hard(options: Namespace) -> Scoreboard:
@@ -130,7 +144,9 @@ def arena_hard(options: Namespace) -> Scoreboard:
         )
     header = ["model", "win_rate", "pooled_ci95", "own_ci95", "rating", how, "n_scored", "n_unscored"]
     notes = ["pooled_ci95 is the official interval and depends on the files given; own_ci95 resamples questions"]
-    return [header, *listed], notes + _one_judge(judges)
+    rows = [header, *listed]
+    _compare(rows, 1, options.published, "score")
+    return rows, notes + _one_judge(judges)
 
 
 def _own_games(metrics: Sequence[Any]) -> list[Any]:
@@ -156,6 +172,21 @@ def _arena_lengths(files: Sequence[Path], cache: AssetCache) -> tuple[dict[str, 
         counts = counter.count([answer.turns[0] for answer in answers])
         means[model] = int(mean if mean is not None else sum(counts) / len(counts))
     return means, counter.metric
+
+
+def _compare(rows: list[list[Any]], column: int, published: Path | None, theirs: str) -> None:
+    """Add a published column and what ours exceeds it by; a policy that is not published gets dashes."""
+    if published is None:
+        return
+    with published.open(encoding="utf-8", newline="") as file:
+        table = {next(iter(row.values())): row for row in csv.DictReader(file)}
+    if not table or theirs not in next(iter(table.values())):
+        raise ValueError(f"{published}: expected a leaderboard with a column {theirs!r}")
+    rows[0] += [f"published_{rows[0][column]}", "difference"]
+    for row in rows[1:]:
+        value = table.get(row[0], {}).get(theirs)
+        known = value not in (None, "") and row[column] is not None
+        row += [float(value), f"{row[column] - float(value):+.6f}"] if known else [None, None]
 
 
 def _one_judge(judges: set[str]) -> list[str]:

@@ -82,10 +82,10 @@ def test_rendered_requests_byte_for_byte(data: Path) -> None:
         assert template.count(first[name]) == 1
         template = template.replace(first[name], "{" + name + "}")
     for case in cases:
-        request = pairwise_request(template, 0, case["instruction"], case["output_2"], case["output_1"])
+        order = "policy_first" if is_switched(case["instruction"]) else "baseline_first"
+        request = pairwise_request(template, 0, case["instruction"], case["output_2"], case["output_1"], order)
         messages = [{"content": message.content, "role": message.role} for message in request.chat]
         assert messages == case["chatml_messages"]
-        assert (request.order == "policy_first") == is_switched(case["instruction"])
 
 
 def test_judge_sends_one_batch_and_turns_switched_verdicts_round() -> None:
@@ -107,6 +107,27 @@ def test_equal_outputs_tie_without_a_request() -> None:
     assert [len(batch) for batch in judge.batches] == [2]
     assert judgments[1].value == 0.5
     assert judgments[1].replies == ()
+
+
+def test_position_biased_judge_is_even_when_both_orders_are_asked() -> None:
+    benchmark = AlpacaEval(Given(our_alpaca_eval(9)), both_orders=True, lc_bootstrap_rounds=2)
+    judge = ScriptedJudge(lambda chat: JudgeReply("m", {"m": math.log(0.9), "M": math.log(0.1)}))
+    judgments = benchmark.judge(_answers(9), judge)
+    assert [len(batch) for batch in judge.batches] == [18]
+    assert [row.value for row in judgments] == pytest.approx([0.1, 0.9] * 9)
+    metrics = {metric.name: metric for metric in benchmark.score(_answers(9), judgments)}
+    assert metrics["win_rate"].value == pytest.approx(50)
+    assert metrics["win_rate"].n_scored == 9
+
+
+def test_one_unscored_order_leaves_the_item_unscored() -> None:
+    benchmark = AlpacaEval(
+        Given(our_alpaca_eval(9)), both_orders=True, annotator=TextAnnotator(), max_unscored_share=0.1
+    )
+    judge = ScriptedJudge(lambda chat: JudgeReply("?" if "task 4\n1) policy" in chat[1].content else "m"))
+    metrics = {metric.name: metric for metric in benchmark.score(_answers(9), benchmark.judge(_answers(9), judge))}
+    assert (metrics["win_rate"].n_scored, metrics["win_rate"].n_unscored) == (8, 1)
+    assert metrics["win_rate"].value == 50
 
 
 def test_no_log_probs_is_a_clear_refusal() -> None:

@@ -78,6 +78,13 @@ def test_score_alpaca_eval(data: Path, tmp_path: Path, capsys: pytest.CaptureFix
     printed = capsys.readouterr().out
     assert _cells(printed)["vicuna-13b-v1.5"][-2:] == ["12", "0"]
     assert "below 200 items" in printed
+    (tmp_path / "board.csv").write_text(",win_rate,length_controlled_winrate\nvicuna-13b-v1.5,1.0,2.0\nother,3.0,4.0\n")
+    assert main([*common, "--gamed", gamed, "--published", str(tmp_path / "board.csv")]) == 0
+    cells = _cells(capsys.readouterr().out)
+    assert cells["model"][-4:] == ["published_lc_win_rate", "difference", "published_win_rate", "difference"]
+    ours = cells["vicuna-13b-v1.5"]
+    assert (ours[-4], ours[-2]) == ("2.00", "1.00")
+    assert float(ours[-1]) == pytest.approx(float(ours[4]) - 1, abs=0.01)
     assert main([*common, "--assets", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "no length control" in printed
@@ -109,7 +116,7 @@ def test_score_refuses_mixed_judges(data: Path, tmp_path: Path, capsys: pytest.C
     assert "several judges" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("content", ["", "not json", '{"question_id": 1'])
+@pytest.mark.parametrize("content", ["", "not json", '{"question_id": 1', '{"question_id": 1}'])
 def test_score_names_the_broken_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
     file = tmp_path / "broken.jsonl"
     file.write_text(content)

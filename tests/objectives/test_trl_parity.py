@@ -1,14 +1,16 @@
 """Value and gradient against TRL's own loss code, run on constructed log-probs: no model, no data set.
 
 `DPOTrainer._compute_loss` and `KTOTrainer._compute_loss` are called on a stand-in trainer whose "model" returns a table
-of per-token log-probs; `CPOTrainer.cpo_loss` and `ORPOTrainer.odds_ratio_loss` are called directly. The gradient is the
-one with respect to every single token's log-prob.
+of per-token log-probs, and the gradient compared is the one with respect to every token's log-prob. The CPO and ORPO
+trainers' `get_batch_loss_metrics` get a table of logits, and the gradient is the one with respect to every logit.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import defaultdict
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -42,9 +44,9 @@ PARITY: dict[str, str] = {
     "aot": "full",
     "simpo": "full",
     "dpo_nll": "equal chosen lengths",
-    "cpo": "preference term",
-    "cpo_simpo": "preference term",
-    "orpo": "odds-ratio term",
+    "cpo": "equal chosen lengths",
+    "cpo_simpo": "equal chosen lengths",
+    "orpo": "equal chosen lengths, NLL of the completion only",
     "kto": "equal mean log-ratios",
     "bco": "centred rewards",
 }
@@ -226,56 +228,95 @@ def test_kto_where_both_sides_have_the_same_mean_log_ratio(mean_ratio):
     assert_parity(ours, theirs, policy, mask)
 
 
-def cpo_loss(pairs, chosen, rejected, loss_type, beta, margin=0.0, label_smoothing=0.0):
+def reference_free_batch(seed: int):
+    """Logits of a made-up model with 5 tokens in its vocabulary, TRL's batch for them, and our log-probs of the same.
+
+    Prompts have one token, so that an NLL over "prompt and completion" has no prompt token to predict; all chosen
+    completions have 6 tokens, so that a mean over the batch's tokens is the mean of the completions' means.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    lengths, pairs_count, longest = torch.tensor([6, 6, 6, 3, 8, 5]), 3, 9
+    ids = torch.randint(0, 5, (len(lengths), longest), generator=generator)
+    attended = torch.arange(longest) < 1 + lengths[:, None]
+    labels = torch.where(attended & (torch.arange(longest) >= 1), ids, -100)
+    batch = {}
+    for side, rows in (("chosen", slice(0, pairs_count)), ("rejected", slice(pairs_count, None))):
+        batch |= {f"{side}_input_ids": ids[rows], f"{side}_labels": labels[rows]}
+        batch[f"{side}_attention_mask"] = attended[rows].long()
+    logits = torch.randn(*ids.shape, 5, generator=generator, dtype=torch.float64).requires_grad_()
+    per_token = logits.log_softmax(-1)[:, :-1].gather(-1, ids[:, 1:, None]).squeeze(-1) * attended[:, 1:]
+    chosen, rejected = per_token.sum(1).chunk(2)
+    pairs = PairLogps(chosen, rejected, None, None, *lengths.chunk(2))
+    return logits, batch, pairs
+
+
+def trl_reference_free_loss(kind, logits, batch, **settings) -> torch.Tensor:
     trainer = SimpleNamespace(
-        alpha=0.0,
         accelerator=OneProcess(),
-        loss_type=loss_type,
-        simpo_gamma=margin,
-        beta=beta,
-        label_smoothing=label_smoothing,
+        is_encoder_decoder=False,
+        aux_loss_enabled=False,
+        pad_token_id=0,
+        padding_value=0,
+        alpha=0.0,
+        concatenated_inputs=kind.concatenated_inputs,
+        get_batch_logps=kind.get_batch_logps,
+        **settings,
     )
-    return CPOTrainer.cpo_loss(trainer, chosen, rejected)[0].mean()
+    for method in ("concatenated_forward", "cpo_loss", "odds_ratio_loss"):
+        if hasattr(kind, method):
+            setattr(trainer, method, functools.partial(getattr(kind, method), trainer))
+
+    def model(*_, **__):
+        return SimpleNamespace(logits=logits)
+
+    return kind.get_batch_loss_metrics(trainer, model, batch)[0]
+
+
+CPO_CASES = [
+    # ours, TRL's trainer, its settings
+    ("simpo", {"beta": 2.0, "margin": 0.5}, CPOTrainer, {"loss_type": "simpo", "cpo_alpha": 0.0}),
+    ("cpo", {"beta": 0.3, "nll_weight": 1.0}, CPOTrainer, {"loss_type": "sigmoid", "cpo_alpha": 1.0}),
+    (
+        "cpo_simpo",
+        {"beta": 2.0, "margin": 0.5, "nll_weight": 0.2},
+        CPOTrainer,
+        {"loss_type": "simpo", "cpo_alpha": 0.2},
+    ),
+    ("orpo", {"odds_weight": 0.3}, ORPOTrainer, {"beta": 0.3}),
+]
+
+
+@pytest.mark.parametrize(("name", "coefficients", "kind", "settings"), CPO_CASES, ids=[case[0] for case in CPO_CASES])
+def test_cpo_and_orpo_trainers(name, coefficients, kind, settings):
+    logits, batch, pairs = reference_free_batch(6)
+    ours = objective(name, **coefficients).loss(pairs).loss.mean()
+    if kind is CPOTrainer:
+        settings = {
+            "beta": coefficients["beta"],
+            "simpo_gamma": coefficients.get("margin"),
+            "label_smoothing": 0.0,
+            **settings,
+        }
+    theirs = trl_reference_free_loss(kind, logits, batch, **settings)
+    torch.testing.assert_close(ours, theirs.double(), rtol=1e-6, atol=1e-6)
+    our_gradient, their_gradient = (torch.autograd.grad(loss, logits, retain_graph=True)[0] for loss in (ours, theirs))
+    assert their_gradient.abs().max() > 1e-3
+    torch.testing.assert_close(our_gradient, their_gradient, rtol=1e-6, atol=1e-6)
 
 
 def test_dpo_label_smoothing_against_cpo_with_a_flat_reference():
     # TRL's DPO has no smoothing left, its CPO has: DPO with a reference of log-prob 0 everywhere.
-    policy, reference, mask = token_logps(5)
-    pairs = our_pairs(policy, torch.zeros_like(reference), mask)
+    logits, batch, pairs = reference_free_batch(7)
+    zeros = torch.zeros_like(pairs.policy_chosen)
+    pairs = replace(pairs, reference_chosen=zeros, reference_rejected=zeros)
     ours = objective("dpo", beta=0.3, label_smoothing=0.1).loss(pairs).loss.mean()
-    theirs = cpo_loss(pairs, pairs.policy_chosen, pairs.policy_rejected, "sigmoid", 0.3, label_smoothing=0.1)
-    assert_parity(ours, theirs, policy, mask)
-
-
-def test_cpo_preference_term():
-    # The NLL of TRL's CPO runs over prompt and completion of the whole batch: another quantity, compared by hand only.
-    policy, reference, mask = token_logps(6)
-    pairs = our_pairs(policy, reference, mask)
-    ours = objective("cpo", beta=0.3, nll_weight=0.0).loss(pairs).loss.mean()
-    assert_parity(ours, cpo_loss(pairs, pairs.policy_chosen, pairs.policy_rejected, "sigmoid", 0.3), policy, mask)
-
-
-@pytest.mark.parametrize("name", ["simpo", "cpo_simpo"])
-def test_simpo(name):
-    policy, reference, mask = token_logps(7)
-    pairs = our_pairs(policy, reference, mask)
-    nll = {"nll_weight": 0.0} if name == "cpo_simpo" else {}
-    ours = objective(name, beta=2.0, margin=0.5, **nll).loss(pairs).loss.mean()
-    chosen, rejected = pairs.policy_chosen / pairs.chosen_tokens, pairs.policy_rejected / pairs.rejected_tokens
-    assert_parity(ours, cpo_loss(pairs, chosen, rejected, "simpo", 2.0, margin=0.5), policy, mask)
-
-
-def test_orpo_odds_ratio_term():
-    # TRL computes this term in float32 and its NLL over prompt and completion; ours minus its NLL, by weight.
-    policy, reference, mask = token_logps(8)
-    pairs = our_pairs(policy, reference, mask)
-    nll = -(pairs.policy_chosen / pairs.chosen_tokens)
-    ours = (objective("orpo", odds_weight=0.3).loss(pairs).loss - nll).mean()
-    chosen, rejected = pairs.policy_chosen / pairs.chosen_tokens, pairs.policy_rejected / pairs.rejected_tokens
-    theirs = ORPOTrainer.odds_ratio_loss(SimpleNamespace(beta=0.3, accelerator=OneProcess()), chosen, rejected)[0]
-    assert_parity(ours, -theirs.mean().double(), policy, mask)
+    settings = {"loss_type": "sigmoid", "cpo_alpha": 0.0, "beta": 0.3, "label_smoothing": 0.1}
+    theirs = trl_reference_free_loss(CPOTrainer, logits, batch, **settings)
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+    our_gradient, their_gradient = (torch.autograd.grad(loss, logits, retain_graph=True)[0] for loss in (ours, theirs))
+    torch.testing.assert_close(our_gradient, their_gradient, rtol=1e-6, atol=1e-6)
 
 
 def test_every_claim_of_parity_is_tested():
-    tested = {case[0] for case in DPO_CASES} | {"dpo_nll", "bco", "kto", "cpo", "simpo", "cpo_simpo", "orpo"}
+    tested = {case[0] for case in (*DPO_CASES, *CPO_CASES)} | {"dpo_nll", "bco", "kto"}
     assert set(PARITY) == tested

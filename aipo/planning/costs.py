@@ -1,0 +1,151 @@
+"""Seconds, bytes and tokens of each stage, from the model's shape, the expected lengths and the hardware.
+
+A forward pass costs 2 FLOPs per weight and token plus attention; a training step three times that, four with gradient
+checkpointing (the forward is repeated). Decoding is bound by memory: each step reads all weights and the whole
+key-value cache. The shares of peak that are really reached are settings of the hardware, to be measured on one's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from aipo.planning.shapes import ModelShape
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """One kind of device and how many of them. Rates are per device."""
+
+    devices: int
+    memory_gib: float
+    tflops: float
+    """Dense peak in the precision that is used, in 10^12 FLOP/s."""
+    memory_gb_per_s: float
+    training_share: float
+    """Share of `tflops` that training reaches."""
+    prefill_share: float
+    """Share of `tflops` that a forward pass reaches."""
+    decoding_share: float
+    """Share of `memory_gb_per_s` that decoding reaches."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if getattr(self, field.name) <= 0:
+                raise ValueError(f"hardware.{field.name} must be positive, got {getattr(self, field.name)}")
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Expected mean lengths in policy tokens, and how the devices are used."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    answer_tokens: int
+    judge_prompt_tokens: int
+    judge_reply_tokens: int
+    pairs_per_prompt: float
+    """Share of prompts that give a pair after the filters."""
+    self_instruct_tokens_per_prompt: int
+    """Tokens read and written for each new prompt that is kept."""
+    decoding_batch: int
+    """Sequences decoded at once on one replica of the model."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one stage. `tokens` are read and written."""
+
+    tokens: float
+    hours: float
+
+
+@dataclass(frozen=True)
+class Memory:
+    """GiB on each device while training, its parts, and whether they fit."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+    activations: float
+    logits: float
+
+    @property
+    def total(self) -> float:
+        """The sum of the parts."""
+        return self.weights + self.gradients + self.optimizer + self.activations + self.logits
+
+
+def forward_cost(shape: ModelShape, hardware: Hardware, sequences: float, tokens: float) -> Cost:
+    """A forward pass over `sequences` rows of `tokens` each."""
+    total = sequences * tokens
+    flops = total * _forward_flops_per_token(shape, tokens)
+    return Cost(total, _hours(flops, hardware, hardware.prefill_share))
+
+
+def decoding_cost(
+    shape: ModelShape, hardware: Hardware, workload: Workload, prompts: float, samples: int, new_tokens: float
+) -> Cost:
+    """`samples` completions of `new_tokens` for each of `prompts`: prefill once a prompt, then one step a token."""
+    sequences = prompts * samples
+    prefill = forward_cost(shape, hardware, prompts, workload.prompt_tokens)
+    replica_devices = devices_per_replica(shape, hardware)
+    replicas = max(1, hardware.devices // replica_devices)
+    batch = min(workload.decoding_batch, max(1.0, sequences / replicas))
+    context = workload.prompt_tokens + new_tokens / 2
+    bytes_a_step = 2 * shape.parameters + batch * context * shape.kv_bytes_per_token
+    seconds_a_step = bytes_a_step / (replica_devices * hardware.memory_gb_per_s * 1e9 * hardware.decoding_share)
+    flops_a_step = batch * _forward_flops_per_token(shape, context)
+    compute_s = flops_a_step / (replica_devices * hardware.tflops * 1e12 * hardware.prefill_share)
+    steps = sequences / replicas / batch * new_tokens
+    hours = prefill.hours + steps * max(seconds_a_step, compute_s) / 3600
+    return Cost(prefill.tokens + sequences * new_tokens, hours)
+
+
+def training_cost(
+    shape: ModelShape, hardware: Hardware, workload: Workload, pairs: float, checkpointing: bool
+) -> Cost:
+    """One epoch over `pairs`; a pair is one row: its prompt, chosen and rejected."""
+    tokens = workload.prompt_tokens + 2 * workload.completion_tokens
+    flops = pairs * tokens * _forward_flops_per_token(shape, tokens) * (4 if checkpointing else 3)
+    return Cost(pairs * tokens, _hours(flops, hardware, hardware.training_share))
+
+
+def training_memory(
+    shape: ModelShape, hardware: Hardware, row_tokens: float, checkpointing: bool, trained_share: float, bytes_each: int
+) -> Memory:
+    """GiB on each device, everything but activations and logits sharded over all devices.
+
+    AdamW keeps two float32 moments and, beside 16-bit weights, none other: updates are made in the weights' own dtype.
+    `trained_share` is 1 for full fine-tuning. Logits are computed in chunks of 1,024 positions in float32, twice.
+    """
+    sharded = hardware.devices
+    layer_bytes = row_tokens * bytes_each * (10 * shape.hidden_size + 3 * shape.intermediate_size)
+    kept = row_tokens * bytes_each * shape.hidden_size * shape.num_hidden_layers
+    activations = kept + layer_bytes if checkpointing else layer_bytes * shape.num_hidden_layers
+    weights = shape.parameters * bytes_each / sharded
+    trained = shape.parameters * trained_share / sharded
+    logits = min(1024, row_tokens) * shape.vocab_size * 4 * 2
+    parts = (weights, trained * bytes_each, trained * 2 * bytes_each, activations, logits)
+    return Memory(*(part / GIB for part in parts))
+
+
+def devices_per_replica(shape: ModelShape, hardware: Hardware) -> int:
+    """Devices that hold one 16-bit copy of the weights with a quarter of their memory left for the cache."""
+    needed = 2 * shape.parameters / GIB / (0.75 * hardware.memory_gib)
+    count = 1
+    while count < needed and count < hardware.devices:
+        count *= 2
+    return count
+
+
+def _forward_flops_per_token(shape: ModelShape, context: float) -> float:
+    embedding = shape.vocab_size * shape.hidden_size
+    matrices = shape.parameters - (0 if shape.tie_word_embeddings else embedding)
+    attention = 2 * context * shape.num_hidden_layers * shape.num_attention_heads * shape.head_dim
+    return 2 * matrices + attention
+
+
+def _hours(flops: float, hardware: Hardware, share: float) -> float:
+    return flops / (hardware.devices * hardware.tflops * 1e12 * share) / 3600
