@@ -12,7 +12,7 @@ from typing import Any
 from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from aipo.check import ConfigError, check
 
@@ -46,7 +46,7 @@ class SweepCallback(Callback):
 def combinations(config: DictConfig) -> Iterator[list[str]]:
     """The override lists of a sweep's jobs, as Hydra's basic sweeper expands them."""
     given = list(config.hydra.overrides.task)
-    parameters = OmegaConf.to_container(config.hydra.sweeper.get("params") or {}, resolve=True)
+    parameters = config.hydra.sweeper.get("params") or {}
     named = {item.split("=", 1)[0] for item in given}
     given += [f"{key}={value}" for key, value in parameters.items() if key not in named]
     choices = []

@@ -88,7 +88,7 @@ class Stages:
         self.log_step = log_step
 
     def _sampler(self, policy: Policy) -> Any:
-        return build_component(self.config["sampler"], policy=policy.ref)
+        return build_component(self.config["sampler"])(policy=policy.ref)
 
     def base_model(self) -> Policy:
         """The policy everything starts from: built here (the miniature) or found in a folder or on the hub."""

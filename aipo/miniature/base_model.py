@@ -33,7 +33,7 @@ class MiniatureModel:
     n_documents: int
     two_turn_share: float
     task_list_share: float
-    missing: float
+    omitted: float
     wrong: float
     filler: float
     unasked: float
@@ -58,7 +58,7 @@ class MiniatureModel:
 
     def corpus(self) -> Corpus:
         """The training documents."""
-        writer = Writer(self.missing, self.wrong, self.filler, self.unasked, self.long_form)
+        writer = Writer(self.omitted, self.wrong, self.filler, self.unasked, self.long_form)
         return Corpus(self.n_documents, self.two_turn_share, self.task_list_share, writer, self.seed)
 
     def identity(self) -> dict[str, str]:

@@ -33,7 +33,7 @@ class Writer:
     The defaults are those of the prototype: enough wrong facts and filler that five samples of one prompt differ.
     """
 
-    missing: float = 0.25
+    omitted: float = 0.25
     """That an asked fact is left out."""
     wrong: float = 0.25
     """That a stated fact has one of the seven wrong values."""
@@ -45,14 +45,14 @@ class Writer:
     """That a fact is stated in its longer form."""
 
     def __post_init__(self) -> None:
-        for name in ("missing", "wrong", "filler", "unasked", "long_form"):
+        for name in ("omitted", "wrong", "filler", "unasked", "long_form"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ValueError(f"Writer.{name} must be a probability in [0, 1], got {value}")
 
     def write(self, rng: random.Random, request: Request) -> str:
         """A completion for `request`: at least one sentence, filler if need be."""
-        facts = [fact for fact in request.facts() if rng.random() >= self.missing]
+        facts = [fact for fact in request.facts() if rng.random() >= self.omitted]
         rest = [attribute for attribute in ATTRIBUTES if attribute not in request.attributes]
         if rng.random() < self.unasked and rest:
             facts.append(true_fact(rng.choice(request.people), rng.choice(rest)))

@@ -13,10 +13,10 @@ from aipo.miniature.world import count_words, draw_prompt
 from aipo.records import Example, Message, Prompt
 
 ORIGINS: tuple[Writer, ...] = (
-    Writer(missing=0.05, wrong=0.05, filler=0.1, unasked=0.05, long_form=0.0),
-    Writer(missing=0.05, wrong=0.1, filler=0.7, unasked=0.3, long_form=0.5),
+    Writer(omitted=0.05, wrong=0.05, filler=0.1, unasked=0.05, long_form=0.0),
+    Writer(omitted=0.05, wrong=0.1, filler=0.7, unasked=0.3, long_form=0.5),
     Writer(),
-    Writer(missing=0.4, wrong=0.4, filler=0.3, unasked=0.2),
+    Writer(omitted=0.4, wrong=0.4, filler=0.3, unasked=0.2),
 )
 """Who wrote the offline responses: a terse expert, a talkative one, the base model's like, a careless one."""
 

@@ -32,7 +32,7 @@ def fit_exactly(features: Array, preferences: Array, weights: Array, strength: f
             "rn,ni,nj->rij", weights * predicted * (1 - predicted), features, features, optimize=True
         )
         step = _newton_step(coefficients, gradient, curvature)
-        if np.abs(step).max() < _TOLERANCE:
+        if (np.abs(step) <= _TOLERANCE * np.maximum(1, np.abs(coefficients))).all():
             return coefficients
         size = np.ones((len(weights), 1))
         for _ in range(40):
@@ -65,6 +65,6 @@ def _newton_step(coefficients: Array, gradient: Array, curvature: Array) -> Arra
             target = value - slope / own
             shrunk = np.sign(target) * np.maximum(np.abs(target) - 1 / own, 0)
             step[:, feature] += shrunk - value
-        if np.abs(step - before).max() < _TOLERANCE / 10:
+        if (np.abs(step - before) <= _TOLERANCE / 10 * np.maximum(1, np.abs(coefficients))).all():
             break
     return step

@@ -17,7 +17,7 @@ from aipo.miniature.world import FILLERS, count_words, draw_follow_up, draw_prom
 from aipo.models import PolicyRef
 
 TINY = MiniatureModel(
-    hidden=16, layers=1, heads=2, n_documents=60, two_turn_share=0.2, task_list_share=0.2, missing=0.25, wrong=0.25,
+    hidden=16, layers=1, heads=2, n_documents=60, two_turn_share=0.2, task_list_share=0.2, omitted=0.25, wrong=0.25,
     filler=0.35, unasked=0.15, long_form=0.2, steps=20, batch=4, lr=4e-3, seed=0,
 )  # fmt: skip
 

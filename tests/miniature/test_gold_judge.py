@@ -21,7 +21,7 @@ from aipo.miniature.gold import gold_quality
 from aipo.miniature.gold_benchmark import GoldBenchmark
 from aipo.miniature.gold_judge import GoldJudge
 from aipo.miniature.judge_prompts import ALPACA_EVAL_PROMPT, MT_BENCH_PROMPTS
-from aipo.miniature.judge_reading import read_judge_prompt
+from aipo.judges.reading import read_judge_prompt
 from aipo.miniature.world import ATTRIBUTES, FILLERS, Fact, read_request, state, true_fact
 from aipo.records import Answer, Completion, Decoding, Message
 

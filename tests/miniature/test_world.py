@@ -172,7 +172,7 @@ def test_too_many_questions_are_refused():
 
 
 def test_corpus_has_the_asked_mixture():
-    writer = Writer(missing=0.25, wrong=0.25, filler=0.35, unasked=0.15)
+    writer = Writer(omitted=0.25, wrong=0.25, filler=0.35, unasked=0.15)
     corpus = Corpus(n_documents=3000, two_turn_share=0.25, task_list_share=0.1, writer=writer, seed=1)
     documents = list(corpus.documents())
     assert documents == list(corpus.documents()), "a corpus is a function of its seed"
@@ -197,9 +197,9 @@ def test_corpus_has_the_asked_mixture():
 def test_writer_extremes():
     rng = random.Random(0)
     request = Request(("miller",), ("pet", "home"))
-    perfect = Writer(missing=0, wrong=0, filler=0, unasked=0, long_form=0)
+    perfect = Writer(omitted=0, wrong=0, filler=0, unasked=0, long_form=0)
     assert perfect.write(rng, request) == " ".join(state(fact) for fact in request.facts())
-    silent = Writer(missing=1, wrong=0, filler=0, unasked=0)
+    silent = Writer(omitted=1, wrong=0, filler=0, unasked=0)
     assert silent.write(rng, request) in FILLERS
     with pytest.raises(ValueError, match="Writer.wrong must be a probability"):
         Writer(wrong=1.5)

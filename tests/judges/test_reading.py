@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aipo.miniature.judge_reading import read_judge_prompt
+from aipo.judges.reading import read_judge_prompt
 from aipo.records import Message
 
 DATA = Path(os.environ.get("AIPO_VERIFICATION_DATA", Path(__file__).parents[3] / "shared" / "data")) / "fixtures"
