@@ -17,7 +17,7 @@ def main(config: DictConfig) -> None:
 
     job = HydraConfig.get()
     try:
-        pipeline.run(config, Path(job.runtime.output_dir), list(job.overrides.task))
+        pipeline.run(config, Path(job.runtime.output_dir), list(job.overrides.task), job.runtime.choices)
     except ConfigError as error:
         print(error, file=sys.stderr)
         sys.exit(2)

@@ -21,8 +21,10 @@ from aipo.trackers import Trackers
 logger = logging.getLogger("aipo")
 
 
-def run(config: DictConfig, folder: Path, overrides: Sequence[str]) -> None:
+def run(config: DictConfig, folder: Path, overrides: Sequence[str], choices: Mapping[str, Any]) -> None:
     """Check the config, then run (or plan) one job; `folder` receives its run.json, metrics and log.
+
+    `choices`: what Hydra chose for each config group; the names of the model and the data go into run.json.
 
     Raises ConfigError before anything runs; any error of a stage is written into run.json and passes through.
     """
@@ -36,7 +38,7 @@ def run(config: DictConfig, folder: Path, overrides: Sequence[str]) -> None:
     if missing := missing_needs(plain):
         raise ConfigError([f"missing {item}" for item in missing])
     folder.mkdir(parents=True, exist_ok=True)
-    record = JobRecord(folder / "run.json", plain, overrides)
+    record = JobRecord(folder / "run.json", plain, overrides, choices)
     trackers = Trackers([build_component(node) for node in plain["tracker"].values()])
     store = build_component(plain["store"])
     store.listeners.append(print_event)
@@ -112,7 +114,9 @@ def evaluate(
 class JobRecord:
     """`run.json`: what the analysis reads about a job, written whole after every change."""
 
-    def __init__(self, path: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    def __init__(
+        self, path: Path, config: Mapping[str, Any], overrides: Sequence[str], choices: Mapping[str, Any]
+    ) -> None:
         self.path = path
         described = ("objective=", "seed=")
         root = Path(config["store"]["root"])
@@ -121,6 +125,8 @@ class JobRecord:
             "error": None,
             "objective": config["objective"]["name"],
             "seed": config["seed"],
+            "model": choices["model"],
+            "data": choices["data"],
             "overrides": list(overrides),
             "variant": ",".join(sorted(item for item in overrides if not item.startswith(described))),
             "store": str(root.resolve()) if root.is_absolute() else str(root),

@@ -189,7 +189,8 @@ def _judge_of(store: Path, digest: str) -> tuple[str, Any]:
     returned = sorted(set(re.findall(r'"model": "([^"\\]*)"', verdicts)))
     if returned and returned != [name]:
         name += f" (answered by {', '.join(returned)})"
-    return name, [identity, returned]
+    # A judge that was never asked (identical answers need none) returned no model; that is no other judge.
+    return name, [identity, returned or [name]]
 
 
 def count_rows(path: Path) -> int:
