@@ -15,9 +15,11 @@ from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-COMPONENTS = ("model", "data", "sampler", "ranker", "objective", "iteration", "trainer", "judge", "store", "hardware", "workload")
+COMPONENTS = (
+    "model", "data", "sampler", "ranker", "objective", "iteration", "trainer", "judge", "store", "hardware", "workload"
+)
 COLLECTIONS = ("benchmark", "tracker", "diagnostic_judge")
-SCALARS = ("name", "seed", "plan", "cpu_threads", "sweep")
+SCALARS = ("name", "seed", "plan", "cpu_threads", "sweep", "choices")
 HYDRA_KEYS = {"_target_", "_partial_", "_args_", "_convert_", "_recursive_"}
 MINIATURE = "aipo.miniature."
 

@@ -1,0 +1,162 @@
+"""conf/experiment and experiments/: each composes, passes the check, can be planned and runs in the miniature."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, open_dict
+
+from aipo.callbacks import combinations
+from aipo.check import check
+from aipo.planning.report import walk
+
+ROOT = Path(__file__).resolve().parent.parent
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
+SMALL = [
+    "model.steps=30", "model.n_documents=400", "iteration.prompts=24", "benchmark=[gold]", "benchmark.gold.n_questions=16",
+]  # fmt: skip
+
+
+def _composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose("config", overrides=list(overrides), return_hydra_config=True)
+
+
+def _jobs(*overrides: str) -> list[list[str]]:
+    """The override lists of the jobs that `python run.py -m <overrides>` starts."""
+    config = _composed(*(item for item in overrides if "," not in item))
+    with open_dict(config):
+        config.hydra.overrides.task = list(overrides)
+    return list(combinations(config))
+
+
+def _checked(overrides: list[str]) -> dict:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return check(compose("config", overrides=overrides))
+
+
+def _sweep(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    where = [f"store.root={folder}/outputs", f"hydra.sweep.dir={folder}/sweep"]
+    return subprocess.run(
+        [sys.executable, "run.py", "-m", *overrides, *where],
+        capture_output=True, text=True, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=1500,
+    )  # fmt: skip
+
+
+def _table(folder: Path, name: str) -> list[dict[str, str]]:
+    with (folder / "sweep" / "tables" / f"{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+SIZES = {
+    "recipes": 4,
+    "length_vs_score": 5,
+    "headline": 4,
+    "ablation_alpha": 5,
+    "ablation_lambda": 5,
+    "ablation_beta": 4,
+    "ablation_candidates": 4,
+    "ablation_temperature": 3,
+    "ablation_ranker": 3,
+    "ablation_reference": 2,
+}
+"""Jobs of each experiment in the miniature."""
+
+
+def test_these_are_the_experiments() -> None:
+    assert sorted(SIZES) == EXPERIMENTS
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_job_passes_the_check_and_differs_from_the_others(name: str) -> None:
+    jobs = _jobs(f"+experiment={name}", "scale=miniature")
+    configs = [json.dumps(_checked(job), sort_keys=True) for job in jobs]
+    assert len(set(configs)) == len(jobs) == SIZES[name]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_can_be_planned(name: str, tmp_path: Path) -> None:
+    config = _checked(_jobs(f"+experiment={name}", f"store.root={tmp_path / 'none'}")[-1])
+    stages = [event.stage for event in walk(config)]
+    assert stages.count("train") == config["iteration"]["iterations"]
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_papers_values_are_in_the_grids() -> None:
+    def swept(name: str, key: str) -> set[str]:
+        return {item.split("=")[1] for job in _jobs(f"+experiment={name}") for item in job if item.startswith(f"{key}=")}
+
+    assert "0.07" in swept("ablation_alpha", "objective.loss.alpha")
+    assert "0.2" in swept("ablation_lambda", "objective.loss.nll_weight")
+    assert "0.1" in swept("ablation_beta", "objective.loss.beta")
+    assert "5" in swept("ablation_candidates", "iteration.candidates")
+    assert "0.4" in swept("ablation_temperature", "iteration.decoding.temperature")
+    assert swept("length_vs_score", "objective") == {"dpo", "dpo_nll", "simpo", "alpha_dpo", "aipo"}
+    assert swept("recipes", "data") == {"uf", "pairrm_uf", "pairrm_gen_uf", "pairrm_gen_si_uf"}
+
+
+def test_an_experiment_wins_over_the_scale_and_the_command_line_over_both() -> None:
+    given = ("+experiment=length_vs_score", "scale=miniature")
+    assert _composed("scale=miniature").iteration.iterations == 5
+    assert _composed(*given).iteration.iterations == 15
+    assert _composed(*reversed(given)).iteration.iterations == 15
+    assert _composed(*given, "iteration.iterations=2").iteration.iterations == 2
+    assert _composed("+experiment=recipes").objective.name == "dpo"
+    assert _composed("+experiment=recipes", "objective=simpo").objective.name == "simpo"
+    objectives = [_checked(job)["objective"]["name"] for job in _jobs(*given, "objective=dpo,kto")]
+    assert objectives == ["dpo", "kto"]
+
+
+def test_two_jobs_of_an_experiment_run_and_get_their_table(tmp_path: Path) -> None:
+    small = [*SMALL, "iteration.iterations=1", "iteration.candidates=2", "tracker=jsonl"]
+    result = _sweep(tmp_path, "+experiment=ablation_reference", *small)
+    assert result.returncode == 0, result.stderr[-3000:]
+    rows = _table(tmp_path, "gold")
+    # After one round from the base model the two references are the same model: one artifact, two variants.
+    assert {row["variant"] for row in rows if row["iteration"] == "0"} == {
+        "iteration.reference=initial", "iteration.reference=previous"
+    }  # fmt: skip
+    assert len({row["score"] for row in rows if row["iteration"] == "0"}) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_runs_in_the_miniature(name: str, tmp_path: Path) -> None:
+    result = _sweep(tmp_path, f"+experiment={name}", "scale=miniature", "iteration.iterations=2", *SMALL)
+    assert result.returncode == 0, result.stderr[-3000:]
+    runs = [json.loads(path.read_text()) for path in (tmp_path / "sweep").glob("jobs/*/run.json")]
+    assert [run["status"] for run in runs] == ["done"] * SIZES[name]
+    last = [row for row in _table(tmp_path, "gold") if row["iteration"] == "1"]
+    assert len({(row["objective"], row["variant"]) for row in last}) == SIZES[name]
+    report = (tmp_path / "sweep" / "report.md").read_text()
+    assert "Missing from what follows" not in report
+    if name == "recipes":
+        assert [row["recipe"] for row in _table(tmp_path, "recipes")] == [
+            "uf", "pairrm_uf", "pairrm_gen_uf", "pairrm_gen_si_uf"
+        ]  # fmt: skip
+
+
+SCRIPTS = sorted((ROOT / "experiments").glob("*.sh"))
+
+
+def test_every_experiment_has_its_script() -> None:
+    used = {name for path in SCRIPTS for name in re.findall(r"\+experiment=(\w+)", path.read_text())}
+    assert used == set(EXPERIMENTS)
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=[path.stem for path in SCRIPTS])
+def test_script_is_valid_shell_and_documents_itself(path: Path) -> None:
+    subprocess.run(["bash", "-n", str(path)], check=True)
+    text = path.read_text()
+    assert os.access(path, os.X_OK)
+    for heading in ("Hardware:", "Estimates", "Expected"):
+        assert heading in text, heading
+    assert "SCALE=${SCALE:-paper}" in text
