@@ -141,7 +141,8 @@ class Store:
         folder = self.root / ".locks"
         folder.mkdir(parents=True, exist_ok=True)
         path = str(folder / f"{stage}-{digest}.lock")
-        lock = SoftFileLease(path, lease_duration=60.0) if self.lock == "lease" else FileLock(path, fallback_to_soft=False)
+        leased = self.lock == "lease"
+        lock = SoftFileLease(path, lease_duration=60.0) if leased else FileLock(path, fallback_to_soft=False)
         try:
             return lock.acquire(timeout=1)
         except Timeout:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
-import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +15,6 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from aipo.check import ConfigError, check
-
-logger = logging.getLogger("aipo")
 
 
 class SweepCallback(Callback):
@@ -33,14 +31,14 @@ class SweepCallback(Callback):
         if problems:
             print(ConfigError(list(problems)), file=sys.stderr)
             sys.exit(2)
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        # Hydra tells a callback of a sweep's end only when every job succeeded; the rest deserve their tables too.
         if not config.plan:
-            _analyse(Path(config.hydra.sweep.dir))
+            atexit.register(_analyse, Path(config.hydra.sweep.dir))
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
-        if not config.plan and (folder := Path(config.hydra.run.dir)).joinpath("run.json").exists():
-            _analyse(folder.parent.parent)
+        """The tables and plots of the sweep this job belongs to."""
+        if not config.plan:
+            _analyse(Path(config.hydra.run.dir).parent.parent)
 
 
 def combinations(config: DictConfig) -> Iterator[list[str]]:
@@ -61,7 +59,9 @@ def combinations(config: DictConfig) -> Iterator[list[str]]:
 
 
 def _analyse(sweep: Path) -> None:
+    if not any(sweep.glob("jobs/*/run.json")):
+        return
     from analysis import analyse
 
-    for path in analyse(sweep):
-        logger.info("wrote %s", path)
+    written = analyse(sweep)
+    print(f"wrote {sweep / 'report.md'} and {len(written) - 1} tables and plots beside it")

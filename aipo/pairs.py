@@ -113,7 +113,9 @@ def require_pairs(pairs: Sequence[Pair], dropped: Mapping[str, int]) -> None:
     if pairs:
         return
     reasons = ", ".join(f"{reason} {count}" for reason, count in dropped.items() if count) or "there was no prompt"
-    raise NoPairs(f"no pair is left to train on; dropped: {reasons}. Loosen data.filters, or sample more varied candidates")
+    raise NoPairs(
+        f"no pair is left to train on; dropped: {reasons}. Loosen data.filters, or sample more varied candidates"
+    )
 
 
 def _checked_scores(row: Candidates) -> tuple[float, ...]:

@@ -96,8 +96,8 @@ def evaluate(
         if benchmark.uses_judge:
             judges |= {f"{name}@{judge}": config["diagnostic_judge"][judge] for judge in config["diagnostic_judge"]}
         for key, judge in judges.items():
-            judgments = stages.judgments(name, judge, answers, baseline, policy.iteration)
-            scored = stages.scores(name, answers, judgments, baseline, policy.iteration)
+            judgments = stages.judgments(name, judge, answers, baseline, policy.iteration, key)
+            scored = stages.scores(name, answers, judgments, baseline, policy.iteration, key)
             scores[key] = scored.fingerprint
             if trackers is not None:
                 for metric in json.loads((scored.path / "metrics.json").read_text(encoding="utf-8")):
@@ -159,7 +159,7 @@ def print_event(event: StageEvent) -> None:
         numbers.append("dropped: " + ", ".join(f"{reason} {count}" for reason, count in dropped.items()))
     seconds = f"{event.seconds:7.1f} s" if event.outcome == "run" else " " * 9
     logger.info(
-        "%-22s %-11s %s  %-6s %s  %s", event.note, event.stage, event.fingerprint, event.outcome, seconds,
+        "%-31s %-11s %s  %-6s %s  %s", event.note, event.stage, event.fingerprint, event.outcome, seconds,
         " ".join(numbers[:8]),
     )
 

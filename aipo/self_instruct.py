@@ -69,8 +69,8 @@ class SelfInstruct:
         while len(kept) < n:
             if calls >= self.max_calls_per_prompt * n:
                 raise SelfInstructError(
-                    f"{calls} calls gave {len(kept)} of {n} prompts; dropped: {dict(dropped)}. The policy may no longer "
-                    "continue task lists; raise self_instruct.max_calls_per_prompt or use data=pairrm_gen_uf"
+                    f"{calls} calls gave {len(kept)} of {n} prompts; dropped: {dict(dropped)}. The policy may no "
+                    "longer continue task lists; raise self_instruct.max_calls_per_prompt or use data=pairrm_gen_uf"
                 )
             lists = [template(picks.sample(tasks, self.demonstrations)) for _ in range(self.calls_per_round)]
             stop = ("\n\n", f"\n{self.demonstrations + self.tasks_per_call + 1}.")

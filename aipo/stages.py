@@ -21,6 +21,7 @@ from aipo.models import PolicyRef
 from aipo.records import (
     Answer,
     Candidates,
+    Chat,
     Decoding,
     Example,
     Judgment,
@@ -273,9 +274,15 @@ class Stages:
         return self._run("answers", content, {"policy": policy.fingerprint}, build, policy.iteration, name=benchmark)
 
     def judgments(
-        self, benchmark: str, judge: Mapping[str, Any], answers: Artifact, baseline: Artifact | None, iteration: int
+        self,
+        benchmark: str,
+        judge: Mapping[str, Any],
+        answers: Artifact,
+        baseline: Artifact | None,
+        iteration: int,
+        label: str,
     ) -> Artifact:
-        """A judge's verdicts, with its raw replies."""
+        """A judge's verdicts, with its raw replies. `label` names benchmark and judge on the console."""
         node = self.config["benchmark"][benchmark]
         judge_object = build_component(judge)
         parents = {"answers": answers.fingerprint} | ({"baseline": baseline.fingerprint} if baseline else {})
@@ -290,10 +297,16 @@ class Stages:
             return StageReport({"judgments": len(judgments), "unscored": unscored})
 
         content = {"benchmark": node, "judge": dict(judge), "identity": judge_object.identity()}
-        return self._run("judgments", content, parents, build, iteration, resumable=True, name=benchmark)
+        return self._run("judgments", content, parents, build, iteration, resumable=True, name=label)
 
     def scores(
-        self, benchmark: str, answers: Artifact, judgments: Artifact, baseline: Artifact | None, iteration: int
+        self,
+        benchmark: str,
+        answers: Artifact,
+        judgments: Artifact,
+        baseline: Artifact | None,
+        iteration: int,
+        label: str,
     ) -> Artifact:
         """A benchmark's numbers."""
         node = self.config["benchmark"][benchmark]
@@ -306,7 +319,7 @@ class Stages:
             (folder / "metrics.json").write_text(json.dumps(to_row(metrics), indent=1), encoding="utf-8")
             return StageReport({metric.name: metric.value for metric in metrics})
 
-        return self._run("scores", {"benchmark": node}, parents, build, iteration, name=benchmark)
+        return self._run("scores", {"benchmark": node}, parents, build, iteration, name=label)
 
     def _run(
         self,

@@ -43,7 +43,7 @@ def end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int:
             return token
     if tokenizer.eos_token_id is None:
         raise TokenizerError(
-            f"{tokenizer.name_or_path}: the chat template ends no assistant turn by a special token, and there is no EOS"
+            f"{tokenizer.name_or_path}: the chat template ends no assistant turn by a special token; there is no EOS"
         )
     return tokenizer.eos_token_id
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from aipo.judges import JudgeError
-from aipo.miniature.gold import count_facts
 from aipo.judges.reading import JudgePrompt, read_judge_prompt
+from aipo.miniature.gold import count_facts
 from aipo.miniature.noise import content_noise
 from aipo.miniature.world import count_words
 from aipo.records import Chat, JudgeReply

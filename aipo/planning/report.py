@@ -61,7 +61,7 @@ def model_shape(config: Mapping[str, Any]) -> ModelShape | None:
     folders = [Path(node["path"])] if "path" in node else []
     if not folders:
         root = Path(config["store"]["root"]) / "base_model"
-        folders = sorted(path / "model" for path in root.glob("*") if path.suffix != ".partial") if root.exists() else []
+        folders = sorted(path / "model" for path in root.glob("*") if path.suffix != ".partial")
     for folder in folders:
         if (folder / "config.json").exists():
             return shape_of_folder(folder)

@@ -54,7 +54,9 @@ class Recipe:
                 "set data.ranking=ranker or data.responses=dataset"
             )
         if self.prompts == "self_instruct" and self.self_instruct is None:
-            raise ValueError("data.prompts=self_instruct needs data.self_instruct; choose one from conf/data/self_instruct")
+            raise ValueError(
+                "data.prompts=self_instruct needs data.self_instruct; choose one from conf/data/self_instruct"
+            )
 
     def dataset_candidates(
         self, prompts: Sequence[Prompt], examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase
