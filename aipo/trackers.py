@@ -65,8 +65,11 @@ class WandbTracker:
         )
 
     def log(self, kind: Literal["train", "score"], metrics: Mapping[str, Any]) -> None:
-        prefix = kind if kind == "train" else f"{kind}/{metrics['benchmark']}"
-        numbers = {f"{prefix}/{key}": value for key, value in metrics.items() if isinstance(value, int | float)}
+        if kind == "score":
+            benchmark, name = metrics["benchmark"], metrics["name"]
+            numbers = {f"score/{benchmark}/{name}": metrics["value"], "iteration": metrics["iteration"]}
+        else:
+            numbers = {f"train/{key}": value for key, value in metrics.items() if isinstance(value, int | float)}
         self._run.log(numbers, step=self._step)
         self._step += 1
 
