@@ -5,6 +5,7 @@ One colour per objective in all of them (style.py); variants of an objective dif
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -322,5 +323,7 @@ def save(figure: Figure, path: Path, *, source: str) -> list[Path]:
     figure.set_layout_engine("none")  # the layout stands; each file would compute it again
     png, pdf = path.with_suffix(".png"), path.with_suffix(".pdf")
     figure.savefig(png, dpi=DPI, metadata={"Software": None, "Description": source})
+    # Embedding a font logs a page of its glyphs where the root logger shows INFO, as it does under Hydra.
+    logging.getLogger("fontTools").setLevel(logging.WARNING)
     figure.savefig(pdf, metadata={"Creator": None, "Producer": None, "CreationDate": None, "Keywords": source})
     return [png, pdf]
