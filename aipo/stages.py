@@ -95,8 +95,9 @@ class Stages:
         """The policy everything starts from: built here (the miniature) or found in a folder or on the hub."""
         model = build_component(self.config["model"])
         if isinstance(model, PolicyRef):
-            content = {"model": self.config["model"], "identity": model.identity()}
-            return Policy(model, fingerprint("base_model", 1, content, {}), -1)
+            settings = {key: value for key, value in self.config["model"].items() if key != "shape"}
+            content = {"model": settings, "identity": model.identity()}
+            return Policy(replace(model, shape=None), fingerprint("base_model", 1, content, {}), -1)
 
         def build(folder: Path) -> StageReport:
             return StageReport(counts=model.build(folder / "model"))
