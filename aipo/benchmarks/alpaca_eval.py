@@ -315,13 +315,14 @@ def preference_metrics(
     metrics = []
     if length_control and same_policy:
         metrics += [Metric("lc_win_rate", 50.0, (50.0, 50.0), scored, unscored)]
-        metrics += [Metric("lc_standard_error", 0.0, None, scored, unscored)]
     elif length_control:
         controlled = length_controlled(
             preferences, chars, baseline_chars, difficulty=difficulty, gamed=gamed, bootstrap_rounds=lc_bootstrap_rounds
         )
         metrics += [Metric("lc_win_rate", controlled.lc_win_rate, controlled.ci95, scored, unscored)]
-        metrics += [Metric("lc_standard_error", controlled.standard_error, None, scored, unscored)]
+        if difficulty is not None:
+            # The official figure is the spread of the items' predictions, which differ by their difficulty alone.
+            metrics += [Metric("lc_standard_error", controlled.standard_error, None, scored, unscored)]
     return metrics + [
         Metric("win_rate", rates.win_rate, (100 * low, 100 * high), scored, unscored),
         Metric("standard_error", rates.standard_error, None, scored, unscored),
