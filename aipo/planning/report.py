@@ -163,10 +163,10 @@ def _print_judging(console: Console, config: Mapping[str, Any], events: list[Sta
     for name, node in (config["benchmark"] or {}).items():
         benchmark = build_component(node)
         runs = sum(
-            event.outcome == "planned" and event.stage == "judgments" and event.note.endswith(name) for event in events
+            event.outcome == "planned" and event.stage == "judgments" and event.note.endswith(f" {name}") for event in events
         )
         if benchmark.uses_judge:
-            requests += benchmark.n_judge_requests * runs // (1 + len(config["diagnostic_judge"]))
+            requests += benchmark.n_judge_requests * runs
     line = f"\nJudge {judge.name}: at most {requests:,} requests"
     prices = getattr(judge, "price", None)
     if prices is not None:
