@@ -1,14 +1,24 @@
-"""Where text becomes token ids: once, from the chat template, and never again for ids that are known."""
+"""Where text becomes token ids: once, from the chat template, and never again for ids that are known.
+
+Text that people or models wrote is only text: a literal `<s>` or `<|im_end|>` in it is never read as the control token
+of that name.
+"""
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from aipo.records import Chat, Completion
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+_MARK = 0xF0000
+"""The first of the private-use characters that stand for a control token's name while a template is rendered."""
+_ANSWER = chr(_MARK - 1)
 
 
 class TokenizerError(ValueError):
@@ -16,36 +26,26 @@ class TokenizerError(ValueError):
 
 
 def prompt_token_ids(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> tuple[int, ...]:
-    """The chat as ids, up to where the assistant's next turn begins. Exactly one BOS if the tokenizer has one."""
-    if not tokenizer.chat_template:
-        raise TokenizerError(f"{tokenizer.name_or_path}: no chat template; set model.chat_template")
-    ids = _template_ids(tokenizer, chat, add_generation_prompt=True)
+    """The chat as ids, up to where the assistant's next turn begins.
+
+    It begins with one BOS where the template writes it or the tokenizer puts it before plain text (Zephyr).
+    """
+    ids = _template_ids(tokenizer, chat)
     bos = tokenizer.bos_token_id
-    if bos is not None and ids.count(bos) > 1:
-        raise TokenizerError(
-            f"{tokenizer.name_or_path}: expected one BOS ({tokenizer.bos_token!r}) in a prompt, got {ids.count(bos)}; "
-            "the chat template or the text adds another"
-        )
+    if bos is not None:
+        if bos not in ids and tokenizer("a")["input_ids"][0] == bos:
+            ids = [bos, *ids]
+        if ids[:2] == [bos, bos]:
+            raise TokenizerError(
+                f"{tokenizer.name_or_path}: expected one BOS ({tokenizer.bos_token!r}) before a prompt, got two; "
+                "correct its chat template (model.chat_template)"
+            )
     return tuple(ids)
 
 
 def end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """The token that the chat template puts behind an assistant's turn."""
-    question = {"role": "user", "content": "a"}
-    prompt = _template_ids(tokenizer, [question], add_generation_prompt=True)
-    whole = _template_ids(tokenizer, [question, {"role": "assistant", "content": "b"}], add_generation_prompt=False)
-    special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
-    shared = 0
-    while shared < min(len(prompt), len(whole)) and prompt[shared] == whole[shared]:
-        shared += 1
-    for token in whole[shared:]:
-        if token in special:
-            return token
-    if tokenizer.eos_token_id is None:
-        raise TokenizerError(
-            f"{tokenizer.name_or_path}: the chat template ends no assistant turn by a special token; there is no EOS"
-        )
-    return tokenizer.eos_token_id
+    return _assistant_turn(tokenizer, tokenizer.chat_template).end_of_turn
 
 
 def stop_token_ids(
@@ -64,13 +64,93 @@ def stop_token_ids(
 def completion_from_text(
     tokenizer: PreTrainedTokenizerBase, text: str, finish: Literal["stop", "length"] = "stop"
 ) -> Completion:
-    """A completion that arrived as text (a data set's, a server's): its ids, ended when it finished by itself."""
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    ending = [end_of_turn_id(tokenizer)] if finish == "stop" else []
+    """A completion that arrived as text (a data set's, a server's): its ids, ended when it finished by itself.
+
+    The ids are those that the text has behind the generation prompt, as long as no token spans the boundary.
+    """
+    turn = _assistant_turn(tokenizer, tokenizer.chat_template)
+    before = _plain_ids(tokenizer, turn.opening)
+    whole = _plain_ids(tokenizer, turn.opening + turn.lead + text)
+    fits = whole[: len(before)] == before
+    ids = whole[len(before) :] if fits else _plain_ids(tokenizer, text)
+    ending = [turn.end_of_turn] if finish == "stop" else []
     return Completion(text, (*ids, *ending), finish)
 
 
-def _template_ids(tokenizer: PreTrainedTokenizerBase, chat: Iterable, *, add_generation_prompt: bool) -> list[int]:
-    messages = [turn if isinstance(turn, dict) else {"role": turn.role, "content": turn.content} for turn in chat]
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+class _AssistantTurn(NamedTuple):
+    opening: str
+    """The generation prompt from behind its last control token on: `\\n<|assistant|>\\n` for Zephyr."""
+    lead: str
+    """What the template writes between generation prompt and answer: a space for the first Mistral models."""
+    end_of_turn: int
+
+
+@functools.lru_cache(maxsize=8)
+def _assistant_turn(tokenizer: PreTrainedTokenizerBase, chat_template: str) -> _AssistantTurn:
+    """How the template frames an answer. `chat_template` is the tokenizer's own: it only keys the cache."""
+    question = {"role": "user", "content": "a"}
+    prompt = _render(tokenizer, [question], add_generation_prompt=True)
+    answered = _render(tokenizer, [question, {"role": "assistant", "content": _ANSWER}], add_generation_prompt=False)
+    head, found, tail = answered.rpartition(_ANSWER)
+    if not found:
+        raise TokenizerError(f"{tokenizer.name_or_path}: the chat template leaves out what the assistant says")
+    lead = head.removeprefix(prompt) if head.startswith(prompt) else ""
+    opening = re.split(_names(tokenizer), prompt)[-1]
+    special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+    ending = [token for token in tokenizer(tail, add_special_tokens=False)["input_ids"] if token in special]
+    if not ending and tokenizer.eos_token_id is None:
+        raise TokenizerError(
+            f"{tokenizer.name_or_path}: the chat template ends no assistant turn by a special token; there is no EOS"
+        )
+    return _AssistantTurn(opening, lead, ending[0] if ending else tokenizer.eos_token_id)
+
+
+def _template_ids(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> list[int]:
+    """Ids of a chat and the generation prompt. Names of control tokens in what people wrote are spelt out as text."""
+    names = _names(tokenizer)
+    marks: dict[str, str] = {}
+
+    def mark(match: re.Match[str]) -> str:
+        return marks.setdefault(match[0], chr(_MARK + len(marks)))
+
+    messages = [{"role": turn.role, "content": re.sub(names, mark, turn.content)} for turn in chat]
+    text = _render(tokenizer, messages, add_generation_prompt=True)
+    if not marks:
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+    written = {character: name for name, character in marks.items()}
+    ids: list[int] = []
+    for part in re.split(f"([{''.join(written)}])", text):
+        if part in written:
+            ids += _plain_ids(tokenizer, written[part])
+        elif part:
+            ids += tokenizer(part, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], *, add_generation_prompt: bool) -> str:
+    from jinja2 import TemplateError
+
+    if not tokenizer.chat_template:
+        raise TokenizerError(f"{tokenizer.name_or_path}: no chat template; set model.chat_template")
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+    except TemplateError as error:
+        roles = ", ".join(message["role"] for message in messages)
+        raise TokenizerError(
+            f"{tokenizer.name_or_path}: the chat template refuses a chat with the roles {roles}: {error}"
+        ) from error
+
+
+def _names(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
+    """Matches the name of any control token, and the characters that stand for one."""
+    return _pattern(tuple(token.content for token in tokenizer.added_tokens_decoder.values() if token.special))
+
+
+@functools.lru_cache(maxsize=8)
+def _pattern(names: tuple[str, ...]) -> re.Pattern[str]:
+    longest_first = sorted(names, key=len, reverse=True)
+    return re.compile("|".join([*map(re.escape, longest_first), f"[{chr(_MARK)}-{chr(_MARK + 0xFFFD)}]"]))
+
+
+def _plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]

@@ -19,8 +19,12 @@ from aipo.stages import Stages
 
 ROOT = Path(__file__).resolve().parent.parent
 PRESETS = (
-    "mistral_7b_instruct_v02", "mistral_nemo_instruct_2407", "gemma_2_27b_it", "llama_3_70b_instruct",
-    "mistral_large_2407", "qwen25_05b_instruct",
+    "mistral_7b_instruct_v02",
+    "mistral_nemo_instruct_2407",
+    "gemma_2_27b_it",
+    "llama_3_70b_instruct",
+    "mistral_large_2407",
+    "qwen25_05b_instruct",
 )
 
 
@@ -47,8 +51,13 @@ def test_gemma_2_has_the_attention_that_transformers_gives_it() -> None:
     from transformers import Gemma2Config, Gemma2ForCausalLM
 
     config = Gemma2Config(
-        num_hidden_layers=1, hidden_size=8, intermediate_size=8, num_attention_heads=1, num_key_value_heads=1,
-        head_dim=8, vocab_size=8,
+        num_hidden_layers=1,
+        hidden_size=8,
+        intermediate_size=8,
+        num_attention_heads=1,
+        num_key_value_heads=1,
+        head_dim=8,
+        vocab_size=8,
     )
     node = yaml.safe_load((ROOT / "conf" / "model" / "gemma_2_27b_it.yaml").read_text(encoding="utf-8"))
     assert Gemma2ForCausalLM(config).config._attn_implementation == node["attn_implementation"]
@@ -108,7 +117,8 @@ def test_a_cached_hub_model_is_not_asked_for(tmp_path: Path, monkeypatch: pytest
     (snapshot / "config.json").write_text("{}", encoding="utf-8")
     find = huggingface_hub.try_to_load_from_cache
     monkeypatch.setattr(
-        huggingface_hub, "try_to_load_from_cache",
+        huggingface_hub,
+        "try_to_load_from_cache",
         lambda repo, name, revision: find(repo, name, revision=revision, cache_dir=tmp_path),
     )
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: 1 / 0)
@@ -151,7 +161,11 @@ def test_a_saved_model_loads_in_the_stated_dtype(tmp_path: Path) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     config = LlamaConfig(
-        num_hidden_layers=1, hidden_size=8, intermediate_size=16, num_attention_heads=2, num_key_value_heads=1,
+        num_hidden_layers=1,
+        hidden_size=8,
+        intermediate_size=16,
+        num_attention_heads=2,
+        num_key_value_heads=1,
         vocab_size=10,
     )
     LlamaForCausalLM(config).save_pretrained(tmp_path)
