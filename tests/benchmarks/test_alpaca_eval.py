@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import EchoSampler, Given, ScriptedJudge, completion, our_alpaca_eval
+from benchmark_doubles import EchoSampler, Given, ScriptedJudge, completion, our_alpaca_eval
 
 from aipo.benchmarks.alpaca_eval import (
     AlpacaEval,

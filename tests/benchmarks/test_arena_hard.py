@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import EchoSampler, Given, ScriptedJudge, completion, our_arena_hard
+from benchmark_doubles import EchoSampler, Given, ScriptedJudge, completion, our_arena_hard
 
 from aipo.benchmarks.arena_hard import ORDERS, RETRY_MESSAGE, ArenaHard, ArenaHardAssets, game_outcome, game_value
 from aipo.benchmarks.arena_hard_files import (

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Given, ScriptedJudge, completion
+from benchmark_doubles import Given, ScriptedJudge, completion
 
 from aipo.assets import AssetCache
 from aipo.benchmarks.arena_hard import ArenaHard

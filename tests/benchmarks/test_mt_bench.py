@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import EchoSampler, Given, ScriptedJudge, completion, our_mt_bench
+from benchmark_doubles import EchoSampler, Given, ScriptedJudge, completion, our_mt_bench
 
 from aipo.benchmarks.mt_bench import TEMPERATURES, MTBench, MTBenchAssets, single_request
 from aipo.benchmarks.mt_bench_files import (

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Given, ScriptedJudge, completion, our_alpaca_eval
+from benchmark_doubles import Given, ScriptedJudge, completion, our_alpaca_eval
 
 from aipo.benchmarks.alpaca_eval import AlpacaEval, is_switched, render
 from aipo.benchmarks.alpaca_eval_files import leaderboard_row, write_annotations, write_leaderboard, write_outputs

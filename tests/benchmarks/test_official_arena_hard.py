@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Given, ScriptedJudge, completion, our_arena_hard
+from benchmark_doubles import Given, ScriptedJudge, completion, our_arena_hard
 
 from aipo.benchmarks.arena_hard import ArenaHard
 from aipo.benchmarks.arena_hard_files import read_judgments, standings, write_answers, write_judgments
