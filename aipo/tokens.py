@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _MARK = 0xF0000
 """The first of the private-use characters that stand for a control token's name while a template is rendered."""
 _ANSWER = chr(_MARK - 1)
+_BREAK = chr(_MARK - 2)
 
 
 class TokenizerError(ValueError):
@@ -33,14 +34,19 @@ def prompt_token_ids(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> tuple[in
     ids = _template_ids(tokenizer, chat)
     bos = tokenizer.bos_token_id
     if bos is not None:
-        if bos not in ids and tokenizer("a")["input_ids"][0] == bos:
-            ids = [bos, *ids]
+        if bos not in ids:
+            ids = [*_own_bos(tokenizer), *ids]
         if ids[:2] == [bos, bos]:
             raise TokenizerError(
                 f"{tokenizer.name_or_path}: expected one BOS ({tokenizer.bos_token!r}) before a prompt, got two; "
                 "correct its chat template (model.chat_template)"
             )
     return tuple(ids)
+
+
+def plain_token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
+    """Text to be continued, without a chat template. It begins with BOS where the tokenizer puts one before text."""
+    return tuple([*_own_bos(tokenizer), *_plain_ids(tokenizer, text)])
 
 
 def end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -141,6 +147,25 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], 
         ) from error
 
 
+def _own_bos(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """BOS if the tokenizer puts it before plain text, else nothing."""
+    bos = tokenizer.bos_token_id
+    return [bos] if bos is not None and tokenizer("a")["input_ids"][0] == bos else []
+
+
+def _plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    control = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    if (control - {tokenizer.unk_token_id}).isdisjoint(ids):
+        return ids
+    # The vocabulary holds such a name as a word, too. In two parts it is none.
+    parts = re.sub(_names(tokenizer), lambda match: match[0][0] + _BREAK + match[0][1:], text).split(_BREAK)
+    return [
+        number for part in parts
+        for number in tokenizer(part, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    ]  # fmt: skip
+
+
 def _names(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
     """Matches the name of any control token, and the characters that stand for one."""
     return _pattern(tuple(token.content for token in tokenizer.added_tokens_decoder.values() if token.special))
@@ -150,7 +175,3 @@ def _names(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
 def _pattern(names: tuple[str, ...]) -> re.Pattern[str]:
     longest_first = sorted(names, key=len, reverse=True)
     return re.compile("|".join([*map(re.escape, longest_first), f"[{chr(_MARK)}-{chr(_MARK + 0xFFFD)}]"]))
-
-
-def _plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]

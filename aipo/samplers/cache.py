@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.cache_utils import DummyLayer, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel
 
 BLOCK = 32
+REPEATABLE = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer)
+"""Kinds of layers whose content belongs to tokens: it can be repeated for candidates, and padding masked."""
+
+
+class UnsupportedCacheError(ValueError):
+    """A model keeps a state that padding would change."""
 
 
 class GrowingLayer(DynamicLayer):
@@ -43,6 +49,17 @@ def growing_cache(config: PretrainedConfig) -> DynamicCache:
     cache = DynamicCache(config=config)
     cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
+
+
+def require_repeatable_cache(model: PreTrainedModel) -> None:
+    """Raise UnsupportedCacheError for a state-space model, or any other whose cache is not keys and values."""
+    kinds = {type(layer) for layer in DynamicCache(config=model.config).layers}
+    if model._is_stateful or not kinds <= set(REPEATABLE):
+        names = ", ".join(sorted(kind.__name__ for kind in kinds - set(REPEATABLE))) or "a recurrent state"
+        raise UnsupportedCacheError(
+            f"{type(model).__name__} keeps {names}: batches of different prompt lengths would change its answers. "
+            "Sample it through a server: sampler=vllm or sampler=server"
+        )
 
 
 def _with_room(old: Tensor, length: int) -> Tensor:

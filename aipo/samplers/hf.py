@@ -2,7 +2,9 @@
 
 Prompts are batched by length, prefilled once, and their cache repeated for the candidates. Each completion draws its
 noise from its own counter-based stream, keyed by (seed, prompt ids, candidate number): which rows share a batch, and in
-which order prompts come, does not change a draw. Nothing is inherited from the model's generation config but its EOS.
+which order prompts come, does not change a draw. (It changes the last bits of the logits, so a draw that falls within
+rounding of a boundary between two tokens may differ.) Nothing is inherited from the model's generation config but its
+EOS.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from aipo.models import PolicyRef
 from aipo.records import Chat, Completion, Decoding
-from aipo.tokens import prompt_token_ids, stop_token_ids
+from aipo.tokens import plain_token_ids, prompt_token_ids, stop_token_ids
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,14 +48,18 @@ class HFSampler:
     ) -> list[list[Completion]]:
         """`n` continuations of each text, in order, cut before the first of `stop`."""
         _, tokenizer = self._load()
-        return self._run([tuple(tokenizer(text)["input_ids"]) for text in texts], decoding, n, seed, tuple(stop))
+        return self._run([plain_token_ids(tokenizer, text) for text in texts], decoding, n, seed, tuple(stop))
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
             import torch
 
+            from aipo.samplers.cache import require_repeatable_cache
+
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-            self._loaded = self.policy.load_model().to(device), self.policy.load_tokenizer()
+            model = self.policy.load_model()
+            require_repeatable_cache(model)
+            self._loaded = model.to(device), self.policy.load_tokenizer()
         return self._loaded
 
     def _run(
@@ -67,7 +73,7 @@ class HFSampler:
             keys.append([_row_key(seed, prompt, seen[prompt] * n + candidate) for candidate in range(n)])
             seen[prompt] += 1
         results: list[list[Completion]] = [[] for _ in prompts]
-        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+        order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
         with tqdm(total=len(prompts) * n, desc="sampling", unit="completion", delay=5, leave=False) as bar:
             for batch in self._batches(order, prompts, decoding, n):
                 rows = _Decoder(self._load(), decoding, stop).run(
@@ -81,13 +87,15 @@ class HFSampler:
     def _batches(
         self, order: Sequence[int], prompts: Sequence[tuple[int, ...]], decoding: Decoding, n: int
     ) -> list[list[int]]:
+        """Longest prompts first, so that the peak of memory comes at the start."""
         batches: list[list[int]] = []
+        cost = 0
         for index in order:
-            cost = n * (len(prompts[index]) + decoding.max_new_tokens)
             if batches and (len(batches[-1]) + 1) * cost <= self.cache_tokens:
                 batches[-1].append(index)
             else:
                 batches.append([index])
+                cost = n * (len(prompts[index]) + decoding.max_new_tokens)
         return batches
 
 
@@ -127,6 +135,7 @@ class _Decoder:
         cache, mask, logits = self._prefill(prompts, len(keys[0]))
         noise_keys = torch.tensor([key for group in keys for key in group], dtype=torch.int64, device=self.device)
         rows = len(noise_keys)
+        room = self._room(prompts).repeat_interleave(len(keys[0]))
         tokens = torch.full((rows, self.decoding.max_new_tokens), -1, dtype=torch.int64, device=self.device)
         logps = torch.zeros(rows, dtype=torch.float64, device=self.device)
         alive = torch.arange(rows, device=self.device)
@@ -136,11 +145,11 @@ class _Decoder:
         for step in range(self.decoding.max_new_tokens):
             logits = logits.float()
             chosen = self._draw(logits, noise_keys[alive], step)
-            scores = logits.log_softmax(-1).gather(1, chosen[:, None])[:, 0]
+            scores = logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(-1)
             at = alive[running]
             tokens[at, step] = chosen[running]
             logps[at] += scores[running].double()
-            running &= ~torch.isin(chosen, self.stop_ids)
+            running &= ~torch.isin(chosen, self.stop_ids) & (step + 1 < room[alive])
             if self.stop and step % STOP_STRING_STRIDE == STOP_STRING_STRIDE - 1:
                 running &= ~self._has_stop_string(tokens[alive, : step + 1])
             left = int(running.sum())
@@ -154,11 +163,30 @@ class _Decoder:
             mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
             positions = mask.sum(1, keepdim=True) - 1
             output = self.model(
-                input_ids=chosen[:, None], attention_mask=mask, position_ids=positions, past_key_values=cache,
-                use_cache=True, logits_to_keep=1,
+                input_ids=chosen[:, None],
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
             )
             logits = output.logits[:, -1]
         return [[token for token in row if token >= 0] for row in tokens.tolist()], logps.tolist()
+
+    def _room(self, prompts: Sequence[tuple[int, ...]]) -> Tensor:
+        """How many tokens each prompt leaves in the model's context: a completion that fills it ends by length."""
+        import torch
+
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if limit is None:
+            return torch.full((len(prompts),), self.decoding.max_new_tokens, device=self.device)
+        longest = max(map(len, prompts))
+        if longest >= limit:
+            raise ValueError(
+                f"a prompt has {longest} tokens, but {self.model.name_or_path} has a context of {limit}, answer "
+                "included; filter prompts by length"
+            )
+        return torch.tensor([limit - len(prompt) for prompt in prompts], device=self.device)
 
     def _prefill(self, prompts: Sequence[tuple[int, ...]], n: int) -> tuple[Any, Tensor, Tensor]:
         """Encode each prompt once; its cache, mask and next-token logits, repeated for `n` candidates."""
@@ -172,7 +200,11 @@ class _Decoder:
         cache = growing_cache(self.model.config)
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         output = self.model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
             logits_to_keep=1,
         )
         if n > 1:
@@ -186,15 +218,17 @@ class _Decoder:
         if self.decoding.temperature == 0:
             return logits.argmax(-1)
         logits = logits / self.decoding.temperature
+        tokens = None
         if 0 < self.decoding.top_k < logits.shape[-1]:
-            smallest = logits.topk(self.decoding.top_k, dim=-1).values[:, -1:]
-            logits = logits.masked_fill(logits < smallest, float("-inf"))
+            # In the vocabulary's order: near-equal tokens must not change places with the last bits of their logits.
+            tokens = logits.topk(self.decoding.top_k, dim=-1).indices.sort(-1).values
+            logits = logits.gather(-1, tokens)
         if self.decoding.top_p < 1:
             logits = _nucleus(logits, self.decoding.top_p)
         cumulative = logits.double().softmax(-1).cumsum(-1)
         uniform = _uniform(keys, step)[:, None] * cumulative[:, -1:]
-        chosen = torch.searchsorted(cumulative, uniform, right=True)[:, 0]
-        return chosen.clamp(max=logits.shape[-1] - 1)
+        chosen = torch.searchsorted(cumulative, uniform, right=True).clamp(max=logits.shape[-1] - 1)
+        return (chosen if tokens is None else tokens.gather(-1, chosen))[:, 0]
 
     def _has_stop_string(self, tokens: Tensor) -> Tensor:
         import torch
