@@ -20,7 +20,8 @@ def _pins(repository: Path) -> dict[str, Version]:
 
 def _requirements(repository: Path) -> list[Requirement]:
     project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
-    extras = [item for name in ("dev", "slurm", "joblib", "peft", "data") for item in project["optional-dependencies"][name]]
+    groups = ("dev", "slurm", "joblib", "peft", "data", "embed")
+    extras = [item for name in groups for item in project["optional-dependencies"][name]]
     return [Requirement(item) for item in project["dependencies"] + extras]
 
 

@@ -11,6 +11,7 @@ from aipo.benchmarks.arena_hard import ArenaHard, game_request
 from aipo.benchmarks.mt_bench import MTBench, single_request
 from aipo.benchmarks.verdicts import parse_first_token, parse_game, parse_rating, parse_winner
 from aipo.judges import JudgeError
+from aipo.judges.reading import read_judge_prompt
 from aipo.miniature.benchmark_assets import (
     MiniatureAlpacaEval,
     MiniatureArenaHard,
@@ -21,7 +22,6 @@ from aipo.miniature.gold import gold_quality
 from aipo.miniature.gold_benchmark import GoldBenchmark
 from aipo.miniature.gold_judge import GoldJudge
 from aipo.miniature.judge_prompts import ALPACA_EVAL_PROMPT, MT_BENCH_PROMPTS
-from aipo.judges.reading import read_judge_prompt
 from aipo.miniature.world import ATTRIBUTES, FILLERS, Fact, read_request, state, true_fact
 from aipo.records import Answer, Completion, Decoding, Message
 
