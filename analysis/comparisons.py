@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis import published, style
 from analysis.collect import iteration_label
-from analysis.summary import metric_names, official, over_seeds, points, title, unique
+from analysis.summary import diagnostic_metric, metric_names, official, over_seeds, points, title, unique
 from analysis.table import Table, digits_for, number
 from analysis.tables import problem_notes
 
@@ -59,7 +59,8 @@ def recipes_table(sweep: Sweep, benchmarks: list[str]) -> Table | None:
                     continue
                 record["iteration"] = iteration_label(last["iteration"])
                 record["fingerprints"] += last["fingerprints"]
-                for column in ("score", "score_sd", "win_rate", "length", "length_sd"):
+                judges = [name for name in last if name.startswith("by_")]
+                for column in ("score", "score_sd", "win_rate", *judges, "length", "length_sd"):
                     if column in last:
                         record[f"{benchmark}_{column}"] = last[column]
             records.append(record)
@@ -69,10 +70,16 @@ def recipes_table(sweep: Sweep, benchmarks: list[str]) -> Table | None:
     for benchmark in benchmarks:
         primary, length = metric_names(sweep, benchmark)
         name = title(sweep, benchmark)
-        for column, label in (("score", primary), ("win_rate", "win_rate"), ("length", length)):
+        labels = {"score": style.metric_name(primary, benchmark), "win_rate": style.metric_name("win_rate", benchmark)}
+        for column in points(sweep, benchmark).columns:
+            if column.startswith("by_"):
+                judge = column.removeprefix("by_")
+                metric = style.metric_name(diagnostic_metric(sweep, benchmark, judge), benchmark)
+                labels[column] = f"{metric} by judge {judge}"
+        for column, label in (labels | {"length": style.metric_name(length)}).items():
             if f"{benchmark}_{column}" in data:
                 shown.append(f"{benchmark}_{column}")
-                header.append(f"{name}: {style.metric_name(label, benchmark)}")
+                header.append(f"{name}: {label}")
     digits = {column: digits_for(data[column].tolist()) for column in shown}
     cells = []
     for row in data.to_dict("records"):

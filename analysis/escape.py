@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-_MARKDOWN = re.compile(r"([\\`*_\[\]|#~])")
+# `$`: GitHub sets what stands between two of them as a formula.
+_MARKDOWN = re.compile(r"([\\`*_\[\]|#~$])")
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -19,6 +20,10 @@ _LATEX = {
     "–": "--",
     "…": r"\ldots{}",
     "†": r"$^\dagger$",
+    "‡": r"$^\ddagger$",
+    # After a line's end (\\) these two would be read as its options.
+    "[": "{[}",
+    "*": "{*}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from analysis import style
 from analysis.collect import BASE_ITERATION, Sweep, iteration_label
 from analysis.fits import Line, fit_line, fit_method
-from analysis.summary import metric_names, over_seeds, points, student_t, title
+from analysis.summary import metric_names, over_seeds, points, title
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +28,8 @@ DPI = 200
 """Twice the 100 dots per inch the figures are laid out for: sharp on high-resolution screens."""
 
 MINIMUM_PAIRS = 5
+
+PAPER_LINES = "dashed: the paper's lines"
 
 RC = {
     "font.size": 9.5,
@@ -43,6 +45,7 @@ RC = {
     "legend.frameon": False,
     "svg.hashsalt": "aipo",
     "pdf.fonttype": 42,
+    "text.parse_math": False,  # names come from configs: a dollar sign is a dollar sign
 }
 
 
@@ -62,9 +65,18 @@ def fit_lines(sweep: Sweep, benchmarks: Sequence[str]) -> dict[str, dict[Series,
 
 
 def length_vs_score(
-    sweep: Sweep, benchmarks: Sequence[str], lines: dict[str, dict[Series, Line]], path: Path
+    sweep: Sweep,
+    benchmarks: Sequence[str],
+    lines: dict[str, dict[Series, Line]],
+    path: Path,
+    *,
+    paper: pd.DataFrame | None = None,
 ) -> list[Path]:
-    """Score over mean length, a panel per benchmark: a point per iteration (mean over seeds), its line, its order."""
+    """Score over mean length, a panel per benchmark: a point per iteration (mean over seeds), its line, its order.
+
+    `paper`: the paper's lines (`published.fits`), drawn dashed in the panels of its benchmarks; None draws none.
+    """
+    overlaid = paper is not None and not paper[paper["benchmark"].isin(benchmarks)].empty
 
     def panel(axes: Axes, benchmark: str) -> None:
         primary, length = metric_names(sweep, benchmark)
@@ -87,38 +99,52 @@ def length_vs_score(
             if (mine["n"] > 1).any():
                 seeds = _of(frame, series)
                 axes.scatter(
-                    seeds["length"], seeds["score"], s=7, color=look["color"], alpha=0.35, linewidth=0, zorder=2
+                    seeds["length"], seeds["score"], s=9, color=look["color"], alpha=0.45, linewidth=0, zorder=2
                 )
+            _whiskers(axes, mine["length"], mine, look, lengths=True)
             _ordered_markers(axes, mine["length"], mine["score"], look)
             if len(mine) > 1:
-                _number(axes, mine.iloc[-1], look["color"])
+                _number(axes, mine.iloc[-1], rows, look["color"])
+        for row in paper[paper["benchmark"] == benchmark].itertuples() if paper is not None else ():
+            if (row.objective, "") in looks:
+                colour, ends = looks[row.objective, ""]["color"], [row.x_min, row.x_max]
+                scores = [row.slope * x + row.intercept for x in ends]
+                axes.plot(ends, scores, color=colour, linewidth=1.2, linestyle=(0, (5, 2)), zorder=2)
         axes.scatter(base["length"], base["score"], marker="*", s=90, color=style.BASE_COLOUR, zorder=5, linewidth=0)
         axes.set_xlabel(_capital(style.metric_name(length)))
         axes.set_ylabel(_capital(style.metric_name(primary, benchmark)))
         axes.margins(0.09)
 
-    return _panels(sweep, benchmarks, panel, path, fingerprints=score_sources(sweep, benchmarks), base=True)
+    return _panels(
+        sweep, benchmarks, panel, path, fingerprints=score_sources(sweep, benchmarks), base=True, overlaid=overlaid
+    )
 
 
 def per_iteration(sweep: Sweep, benchmarks: Sequence[str], what: str, path: Path) -> list[Path]:
-    """`what` ("length" or "score") over iterations, a panel per benchmark; over several seeds the mean with its 95 %
-    interval (Student's t) as a band, and a thin line per seed."""
+    """`what` ("length" or "score") over iterations, a panel per benchmark; over several seeds the mean, a band of one
+    sample standard deviation to each side and a thin line per seed; of one seed a score's own interval."""
 
     def panel(axes: Axes, benchmark: str) -> None:
         frame = points(sweep, benchmark)
         rows = over_seeds(frame)
         base = rows[rows["iteration"] == BASE_ITERATION]
-        for series, look in looks_of(rows).items():
+        looks = looks_of(rows)
+        for number, (series, look) in enumerate(looks.items()):
             mine = _of(rows, series)
             means = [*base.itertuples(), *mine.itertuples()] if len(base) == 1 else [*mine.itertuples()]
             x = [row.iteration for row in means]
             y = [getattr(row, what) for row in means]
-            half = [_half_width(getattr(row, f"{what}_sd"), row.n) for row in means]
-            if any(half):
-                low, high = ([v + sign * h for v, h in zip(y, half, strict=True)] for sign in (-1, 1))
-                axes.fill_between(x, low, high, color=look["color"], alpha=0.13, linewidth=0, zorder=1)
+            sd = [getattr(row, f"{what}_sd") for row in means]
+            if (mine["n"] > 1).any():
+                low, high = ([v + sign * s for v, s in zip(y, sd, strict=True)] for sign in (-1, 1))
+                several = [row.n > 1 for row in means]
+                axes.fill_between(x, low, high, where=several, color=look["color"], alpha=0.15, linewidth=0, zorder=1)
                 for _, seed in _of(frame, series).groupby("seed"):
                     axes.plot(seed["iteration"], seed[what], color=look["color"], linewidth=0.6, alpha=0.5, zorder=2)
+            if what == "score":
+                # Side by side, so that intervals do not hide each other.
+                place = mine["iteration"] + 0.05 * (number - (len(looks) - 1) / 2)
+                _whiskers(axes, place, mine[mine["n"] == 1], look, lengths=False)
             axes.plot(x, y, color=look["color"], linewidth=1.6, zorder=3)
             axes.scatter(mine["iteration"], mine[what], zorder=4, **look, s=26, edgecolor="white", linewidth=0.6)
         if len(base) == 1:
@@ -211,6 +237,7 @@ def _panels(
     *,
     fingerprints: Sequence[str],
     base: bool,
+    overlaid: bool = False,
 ) -> list[Path]:
     with style_context():
         columns = min(2, len(benchmarks))
@@ -227,7 +254,10 @@ def _panels(
         import pandas as pd
 
         looks = looks_of(pd.concat(everything))
-        legend(figure, {_series_name(series): look for series, look in looks.items()}, base=base)
+        named = {_series_name(series): look for series, look in looks.items()}
+        if overlaid:
+            named[PAPER_LINES] = {"color": style.BASE_COLOUR, "marker": "", "linestyle": (0, (5, 2))}
+        legend(figure, named, base=base)
         return save(figure, path, source="fingerprints: " + " ".join(fingerprints))
 
 
@@ -265,20 +295,44 @@ def _ordered_markers(axes: Axes, x: Iterable[float], y: Iterable[float], look: d
         )
 
 
-def _number(axes: Axes, last: pd.Series, colour: str) -> None:
-    """The number of the last iteration beside its marker, readable over lines."""
+def _whiskers(axes: Axes, x: pd.Series, rows: pd.DataFrame, look: dict[str, str], *, lengths: bool) -> None:
+    """Thin bars through the scores: over several seeds one sample standard deviation to each side (with `lengths` of
+    the lengths too), of one policy the benchmark's own 95 % interval."""
+    for row, place in zip(rows.itertuples(), x.loc[rows.index], strict=True):
+        low, high = (
+            (row.ci95_low, row.ci95_high) if row.n == 1 else (row.score - row.score_sd, row.score + row.score_sd)
+        )
+        bars = {"color": look["color"], "alpha": 0.35, "linewidth": 0.9, "zorder": 2}
+        if not math.isnan(low):
+            axes.plot([place, place], [low, high], **bars)
+        if lengths and row.n > 1:
+            axes.plot([place - row.length_sd, place + row.length_sd], [row.score, row.score], **bars)
+
+
+def _number(axes: Axes, last: pd.Series, rows: pd.DataFrame, colour: str) -> None:
+    """The number of the last iteration beside its marker, readable over lines, on the side free of other markers."""
     from matplotlib.patheffects import withStroke
 
     halo = [withStroke(linewidth=2, foreground="white")]
     axes.annotate(
-        iteration_label(last["iteration"]), (last["length"], last["score"]), xytext=(7, -8),
+        iteration_label(last["iteration"]), (last["length"], last["score"]),
+        xytext=free_side((last["length"], last["score"]), list(zip(rows["length"], rows["score"], strict=True))),
         textcoords="offset points", ha="center", va="center", color=colour, fontsize=8.5, fontweight="bold",
         path_effects=halo, zorder=3.5,
     )  # fmt: skip
 
 
-def _half_width(sd: float, n: int) -> float:
-    return student_t(n) * sd / math.sqrt(n) if n > 1 else 0.0
+def free_side(point: tuple[float, float], others: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Where a label of `point` is farthest from all markers: its offset from the point, in typographic points.
+
+    `others` are all markers of the panel in data units; a panel measures about 260 by 190 points.
+    """
+    columns = list(zip(*others, strict=True))
+    scale = [size / (max(values) - min(values) or 1.0) for size, values in zip((260.0, 190.0), columns, strict=True)]
+    marks = [tuple((a - b) * s for a, b, s in zip(other, point, scale, strict=True)) for other in others]
+    sides = [(9.5, -7.5), (10.5, 2.0), (9.5, 8.5), (0.0, 11.0), (0.0, -11.0), (-9.5, -7.5), (-10.5, 2.0), (-9.5, 8.5)]
+    # The first of the best sides: distances beyond a label's size do not matter.
+    return max(sides, key=lambda side: min(14.0, *(math.dist(side, mark) for mark in marks if any(mark)), 14.0))
 
 
 def _capital(text: str) -> str:
@@ -303,18 +357,26 @@ def legend(figure: Figure, looks: dict[str, dict[str, Any]], *, base: bool) -> N
     """A legend below the panels: an entry per name in `looks`, and the base model's star."""
     from matplotlib.lines import Line2D
 
-    handles = [
-        Line2D([], [], color=look["color"], marker=look["marker"], markersize=5.5, linewidth=1.8, label=name)
-        for name, look in looks.items()
-    ]
+    handles = [Line2D([], [], markersize=5.5, linewidth=1.8, label=name, **look) for name, look in looks.items()]
     if base:
         handles.append(
             Line2D([], [], color=style.BASE_COLOUR, marker="*", markersize=9, linewidth=0, label=style.BASE_NAME)
         )
-    # About 0.075 inches a letter at this font size, and 0.65 for the line and the gaps.
-    widest = 0.65 + 0.075 * max(len(handle.get_label()) for handle in handles)
-    columns = max(1, min(len(handles), int(figure.get_figwidth() / widest)))
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+    names = [handle.get_label() for handle in handles]
+    figure.legend(handles=handles, loc="outside lower center", ncols=legend_columns(names, figure.get_figwidth()))
+
+
+def legend_columns(names: Sequence[str], width: float) -> int:
+    """The most columns in which these entries, filled in column by column, are no wider than `width` inches."""
+
+    def needed(columns: int) -> float:
+        rows, longer = divmod(len(names), columns)  # matplotlib's first columns are one entry longer
+        ends = [rows * (number + 1) + min(number + 1, longer) for number in range(columns)]
+        parts = [names[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+        # About 0.075 inches a letter at this font size, and 0.65 for the line and the gaps.
+        return sum(0.65 + 0.075 * max(map(len, part)) for part in parts)
+
+    return max((columns for columns in range(1, len(names) + 1) if needed(columns) <= width), default=1)
 
 
 def save(figure: Figure, path: Path, *, source: str) -> list[Path]:

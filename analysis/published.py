@@ -20,6 +20,10 @@ FOLDER = Path(__file__).resolve().parent / "paper"
 
 SOURCE = "arXiv 2409.08845, values read off the published figure"
 
+FIGURE_MODEL = "mistral_nemo"
+"""Beginning of the conf/model name of the model the length figure shows. The paper's caption is not needed for that:
+the headline numbers of its Mistral-Nemo model (597 tokens, 56.2; 2122 characters, 60.4) are points of the figure."""
+
 TOLERANCE = {"arena_hard": 0.0015, "alpaca_eval": 0.0015}
 """In score points, anywhere on a line: the reading error of the drawn lines. The other kind of fit misses every line by
 more, some by hundreds of times that."""

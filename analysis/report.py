@@ -7,20 +7,26 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from analysis import agreement, comparisons, escape, plots, published, summary, tables
 from analysis.collect import BASE_ITERATION, AnalysisError, Problem, Sweep, collect, iteration_label
 from analysis.table import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SOURCES = "sources.json"
 
 CAPTIONS = {
     "length_vs_score": "Score against mean answer length: a marker per iteration (mean over seeds, small dots: the "
     "seeds), pale for the first, full for the last, which is numbered; dotted: their order, from the base model; "
-    "straight: the fitted line (tables/fits.md).",
+    "straight: the fitted line (tables/fits.md). Thin bars: a sample standard deviation over seeds to each side; with "
+    "one seed the score's 95 % interval over questions.",
     "length_per_iteration": "Mean answer length over the iterations; several seeds: their mean, a thin line for each, "
-    "and the mean's 95 % interval as a band.",
-    "score_per_iteration": "Score over the iterations, drawn likewise.",
+    "and one sample standard deviation to each side as a band.",
+    "score_per_iteration": "Score over the iterations, drawn likewise; with one seed the bars are the score's 95 % "
+    "interval over questions.",
     "agreement": "How often the reference model gives the chosen completion the larger log-probability than the "
     "rejected one, against how much longer the chosen one is; Wilson 95 % intervals; bins of under 5 pairs not drawn.",
 }
@@ -71,10 +77,11 @@ def analyse(sweep_folder: Path) -> list[Path]:
         add_table(tables.seeds_table(sweep, comparable))
     if plotted:
         lines = plots.fit_lines(sweep, plotted)
+        paper = _comparable_lines(sweep, plotted)
         if any(lines.values()):
-            add_table(tables.fits_table(sweep, lines, published.fits()))
+            add_table(tables.fits_table(sweep, lines, paper))
         folder, sources = sweep_folder / "plots", plots.score_sources(sweep, plotted)
-        add_plot(plots.length_vs_score(sweep, plotted, lines, folder / "length_vs_score"), sources)
+        add_plot(plots.length_vs_score(sweep, plotted, lines, folder / "length_vs_score", paper=paper), sources)
         add_plot(plots.per_iteration(sweep, plotted, "length", folder / "length_per_iteration"), sources)
         add_plot(plots.per_iteration(sweep, plotted, "score", folder / "score_per_iteration"), sources)
     add_table(comparisons.recipes_table(sweep, comparable))
@@ -101,6 +108,14 @@ def analyse(sweep_folder: Path) -> list[Path]:
 def file_name(name: str) -> str:
     """The name with everything but letters, digits, dot, minus and underscore replaced."""
     return re.sub(r"[^\w.-]+", "_", name).strip(".")
+
+
+def _comparable_lines(sweep: Sweep, benchmarks: list[str]) -> pd.DataFrame:
+    """The paper's lines on those of the benchmarks that have its questions; none if any run has another model."""
+    lines = published.fits()
+    same_model = all(run.model.startswith(published.FIGURE_MODEL) for run in sweep.runs)
+    shown = [name for name in benchmarks if same_model and summary.official(sweep, name)]
+    return lines[lines["benchmark"].isin(shown)]
 
 
 def _trained(sweep: Sweep, benchmark: str) -> bool:

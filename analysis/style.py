@@ -40,6 +40,9 @@ METRIC_NAMES = {
 BENCHMARK_METRIC_NAMES = {("arena_hard", "win_rate"): "Bradley–Terry win rate (%)"}
 """Where one name means another quantity than elsewhere."""
 
+JUDGE_NOTES = {"length_only": "it prefers the longer answer, so its column shows what length alone buys"}
+"""What a diagnostic judge's numbers mean."""
+
 OFFICIAL_NAMES = {"mt_bench": "MT-Bench", "alpaca_eval": "AlpacaEval 2", "arena_hard": "Arena-Hard"}
 BENCHMARK_NAMES = {"gold": "Gold quality", **OFFICIAL_NAMES}
 

@@ -32,9 +32,8 @@ def score_table(sweep: Sweep, benchmark: str, name: str | None = None) -> Table:
     headers = {"score": style.metric_name(primary, benchmark), "length": style.metric_name(length)}
     for column in columns:
         if column.startswith("by_"):
-            judge = column.removeprefix("by_")
-            metric = style.metric_name(diagnostic_metric(sweep, benchmark, judge), benchmark)
-            headers[column] = f"{metric} by judge {judge}"
+            metric = style.metric_name(diagnostic_metric(sweep, benchmark, column.removeprefix("by_")), benchmark)
+            headers[column] = f"{metric} {_by_judge(column)}"
     header = ["objective", *(["variant"] if varied else []), "seed" + "s" * several, "iteration"]
     text_columns = len(header)
     header += ["score: " + headers["score"], "95 % interval" + " †" * several]
@@ -79,6 +78,7 @@ def seeds_table(sweep: Sweep, benchmarks: Sequence[str]) -> Table:
             )
     rows = pd.DataFrame(records)
     varied = bool((rows["variant"] != "").any())
+    judges = [name for name in rows.columns if name.startswith("by_") and not name.endswith("_sd")]
     cells = []
     for row in records:
         peers = rows[rows["benchmark"] == row["benchmark"]]
@@ -87,11 +87,14 @@ def seeds_table(sweep: Sweep, benchmarks: Sequence[str]) -> Table:
         cell += [_objective_cell(row)]
         cell += [row["variant"]] if varied else []
         cell += [iteration_label(row["iteration"]), f"{row['n']} / {row['expected']}"]
-        cell += [_mean_sd(row, "score", score_digits), f"{_mean_sd(row, 'length', length_digits)}{_unit(row)}"]
+        cell += [_mean_sd(row, "score", score_digits)]
+        cell += [_mean_sd(row, judge, score_digits) if judge in row else "–" for judge in judges]
+        cell += [f"{_mean_sd(row, 'length', length_digits)}{_unit(row)}"]
         cells.append((*cell, _mean_sd(row, "ratio", 2)))
     header = ("benchmark", "metric", "objective", *(["variant"] if varied else []), "iteration", "seeds", "score")
     data = rows.assign(seeds=rows["seeds"].map(_joined), fingerprints=rows["fingerprints"].map(_joined))
     keep = ["benchmark", "metric", "objective", "variant", "iteration", "n", "expected", "seeds", "score", "score_sd"]
+    keep += [column for judge in judges for column in (judge, f"{judge}_sd")]
     keep += ["length_metric", "length", "length_sd", "ratio", "ratio_sd", "judge", "fingerprints"]
     names = {
         "n": "n_seeds",
@@ -103,11 +106,12 @@ def seeds_table(sweep: Sweep, benchmarks: Sequence[str]) -> Table:
         name="seeds",
         title="Last iteration of each objective: mean ± sd over seeds",
         data=data[keep].rename(columns=names),
-        header=(*header, "mean length", "length / DPO's"),
+        header=(*header, *(_by_judge(judge) for judge in judges), "mean length", "length / DPO's"),
         cells=tuple(cells),
         notes=(
             "± is the sample standard deviation over seeds; seeds: those scored at this iteration / all of the sweep.",
             "length / DPO's: of the same seed and iteration, then averaged over seeds.",
+            *(_judge_note(judge) + " Shown is its plain win rate, or the metric itself." for judge in judges),
             *problem_notes(sweep),
         ),
         fingerprints=_all_fingerprints(rows),
@@ -128,7 +132,7 @@ def fits_table(sweep: Sweep, lines: dict[str, dict[tuple[str, str], Line]], pape
     for benchmark, series in lines.items():
         frame = points(sweep, benchmark)
         at = common_length(list(series.values()))
-        for (objective, variant), line in series.items():
+        for (objective, variant), line in sorted(series.items(), key=lambda item: (style.order(item[0][0]), item[0])):
             mine = frame[(frame["objective"] == objective) & (frame["variant"] == variant)]
             used = unique(digest for digests in mine["fingerprints"] for digest in digests)
             fingerprints += used
@@ -145,7 +149,8 @@ def fits_table(sweep: Sweep, lines: dict[str, dict[tuple[str, str], Line]], pape
     cells = []
     for row in records:
         digits = digits_for([row["length_max"]])
-        at = number(row["score_at_common_length"], 3) + " ‡" * row["extrapolated"]
+        scores = data.loc[data["benchmark"] == row["benchmark"], "score_at_common_length"]
+        at = number(row["score_at_common_length"], digits_for(scores.tolist()) + 1) + " ‡" * row["extrapolated"]
         cell = [title(sweep, row["benchmark"]), style.series_name(row["objective"], row["variant"])]
         cell += [FIT_NAMES[row["method"]], str(row["n_points"]), f"{row['slope']:.4g}".replace("-", "−")]
         cell += [f"{number(row['length_min'], digits)} to {number(row['length_max'], digits)}"]
@@ -157,7 +162,7 @@ def fits_table(sweep: Sweep, lines: dict[str, dict[tuple[str, str], Line]], pape
     if bool(records) and data["extrapolated"].any():
         notes.append("‡ extrapolated: this line's points do not reach the common length.")
     if compared:
-        notes.append("paper: read off the published figure (arXiv 2409.08845), not measured here.")
+        notes.append("paper: read off its length figure (arXiv 2409.08845), not measured here.")
     return Table(
         name="fits",
         title="Score over length: fitted lines",
@@ -172,24 +177,32 @@ def fits_table(sweep: Sweep, lines: dict[str, dict[tuple[str, str], Line]], pape
 
 def pairs_table(sweep: Sweep) -> Table:
     """Pairs kept and dropped, by reason, for every run and iteration."""
-    rows = sweep.pairs.sort_values(["objective", "variant", "seed", "iteration"], kind="stable")
+    order = sweep.pairs["objective"].map(style.order)
+    rows = sweep.pairs.assign(order=order).sort_values(
+        ["order", "objective", "variant", "seed", "iteration"], kind="stable"
+    )
+    rows = rows.drop(columns="order")
     reasons = sorted({reason for dropped in rows["dropped"] for reason in dropped})
     data = rows.drop(columns=["dropped", "fingerprint"])
     for reason in reasons:
         data[f"dropped_{reason}"] = [dropped.get(reason, 0) for dropped in rows["dropped"]]
     data["fingerprints"] = rows["fingerprint"]
+    shown = [reason for reason in reasons if data[f"dropped_{reason}"].any()]
+    never = ", ".join(reason.replace("_", " ") for reason in reasons if reason not in shown)
+    notes = ["Columns after kept: prompts or pairs dropped for that reason."]
+    notes += [f"Reasons that never applied: {never}."] if never else []
     cells = []
     for row in rows.to_dict("records"):
         cell = (row["job"], style.series_name(row["objective"], row["variant"]), str(row["seed"]))
-        counts = [row["kept"], *(row["dropped"].get(reason, 0) for reason in reasons)]
+        counts = [row["kept"], *(row["dropped"].get(reason, 0) for reason in shown)]
         cells.append((*cell, iteration_label(row["iteration"]), *(f"{count:,}" for count in counts)))
     return Table(
         name="pairs",
         title="Preference pairs: kept and dropped",
         data=data,
-        header=("job", "objective", "seed", "iteration", "kept", *reasons),
+        header=("job", "objective", "seed", "iteration", "kept", *(reason.replace("_", " ") for reason in shown)),
         cells=tuple(cells),
-        notes=("Columns after kept: prompts or pairs dropped for that reason.", *problem_notes(sweep)),
+        notes=(*notes, *problem_notes(sweep)),
         fingerprints=unique(rows["fingerprint"]),
         text_columns=2,
     )
@@ -239,8 +252,17 @@ def _score_notes(rows: pd.DataFrame, columns: list[str], several: bool) -> list[
         notes.append(f"{unscored:,} verdicts could not be read and enter no score.")
     for column in columns:
         if column.startswith("by_"):
-            notes.append(f"Judge {column.removeprefix('by_')}: a diagnostic; it grades the same answers.")
+            notes.append(_judge_note(column))
     return notes
+
+
+def _by_judge(column: str) -> str:
+    return f"by judge {column.removeprefix('by_')}"
+
+
+def _judge_note(column: str) -> str:
+    judge = column.removeprefix("by_")
+    return f"Judge {judge}: a diagnostic; {style.JUDGE_NOTES.get(judge, 'it grades the same answers')}."
 
 
 def _csv(rows: pd.DataFrame, benchmark: str, primary: str, length: str) -> pd.DataFrame:
@@ -299,4 +321,5 @@ def _length_ratio(frame: pd.DataFrame, row: dict[str, Any]) -> tuple[float, floa
     ]
     dpo = here[(here["objective"] == DPO) & (here["variant"] == variant)].set_index("seed")["length"]
     ratios = (mine / dpo).dropna()
-    return float(ratios.mean()), float(ratios.std(ddof=1))
+    # DPO's own ratio is 1 by definition: no spread to state.
+    return float(ratios.mean()), math.nan if row["objective"] == DPO else float(ratios.std(ddof=1))

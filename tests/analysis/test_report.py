@@ -185,3 +185,40 @@ def test_variants_of_an_objective_differ_in_look(fake_sweep):
     looks = plots.looks_of(plots.points(report.collect(fake_sweep.folder), "gold"))
     assert len({(look["color"], look["marker"]) for look in looks.values()}) == 3
     assert style.series_name("aipo", "objective.loss.alpha=0.3,a.b=[1,2]") == "AIPO [alpha=0.3,b=[1,2]]"
+
+
+def test_names_with_dollar_signs_are_drawn_as_they_are(fake_sweep):
+    fake_sweep.job("$\\broken{$", iterations=1, benchmarks=("gold",))
+    names = {path.name for path in analyse(fake_sweep.folder)}
+    assert "length_vs_score.png" in names
+
+
+def test_legend_is_as_wide_as_the_figure_allows():
+    names = ["DPO", "DPO+NLL", "SimPO", "base model"]
+    # 0.65 inches an entry and 0.075 a letter: 4 * 0.65 + 25 * 0.075 = 4.475 in one row.
+    assert plots.legend_columns(names, 4.5) == 4
+    # In three columns DPO and DPO+NLL share the first: 1.175 + 1.025 + 1.4 = 3.6. In two: 1.175 + 1.4 = 2.575.
+    assert plots.legend_columns(names, 4.4) == 3
+    assert plots.legend_columns(names, 3.5) == 2
+    assert plots.legend_columns(["a very long name"] * 3, 1.0) == 1
+
+
+def test_labels_stand_clear_of_markers():
+    alone = plots.free_side((30.0, 0.8), [(30.0, 0.8), (14.0, 0.5)])
+    assert alone == (9.5, -7.5)
+    # A marker down to the right, one hundredth of the panel away, moves the label elsewhere.
+    crowded = plots.free_side((30.0, 0.8), [(30.0, 0.8), (14.0, 0.5), (30.6, 0.788)])
+    assert crowded != alone
+
+
+def test_the_papers_lines_are_drawn_only_beside_its_own_model(fake_sweep, tmp_path):
+    fake_sweep.job("aipo", iterations=3, official=True, benchmarks=["arena_hard"], model="mistral_nemo_instruct_2407")
+    sweep = report.collect(fake_sweep.folder)
+    lines = report._comparable_lines(sweep, ["arena_hard"])
+    assert set(lines["benchmark"]) == {"arena_hard"} and len(lines) == 5
+    fits = plots.fit_lines(sweep, ["arena_hard"])
+    with_lines = plots.length_vs_score(sweep, ["arena_hard"], fits, tmp_path / "a", paper=lines)[0]
+    without = plots.length_vs_score(sweep, ["arena_hard"], fits, tmp_path / "b", paper=None)[0]
+    assert with_lines.read_bytes() != without.read_bytes()
+    fake_sweep.job("dpo", iterations=1, official=True, benchmarks=["arena_hard"], model="gemma_2_27b_it")
+    assert report._comparable_lines(report.collect(fake_sweep.folder), ["arena_hard"]).empty

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import html
 import io
 import math
+import re
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aipo.records import Metric
-from analysis import comparisons, plots, published, tables
+from analysis import comparisons, escape, plots, published, tables
 from analysis.collect import AnalysisError, collect
 from analysis.summary import over_seeds, points, student_t
 
@@ -114,6 +118,11 @@ def test_the_length_only_judge_stands_beside_the_real_one(paper_sweep):
     assert row["by_length_only"] == pytest.approx(50 + 2 * (row["length"] - 16))
     assert len(row["fingerprints"].split()) == 2
     assert "by_length_only" not in tables.score_table(sweep, "gold").data
+    assert any("it prefers the longer answer" in note for note in table.notes)
+    over_seeds_of = tables.seeds_table(sweep, ["alpaca_eval", "gold"])
+    column = over_seeds_of.header.index("by judge length_only")
+    assert [cells[column] for cells in over_seeds_of.cells] == ["50.0", f"{row['by_length_only']:.1f}", "–", "–"]
+    assert row_of(over_seeds_of, benchmark="alpaca_eval", objective="dpo")["by_length_only"] == row["by_length_only"]
     assert "rating (1–10) by judge length_only" in tables.score_table(sweep, "mt_bench").header
 
 
@@ -124,6 +133,16 @@ def test_drops_and_gaps_are_in_the_footer(fake_sweep):
     assert "Pairs, DPO: 240 kept in 2 iterations (all seeds); dropped: identical 2, tie 7." in table.notes
     assert "Pairs, AIPO: 120 kept in 1 iteration (all seeds); dropped: identical 1, tie 3." in table.notes
     assert "Incomplete: see the report's list for jobs 1." in table.notes
+
+
+def test_pairs_table_shows_the_reasons_that_applied(fake_sweep):
+    for objective in ("aipo", "dpo"):
+        fake_sweep.job(objective, iterations=2, benchmarks=("gold",))
+    table = tables.pairs_table(collect(fake_sweep.folder))
+    assert table.header == ("job", "objective", "seed", "iteration", "kept", "identical", "tie")
+    assert table.cells[0] == ("1", "DPO", "0", "0", "120", "1", "3") and table.cells[2][1] == "AIPO"
+    assert "Reasons that never applied: truncated." in table.notes
+    assert set(table.data["dropped_truncated"]) == {0}
 
 
 def test_seeds_table(fake_sweep):
@@ -144,6 +163,7 @@ def test_seeds_table(fake_sweep):
     assert aipo["score_sd"] == pytest.approx(math.sqrt(0.5)) and aipo["length_over_dpo_sd"] == 0
     dpo = row_of(table, objective="dpo")
     assert (dpo["length"], dpo["length_sd"], dpo["length_over_dpo"]) == (42, 2, 1)
+    assert table.cells[1][-1] == "1.00" and table.cells[2][-1] == "0.75 ± 0.00"
     assert "Incomplete: see the report's list for jobs 5." in table.notes
 
 
@@ -156,7 +176,8 @@ def test_fits_table_compares_at_one_length(fake_sweep):
     table = tables.fits_table(sweep, lines, published.fits())
     # Lines: 0.2 x on 10..30 and 0.4 x - 3 on 20..30; common range 20..30, its middle 25.
     by_objective = table.data.set_index("objective")
-    assert set(by_objective.index) == {"dpo", "aipo"}
+    assert list(by_objective.index) == ["dpo", "aipo"]
+    assert [cells[-1] for cells in table.cells] == ["5.000", "7.000"]
     assert list(by_objective["score_at_common_length"][["dpo", "aipo"]]) == pytest.approx([5.0, 7.0])
     assert set(by_objective["common_length"]) == {25.0} and not by_objective["extrapolated"].any()
 
@@ -172,6 +193,7 @@ def test_recipes_in_the_papers_order(fake_sweep):
     ]
     last = sweep.scores.query("recipe == 'uf' and iteration == 0 and diagnostic == '' and metric == 'lc_win_rate'")
     assert table.data.loc[0, "alpaca_eval_score"] == last["value"].item()
+    assert "AlpacaEval 2 (miniature): win rate (%) by judge length_only" in table.header
     assert comparisons.paper_table(sweep, ["gold", "alpaca_eval"]) is None
 
 
@@ -221,10 +243,23 @@ def test_formats_show_hostile_text_literally(fake_sweep, tmp_path):
     assert hostile in set(pd.read_csv(io.StringIO(csv))["objective"])
     row = next(line for line in md.splitlines() if "script" in line and line.startswith("|"))
     assert row.count("|") - row.count("\\|") == len(table.header) + 1
-    assert "&lt;script&gt;a\\|b&lt;/script&gt; &amp; $x\\_1$ \\\\input{x} \\`c\\` \\[d\\](e) \\# f" in row
+    assert "&lt;script&gt;a\\|b&lt;/script&gt; &amp; \\$x\\_1\\$ \\\\input{x} \\`c\\` \\[d\\](e) \\# f" in row
     line = next(line for line in tex.splitlines() if "script" in line and line.endswith("\\\\"))
     assert r"\textless{}script\textgreater{}a\textbar{}b\textless{}/script\textgreater{} \&" in line
     assert r"\$x\_1\$ \textbackslash{}input\{x\}" in line
+
+
+@given(st.text(max_size=40))
+def test_no_text_escapes_its_cell(text):
+    shown = escape.markdown(text)
+    assert not re.search(r"[<>\n]", shown)
+    # Every character with a meaning has an odd number of backslashes before it.
+    assert all(len(run) % 2 for run in re.findall(r"(?<!\\)(\\*)[`*_\[\]|#~$]", shown))
+    assert html.unescape(re.sub(r"\\(.)", r"\1", shown)) == escape.one_line(text)
+    tex = escape.latex(text)
+    assert not re.search(r"(?<!\\)[%&#_](?!})", tex) and "\n" not in tex
+    # A row's end may take an option in brackets or a star: neither begins a cell.
+    assert not tex.startswith(("[", "*"))
 
 
 def test_every_format_names_the_fingerprints(paper_sweep, tmp_path):
