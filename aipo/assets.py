@@ -175,9 +175,14 @@ def _verify(wanted: Asset, content: bytes, where: str) -> None:
         )
 
 
+def cl100k_asset() -> Asset:
+    """tiktoken's cl100k_base, under the name that tiktoken looks for."""
+    return asset(f"tiktoken/{hashlib.sha1(CL100K_URL.encode()).hexdigest()}")
+
+
 def load_cl100k(cache: AssetCache) -> Any:
     """tiktoken's cl100k_base encoding, from the cache alone. Raises MissingAsset."""
-    file = cache.path(asset(f"tiktoken/{hashlib.sha1(CL100K_URL.encode()).hexdigest()}"))
+    file = cache.path(cl100k_asset())
     import tiktoken
 
     before = os.environ.get("TIKTOKEN_CACHE_DIR")

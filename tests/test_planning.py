@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
+from aipo.artifacts import StageEvent, StageReport
+from aipo.check import check
 from aipo.planning.costs import (
     Hardware,
     Workload,
@@ -15,9 +19,11 @@ from aipo.planning.costs import (
     devices_per_replica,
     forward_cost,
     training_cost,
-    training_memory,
 )
+from aipo.planning.memory import Memory, TrainingSetup, activation_bytes, lora_parameters, training_memory
+from aipo.planning.report import duration, judge_loads, print_plan, walk
 from aipo.planning.shapes import ModelShape
+from aipo.stages import build_component
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ModelShape(2, 8, 16, 2, 1, 4, 10, False)
@@ -34,8 +40,13 @@ def test_parameters_equal_transformers() -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
-        num_hidden_layers=2, hidden_size=8, intermediate_size=16, num_attention_heads=2, num_key_value_heads=1,
-        vocab_size=10, tie_word_embeddings=False,
+        num_hidden_layers=2,
+        hidden_size=8,
+        intermediate_size=16,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        vocab_size=10,
+        tie_word_embeddings=False,
     )
     assert LlamaForCausalLM(config).num_parameters() == TINY.parameters
     assert ModelShape.from_config(config.to_dict()) == TINY
@@ -53,7 +64,9 @@ def test_presets_have_the_published_size(preset: str, parameters: int) -> None:
 @pytest.mark.parametrize(
     ("preset", "billions"),
     [
-        ("mistral_nemo_instruct_2407", 12.2), ("gemma_2_27b_it", 27.2), ("mistral_large_2407", 123),
+        ("mistral_nemo_instruct_2407", 12.2),
+        ("gemma_2_27b_it", 27.2),
+        ("mistral_large_2407", 123),
         ("qwen25_05b_instruct", 0.49),
     ],
 )
@@ -96,15 +109,159 @@ def test_replicas_of_a_large_model_span_devices() -> None:
     assert devices_per_replica(large, node) == 4  # 131 GiB of weights over 60 GiB each is 2.2 devices, a power of two
 
 
+def _setup(**changes: object) -> TrainingSetup:
+    return replace(TrainingSetup("float32", "sdpa", 1, False, False, None, 50), **changes)
+
+
+def _bytes(memory: Memory) -> list[float]:
+    return [getattr(memory, field.name) * 2**30 for field in fields(memory)]
+
+
 def test_memory_by_hand() -> None:
-    memory = training_memory(TINY, DEVICE, row_tokens=50, checkpointing=False, trained_share=1.0, bytes_each=4)
-    assert memory.weights * 2**30 == TINY.parameters * 4
-    assert memory.gradients * 2**30 == pytest.approx(TINY.parameters * 4)
-    assert memory.optimizer * 2**30 == pytest.approx(TINY.parameters * 8)
-    assert memory.logits * 2**30 == pytest.approx(50 * 10 * 8)
-    assert memory.activations * 2**30 == pytest.approx(2 * 50 * 4 * (80 + 48))
+    p = TINY.parameters
+    activations = 2 * 50 * (24 * 8 + 16 * 16 + 16 * 8)
+    logits = 50 * 10 * 12
+    assert _bytes(training_memory(TINY, _setup())) == pytest.approx([4 * p, 4 * p, 8 * p, activations, logits])
+    checkpointed = activations / 2 + 2 * 50 * 8 * 4
+    assert _bytes(training_memory(TINY, _setup(gradient_checkpointing=True)))[3] == pytest.approx(checkpointed)
+
+
+def test_a_bfloat16_policy_has_float32_masters_gradients_and_moments() -> None:
+    p = TINY.parameters
+    whole = training_memory(TINY, _setup(dtype="bfloat16"))
+    assert sum(_bytes(whole)[:3]) == pytest.approx((2 + 4 + 4 + 8) * p)
+    several = training_memory(TINY, _setup(dtype="bfloat16", processes=4))
+    assert several == whole  # ddp: all of it in each
+    sharded = training_memory(TINY, _setup(dtype="bfloat16", processes=4, sharded=True))
+    gathered = 2 * (160 + 2 * 592)  # embeddings and two layers, 16 bit
+    assert _bytes(sharded)[:3] == pytest.approx([4 * p / 4 + gathered, 4 * p / 4, 8 * p / 4])
+
+
+def test_adapters_are_the_only_weights_with_gradients() -> None:
+    # rank 2; per layer q, o: 2 x (8 + 8); k, v: 2 x (8 + 4); gate, up, down: 3 x (8 + 16)
+    trained = 2 * 2 * (32 + 24 + 72)
+    assert lora_parameters(TINY, 2) == trained
+    memory = training_memory(TINY, _setup(dtype="bfloat16", lora_rank=2))
+    assert _bytes(memory)[:3] == pytest.approx([2 * TINY.parameters + 4 * trained, 4 * trained, 8 * trained])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_activations_are_what_autograd_keeps(dtype: str, attention: str) -> None:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    def kept(layers: int) -> int:
+        config = LlamaConfig(
+            num_hidden_layers=layers,
+            hidden_size=256,
+            intermediate_size=704,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            vocab_size=64,
+            attn_implementation=attention,
+        )
+        model = LlamaForCausalLM(config).to(getattr(torch, dtype)).eval()
+        weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+        held = {}
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in weights:
+                held[storage.data_ptr()] = storage  # held on to, so that no address is used twice
+            return tensor
+
+        mask = torch.zeros(1, 1, 96, 96, dtype=getattr(torch, dtype))
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            model.model(input_ids=torch.zeros(1, 96, dtype=torch.long), attention_mask=mask, use_cache=False)
+        return sum(storage.nbytes() for storage in held.values())
+
+    shape = ModelShape(3, 256, 704, 4, 2, 64, 64, False)
+    estimate = 96 * activation_bytes(shape, _setup(dtype=dtype, attn_implementation=attention, longest_row=96))
+    assert kept(3) - kept(2) == pytest.approx(estimate, rel=0.12 if attention == "eager" else 0.03)
 
 
 def test_hardware_refuses_zero() -> None:
     with pytest.raises(ValueError, match="hardware.devices must be positive, got 0"):
         Hardware(0, 1.0, 1.0, 1.0, 0.5, 0.25, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("hours", "text"), [(0.001, "3.6 s"), (0.5, "30 min"), (1.25, "1.2 h"), (42.4, "42 h"), (1234.5, "1,234 h")]
+)
+def test_durations_are_told_as_a_person_would(hours: float, text: str) -> None:
+    assert duration(hours) == text
+
+
+def _plan(capsys: pytest.CaptureFixture[str], *overrides: str) -> tuple[str, list[StageEvent]]:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = check(compose("config", overrides=list(overrides)))
+    events = walk(config)
+    print_plan(config, events)
+    return capsys.readouterr().out, events
+
+
+MODEL = ["model=mistral_7b_instruct_v02", "trainer=paper", "hardware=h100_8", "workload=ultrafeedback"]
+
+
+def test_a_plan_tells_everything_and_counts_a_shared_stage_once(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    text, events = _plan(capsys, *MODEL, "iteration.iterations=3", f"store.root={tmp_path}/none")
+    # pool; 6 stages a round; of 4 policies 4 answers, and judgments and scores of 1 + 3 x 2
+    assert len(events) == len({event.fingerprint for event in events}) == 1 + 3 * 6 + 4 * (4 + 7 + 7)
+    assert "91 stages: 0 cached, 91 to run" in text
+    assert "0 to 2" in text
+    # 4 policies x (160 ratings + 200 comparisons + 200 games); equal answers, as the base model's, are fewer
+    assert "Judge gold: 2,240 requests" in text
+    assert "7.24 B parameters on 8 devices of 80 GiB" in text
+    assert "Disk: 3 trained models of 13.5 GiB = 40.5 GiB" in text
+    assert "Missing, 1:" in text and "Mistral-7B-Instruct-v0.2" in text
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_plan_says_when_training_does_not_fit_and_what_would(capsys: pytest.CaptureFixture[str]) -> None:
+    large = [*MODEL[1:], "model=llama_3_70b_instruct", "data/filters=paper", "iteration.iterations=1"]
+    text, _ = _plan(capsys, *large)
+    assert "DOES NOT FIT: 8 devices" in text and "Divided among 32 such devices" in text
+    text, _ = _plan(capsys, *large, "hardware.devices=32", "trainer.processes=32")
+    assert "Fits: 32 devices" in text
+
+
+def test_a_plan_without_a_shape_estimates_nothing_and_does_not_fail(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    text, _ = _plan(capsys, f"store.root={tmp_path}/none", "iteration.iterations=1")
+    assert "Estimates: none" in text and "Missing: nothing" in text
+
+
+def test_a_priced_judge_gets_its_bill() -> None:
+    @dataclass
+    class Price:
+        source: str = "a price list"
+
+        def dollars(self, prompt_tokens: int, reply_tokens: int) -> float:
+            return prompt_tokens * 1e-5 + reply_tokens * 3e-5
+
+    class Judge:
+        name = "priced"
+        price = Price()
+
+    config = {
+        "workload": {"_target_": "types.SimpleNamespace", "judge_prompt_tokens": 1000, "judge_reply_tokens": 100},
+        "judge": {"_target_": "builtins.object"},
+        "benchmark": {"gold": {"_target_": "types.SimpleNamespace", "n_judge_requests": 50}},
+    }
+    events = [
+        StageEvent("judgments", "a", "planned", 0.0, StageReport(), note) for note in ("base gold", "iter 0 gold")
+    ]
+    events += [StageEvent("judgments", "b", "cached", 0.0, StageReport(), "iter 1 gold")]
+    with pytest.MonkeyPatch.context() as patch:
+        built = build_component
+        patch.setattr(
+            "aipo.planning.report.build_component",
+            lambda node, **given: Judge() if node is config["judge"] else built(node, **given),
+        )
+        (load,) = judge_loads(config, events)
+    assert load.requests == 100
+    assert load.dollars == pytest.approx(100 * (0.01 + 0.003))

@@ -23,6 +23,16 @@ class Benchmark(Protocol):
     length_metric: str
     """The metric on their x axis, for example "mean_chars"."""
 
+    @property
+    def n_answers(self) -> int:
+        """Completions that `answer` samples, every turn counted. For the planner, known without reading files."""
+        ...
+
+    @property
+    def n_judge_requests(self) -> int:
+        """Requests that `judge` sends, repeated ones left out. Likewise."""
+        ...
+
     def answer(self, sampler: Sampler, *, seed: int) -> list[Answer]:
         """The policy's answers, every question once, by the benchmark's own decoding."""
         ...

@@ -153,6 +153,16 @@ class AlpacaEval:
     def __post_init__(self) -> None:
         require_share(f"{self.name}.max_unscored_share", self.max_unscored_share)
 
+    @property
+    def n_answers(self) -> int:
+        """One per instruction."""
+        return self.assets.n_questions
+
+    @property
+    def n_judge_requests(self) -> int:
+        """One per item and order; fewer where outputs are equal."""
+        return self.assets.n_questions * (2 if self.both_orders else 1)
+
     def answer(self, sampler: Sampler, *, seed: int) -> list[Answer]:
         """One completion per instruction, in one batch."""
         assets: AlpacaEvalAssets = self.assets.load()

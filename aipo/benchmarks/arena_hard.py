@@ -114,6 +114,16 @@ class ArenaHard:
         """Named by the tokenizer that counts."""
         return self.token_counter.metric
 
+    @property
+    def n_answers(self) -> int:
+        """One per question."""
+        return self.assets.n_questions
+
+    @property
+    def n_judge_requests(self) -> int:
+        """Two games per question; a reply without a label is asked again."""
+        return 2 * self.assets.n_questions
+
     def answer(self, sampler: Sampler, *, seed: int) -> list[Answer]:
         """One completion per question, in one batch."""
         assets: ArenaHardAssets = self.assets.load()

@@ -20,6 +20,11 @@ class Assets(Protocol):
         """The benchmark's assets dataclass. Reads local files at most; says what is missing and where to put it."""
         ...
 
+    @property
+    def n_questions(self) -> int:
+        """How many there are, known without reading them."""
+        ...
+
     def identity(self) -> Mapping[str, Any]:
         """What pins the content: hashes of the files, or a version of the code that makes them."""
         ...

@@ -119,6 +119,16 @@ class MTBench:
         for temperature in (*self.temperatures.values(), self.default_temperature):
             self._decoding(temperature)
 
+    @property
+    def n_answers(self) -> int:
+        """Both turns of every question."""
+        return 2 * self.assets.n_questions
+
+    @property
+    def n_judge_requests(self) -> int:
+        """A rating for each."""
+        return 2 * self.assets.n_questions
+
     def answer(self, sampler: Sampler, *, seed: int) -> list[Answer]:
         """Both turns of every question; one batch per turn and temperature."""
         return two_turn_answers(

@@ -61,6 +61,11 @@ class MTBenchPairwise(MTBench):
     primary_metric = "win_rate"
     needs_baseline = True
 
+    @property
+    def n_judge_requests(self) -> int:
+        """Two swapped games per turn."""
+        return 4 * self.assets.n_questions
+
     def judge(
         self, answers: Sequence[Answer], judge: Judge, *, baseline: Sequence[Answer] | None = None
     ) -> list[Judgment]:

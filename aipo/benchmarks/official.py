@@ -26,6 +26,8 @@ class OfficialMTBench:
     """`gpt-4` (FastChat's) or `gpt-4-1106-preview` (AIPO's, for its GPT-4-Turbo judge)."""
     cache: AssetCache = field(default_factory=AssetCache)
 
+    n_questions = 80
+
     def __post_init__(self) -> None:
         known = ("gpt-4", "gpt-4-1106-preview")
         if self.references not in known:
@@ -38,6 +40,10 @@ class OfficialMTBench:
             asset("mt_bench/judge_prompts.jsonl"),
             asset(f"mt_bench/reference_answer/{self.references}.jsonl"),
         )
+
+    def missing(self) -> list[str]:
+        """The files that are not in the cache."""
+        return _missing_files("mt_bench", self.cache, self.files())
 
     def identity(self) -> dict[str, str]:
         """The files' hashes."""
@@ -65,10 +71,16 @@ class OfficialAlpacaEval:
     """Path of another df_gamed.csv, for where the official one cannot be had; the scores are then not official."""
     cache: AssetCache = field(default_factory=AssetCache)
 
+    n_questions = 805
+
     def files(self) -> tuple[Asset, ...]:
         """What `load` reads from the cache."""
         wanted = ["alpaca_eval/gpt4_1106_preview.json", "alpaca_eval/alpaca_eval_clf.txt"]
         return tuple(asset(path) for path in wanted + ([] if self.gamed else ["alpaca_eval/df_gamed.csv"]))
+
+    def missing(self) -> list[str]:
+        """The files that are not in the cache."""
+        return _missing_files("alpaca_eval", self.cache, self.files())
 
     def identity(self) -> dict[str, str]:
         """The files' hashes."""
@@ -95,6 +107,8 @@ class OfficialArenaHard:
 
     cache: AssetCache = field(default_factory=AssetCache)
 
+    n_questions = 500
+
     def files(self) -> tuple[Asset, ...]:
         """What `load` reads."""
         return (
@@ -102,6 +116,10 @@ class OfficialArenaHard:
             asset("arena_hard/model_answer/gpt-4-0314.jsonl"),
             asset("arena_hard/judge_config.yaml"),
         )
+
+    def missing(self) -> list[str]:
+        """The files that are not in the cache."""
+        return _missing_files("arena_hard", self.cache, self.files())
 
     def identity(self) -> dict[str, str]:
         """The files' hashes."""
@@ -121,6 +139,16 @@ class OfficialArenaHard:
             system_prompt=settings["system_prompt"],
             prompt_template=settings["prompt_template"][0],
         )
+
+
+def _missing_files(benchmark: str, cache: AssetCache, files: Sequence[Asset]) -> list[str]:
+    """One line that names all of them, or none."""
+    names = [Path(file.path).name for file in cache.missing(files)]
+    if not names:
+        return []
+    return [
+        f"{benchmark} files in {cache.folder}: {', '.join(names)}; fetch them with `python -m aipo.assets {benchmark}`"
+    ]
 
 
 def _identity(files: Sequence[Asset]) -> dict[str, str]:

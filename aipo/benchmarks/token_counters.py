@@ -45,6 +45,18 @@ class Cl100kTokens:
 
     metric = "mean_tokens_cl100k"
 
+    def missing(self) -> list[str]:
+        """The encoding, where it is not in the cache."""
+        from aipo.assets import AssetCache, cl100k_asset
+
+        cache = self.cache or AssetCache()
+        if not cache.missing([cl100k_asset()]):
+            return []
+        return [
+            f"tokenizer cl100k_base in {cache.folder}: fetch it with `python -m aipo.assets arena_hard`, or count with "
+            f"token_counter._target_=aipo.benchmarks.token_counters.EstimatedTokens"
+        ]
+
     def count(self, completions: Sequence[Completion]) -> list[int]:
         """Tokens of each completion; special tokens inside an answer are counted as the text they are."""
         from aipo.assets import AssetCache, load_cl100k

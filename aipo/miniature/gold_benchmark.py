@@ -35,6 +35,16 @@ class GoldBenchmark:
     def __post_init__(self) -> None:
         require_room(self.name, self.n_questions)
 
+    @property
+    def n_answers(self) -> int:
+        """One per question."""
+        return self.n_questions
+
+    @property
+    def n_judge_requests(self) -> int:
+        """None: the truth is known."""
+        return 0
+
     def answer(self, sampler: Sampler, *, seed: int) -> list[Answer]:
         """One completion per question, in one batch."""
         questions = self._questions()

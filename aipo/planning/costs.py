@@ -1,4 +1,4 @@
-"""Seconds, bytes and tokens of each stage, from the model's shape, the expected lengths and the hardware.
+"""Hours and tokens of each stage, from the model's shape, the expected lengths and the hardware.
 
 A forward pass costs 2 FLOPs per weight and token plus attention; a training step three times that, four with gradient
 checkpointing (the forward is repeated). Decoding is bound by memory: each step reads all weights and the whole
@@ -61,22 +61,6 @@ class Cost:
     hours: float
 
 
-@dataclass(frozen=True)
-class Memory:
-    """GiB on each device while training, its parts, and whether they fit."""
-
-    weights: float
-    gradients: float
-    optimizer: float
-    activations: float
-    logits: float
-
-    @property
-    def total(self) -> float:
-        """The sum of the parts."""
-        return self.weights + self.gradients + self.optimizer + self.activations + self.logits
-
-
 def forward_cost(shape: ModelShape, hardware: Hardware, sequences: float, tokens: float) -> Cost:
     """A forward pass over `sequences` rows of `tokens` each."""
     total = sequences * tokens
@@ -103,32 +87,11 @@ def decoding_cost(
     return Cost(prefill.tokens + sequences * new_tokens, hours)
 
 
-def training_cost(
-    shape: ModelShape, hardware: Hardware, workload: Workload, pairs: float, checkpointing: bool
-) -> Cost:
+def training_cost(shape: ModelShape, hardware: Hardware, workload: Workload, pairs: float, checkpointing: bool) -> Cost:
     """One epoch over `pairs`; a pair is one row: its prompt, chosen and rejected."""
     tokens = workload.prompt_tokens + 2 * workload.completion_tokens
     flops = pairs * tokens * _forward_flops_per_token(shape, tokens) * (4 if checkpointing else 3)
     return Cost(pairs * tokens, _hours(flops, hardware, hardware.training_share))
-
-
-def training_memory(
-    shape: ModelShape, hardware: Hardware, row_tokens: float, checkpointing: bool, trained_share: float, bytes_each: int
-) -> Memory:
-    """GiB on each device, everything but activations and logits sharded over all devices.
-
-    AdamW keeps two float32 moments and, beside 16-bit weights, none other: updates are made in the weights' own dtype.
-    `trained_share` is 1 for full fine-tuning. Logits are computed in chunks of 1,024 positions in float32, twice.
-    """
-    sharded = hardware.devices
-    layer_bytes = row_tokens * bytes_each * (10 * shape.hidden_size + 3 * shape.intermediate_size)
-    kept = row_tokens * bytes_each * shape.hidden_size * shape.num_hidden_layers
-    activations = kept + layer_bytes if checkpointing else layer_bytes * shape.num_hidden_layers
-    weights = shape.parameters * bytes_each / sharded
-    trained = shape.parameters * trained_share / sharded
-    logits = min(1024, row_tokens) * shape.vocab_size * 4 * 2
-    parts = (weights, trained * bytes_each, trained * 2 * bytes_each, activations, logits)
-    return Memory(*(part / GIB for part in parts))
 
 
 def devices_per_replica(shape: ModelShape, hardware: Hardware) -> int:

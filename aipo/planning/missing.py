@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
+from aipo.models import PolicyRef
 from aipo.stages import build_component
 
 
@@ -36,16 +37,21 @@ def missing_package(module: str, extra: str) -> list[str]:
 
 def _components(config: Mapping[str, Any]) -> Iterator[Any]:
     recipe = build_component(config["data"])
-    yield build_component(config["model"])
+    model = build_component(config["model"])
+    yield model
     yield recipe.source
     if recipe.self_instruct is not None and recipe.prompts == "self_instruct":
         yield recipe.self_instruct
     if recipe.ranking == "ranker":
         yield build_component(config["ranker"])
     yield build_component(config["trainer"])
-    yield build_component(config["sampler"])
+    # What a sampler needs does not depend on the weights: a policy that is still to be made stands for itself.
+    yield build_component(config["sampler"])(policy=model if isinstance(model, PolicyRef) else PolicyRef("policy"))
     benchmarks = [build_component(node) for node in (config["benchmark"] or {}).values()]
-    yield from benchmarks
+    for benchmark in benchmarks:
+        yield benchmark
+        yield getattr(benchmark, "assets", None)
+        yield getattr(benchmark, "token_counter", None)
     if any(benchmark.uses_judge for benchmark in benchmarks):
         yield build_component(config["judge"])
         for node in config["diagnostic_judge"].values():
