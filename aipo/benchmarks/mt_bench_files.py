@@ -62,6 +62,10 @@ def read_answers(path: Path) -> tuple[str, list[Answer]]:
     if not rows:
         raise ValueError(f"{path}: expected one answer per line, got none")
     last = {str(row["question_id"]): row for row in rows}
+    for number, row in enumerate(rows, start=1):
+        turns = row["choices"][0]["turns"] if row.get("choices") else []
+        if not turns or not all(isinstance(turn, str) for turn in turns):
+            raise ValueError(f"{path}, answer {number}: expected choices[0].turns to be texts; is it of MT-Bench?")
     answers = [
         Answer(question, tuple(text_completion(turn) for turn in row["choices"][0]["turns"]))
         for question, row in last.items()

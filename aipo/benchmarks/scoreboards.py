@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,10 @@ def mt_bench(options: Namespace) -> Scoreboard:
 
     rows = [row for file in options.judgments for row in _mt_bench_rows(file)]
     notes = _one_judge({row["judge"][0] for row in rows})
-    if "g1_winner" in rows[0]:
+    pairwise = {"g1_winner" in row for row in rows}
+    if len(pairwise) > 1:
+        raise ValueError("single and pairwise judgments do not belong in one table; score the files one by one")
+    if pairwise == {True}:
         listed = [
             [row.policy, row.wins, row.losses, row.ties, row.win_rate, row.loss_rate, row.win_rate_adjusted]
             for row in matches(rows, baseline=options.baseline)
@@ -35,6 +38,7 @@ def mt_bench(options: Namespace) -> Scoreboard:
         model, answers = read_answers(file)
         turns = [turn for answer in answers for turn in answer.turns]
         chars[model] = sum(len(turn.text) for turn in turns) / len(turns)
+    notes += _unjudged(chars, {str(row["model"]) for row in rows})
     listed = [
         [row.policy, row.turn_1, row.turn_2, row.average, row.n_scored, row.n_unscored, chars.get(row.policy)]
         for row in ratings(rows, keep_last=options.keep_last)
@@ -65,7 +69,7 @@ def alpaca_eval(options: Namespace) -> Scoreboard:
     """The leaderboard's columns, with intervals, for each annotations.json."""
     import pandas as pd
 
-    from aipo.benchmarks.alpaca_eval import difficulty_by_row, gamed_rows, preference_metrics
+    from aipo.benchmarks.alpaca_eval import FEW_ITEMS, N_FOLDS, difficulty_by_row, gamed_rows, preference_metrics
     from aipo.benchmarks.alpaca_eval_files import read_annotations, read_outputs
 
     notes = []
@@ -77,10 +81,15 @@ def alpaca_eval(options: Namespace) -> Scoreboard:
         notes.append(f"no length control: {error}; or name another file with --gamed")
     outputs = dict(read_outputs(file) for file in options.answers)
     listed = []
-    annotators = set()
+    annotators, policies = set(), set()
     for file in options.judgments:
         found = read_annotations(file)
         annotators.add(found.annotator)
+        policies.add(found.policy)
+        n_scored = sum(preference == preference for preference in found.preferences)
+        controllable = gamed is not None and n_scored >= N_FOLDS
+        if gamed is not None and not controllable:
+            notes.append(f"no length control for {found.policy}: {n_scored} scored items, at least {N_FOLDS} needed")
         chars = found.chars
         if found.policy in outputs:
             by_instruction = {row["instruction"]: len(row["output"]) for row in outputs[found.policy]}
@@ -97,7 +106,7 @@ def alpaca_eval(options: Namespace) -> Scoreboard:
                 difficulty=None if gamed is None else difficulty_by_row(gamed, len(found.preferences)),
                 gamed=gamed_rows(gamed),
                 same_policy=found.policy == found.baseline,
-                length_control=gamed is not None,
+                length_control=controllable,
             )
         }
         controlled, rate = metrics.get("lc_win_rate"), metrics["win_rate"]
@@ -106,7 +115,7 @@ def alpaca_eval(options: Namespace) -> Scoreboard:
                 found.policy,
                 controlled and controlled.value,
                 controlled and controlled.ci95,
-                controlled and metrics["lc_standard_error"].value,
+                metrics["lc_standard_error"].value if "lc_standard_error" in metrics else None,
                 rate.value,
                 rate.ci95,
                 metrics["standard_error"].value,
@@ -116,15 +125,15 @@ def alpaca_eval(options: Namespace) -> Scoreboard:
                 rate.n_unscored,
             ]
         )
-    if gamed is not None and any(row[-2] + row[-1] < 200 for row in listed):
-        notes.append("below 200 items the gamed rows dominate the length-controlled fit")
-    notes += _one_judge(annotators)
+    if any(row[1] is not None and row[-2] + row[-1] < FEW_ITEMS for row in listed):
+        notes.append(f"below {FEW_ITEMS} items the gamed rows dominate the length-controlled fit")
+    notes += _unjudged(outputs, policies) + _one_judge(annotators)
     header = ["model", "lc_win_rate", "lc_ci95", "lc_se", "win_rate", "ci95", "se", "discrete", "avg_length"]
     listed.sort(key=lambda row: -(row[1] if row[1] is not None else row[4]))
     rows = [[*header, "n_scored", "n_unscored"], *listed]
     for ours, theirs in ((1, "length_controlled_winrate"), (4, "win_rate")):
-        _compare(rows, ours, options.published, theirs)
-    return rows, notes
+        notes += _compare(rows, ours, options.published, theirs)
+    return rows, list(dict.fromkeys(notes))
 
 
 def arena_hard(options: Namespace) -> Scoreboard:
@@ -145,8 +154,8 @@ def arena_hard(options: Namespace) -> Scoreboard:
     header = ["model", "win_rate", "pooled_ci95", "own_ci95", "rating", how, "n_scored", "n_unscored"]
     notes = ["pooled_ci95 is the official interval and depends on the files given; own_ci95 resamples questions"]
     rows = [header, *listed]
-    _compare(rows, 1, options.published, "score")
-    return rows, notes + _one_judge(judges)
+    notes += _compare(rows, 1, options.published, "score")
+    return rows, notes + _unjudged(lengths, {*judgments, baseline}) + _one_judge(judges)
 
 
 def _own_games(metrics: Sequence[Any]) -> list[Any]:
@@ -174,10 +183,10 @@ def _arena_lengths(files: Sequence[Path], cache: AssetCache) -> tuple[dict[str, 
     return means, counter.metric
 
 
-def _compare(rows: list[list[Any]], column: int, published: Path | None, theirs: str) -> None:
-    """Add a published column and what ours exceeds it by; a policy that is not published gets dashes."""
+def _compare(rows: list[list[Any]], column: int, published: Path | None, theirs: str) -> list[str]:
+    """Add a published column and what ours exceeds it by; a policy that is not published gets dashes and a note."""
     if published is None:
-        return
+        return []
     with published.open(encoding="utf-8", newline="") as file:
         table = {next(iter(row.values())): row for row in csv.DictReader(file)}
     if not table or theirs not in next(iter(table.values())):
@@ -187,6 +196,14 @@ def _compare(rows: list[list[Any]], column: int, published: Path | None, theirs:
         value = table.get(row[0], {}).get(theirs)
         known = value not in (None, "") and row[column] is not None
         row += [float(value), f"{row[column] - float(value):+.6f}"] if known else [None, None]
+    absent = [row[0] for row in rows[1:] if row[0] not in table]
+    return [f"{published}: no row for {', '.join(absent)}"] if absent else []
+
+
+def _unjudged(answered: Iterable[str], judged: set[str]) -> list[str]:
+    """A note on answers of policies that no judgment is about."""
+    extra = sorted(set(answered) - judged)
+    return [f"answers of {', '.join(extra)} not used: no judgment is about them"] if extra else []
 
 
 def _one_judge(judges: set[str]) -> list[str]:

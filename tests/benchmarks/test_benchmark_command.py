@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from benchmark_doubles import Given, ScriptedJudge, completion
 
@@ -95,6 +97,73 @@ def test_score_alpaca_eval(data: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert "are not those in the answers of vicuna-13b-v1.5" in capsys.readouterr().err
 
 
+def test_score_reproduces_a_published_row_in_full(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A whole annotations.json of a real model, its outputs of the real lengths, beside the published leaderboard."""
+    model = "vicuna-13b-v1.5"
+    rows = pd.read_parquet(data / "alpaca_eval/preferences_shared.parquet").query("model == @model").sort_values("row")
+    annotations = [
+        {"instruction": str(row.index_), "output_1": "x" * row.len_baseline, "output_2": "y" * row.len_output}
+        | {"generator_1": "gpt4_1106_preview", "generator_2": model, "annotator": "weighted_alpaca_eval_gpt4_turbo"}
+        | {"preference": row.preference}
+        for row in rows.rename(columns={"index": "index_"}).itertuples()
+    ]
+    (tmp_path / "annotations.json").write_text(json.dumps(annotations))
+    command = ["score", "--benchmark", "alpaca_eval", "--judgments", str(tmp_path / "annotations.json")]
+    command += ["--gamed", str(data / "alpaca_eval/df_gamed_reconstructed.csv")]
+    command += ["--published", str(data / "alpaca_eval/leaderboard_published.csv")]
+    assert main(command) == 0
+    cells = dict(zip(*(line.replace(", ", ",").split() for line in capsys.readouterr().out.splitlines()[:2])))
+    assert cells["n_scored"] == str(len(rows)) and len(rows) > 800
+    assert abs(float(cells["difference"])) < 1e-6  # the last of the two columns: the win rate's
+    assert float(cells["lc_win_rate"]) == pytest.approx(float(cells["published_lc_win_rate"]), abs=0.2)
+
+
+def test_score_of_few_items_and_of_the_baseline_itself(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gamed = ["--gamed", str(data / "alpaca_eval/df_gamed_reconstructed.csv")]
+    sample = data / "alpaca_eval/sample_annotations.json"
+    common = ["score", "--benchmark", "alpaca_eval", "--judgments"]
+    assert main([*common, str(sample), *gamed]) == 0
+    printed = capsys.readouterr().out
+    assert _cells(printed)["vicuna-13b-v1.5"][1:4] == ["-", "-", "-"]
+    assert "no length control for vicuna-13b-v1.5: 4 scored items, at least 5 needed" in printed
+    rows = [row | {"generator_2": row["generator_1"], "preference": 1.5} for row in json.loads(sample.read_text()) * 2]
+    (tmp_path / "annotations.json").write_text(json.dumps(rows))
+    assert main([*common, str(tmp_path / "annotations.json"), *gamed]) == 0
+    cells = _cells(capsys.readouterr().out)["gpt4_1106_preview"]
+    assert cells[1:5] == ["50.00", "[50.00,50.00]", "-", "50.00"]
+
+
+def test_score_says_what_it_does_not_use(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = data / "fixtures/arena_hard"
+    common = ["score", "--benchmark", "arena_hard", "--judgments", str(folder / "model_judgment/model-mid.jsonl")]
+    (tmp_path / "board.csv").write_text("model,score\nmodel-x,50.0\n")
+    answers = str(folder / "model_answer/model-weak.jsonl")
+    assert main([*common, "--answers", answers, "--published", str(tmp_path / "board.csv")]) == 0
+    printed = capsys.readouterr().out
+    assert "answers of model-weak not used" in printed
+    assert "board.csv: no row for gpt-4-0314, model-mid" in printed.replace(
+        "model-mid, gpt-4-0314", "gpt-4-0314, model-mid"
+    )
+    with pytest.raises(SystemExit) as stopped:
+        main([*common, "--keep-last"])
+    assert stopped.value.code == 2
+    assert "--keep-last is an option for mt_bench" in capsys.readouterr().err
+
+
+def test_score_refuses_files_of_another_kind(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mt_bench = data / "fixtures/mt_bench"
+    single, pair = str(mt_bench / "judgments_single.jsonl"), str(mt_bench / "judgments_pair.jsonl")
+    assert main(["score", "--benchmark", "mt_bench", "--judgments", single, pair]) == 1
+    assert "single and pairwise judgments do not belong in one table" in capsys.readouterr().err
+    answers = str(data / "fixtures/arena_hard/model_answer/model-mid.jsonl")
+    assert main(["score", "--benchmark", "mt_bench", "--judgments", single, "--answers", answers]) == 1
+    assert "model-mid.jsonl, answer 1: expected choices[0].turns to be texts" in capsys.readouterr().err
+
+
 def test_score_arena_hard(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = data / "fixtures/arena_hard"
     judgments = [str(file) for file in (folder / "model_judgment").glob("*.jsonl")]
@@ -139,9 +208,21 @@ def test_export_and_score_again(data: Path, tmp_path: Path, capsys: pytest.Captu
     write_parquet(tmp_path / "answers.parquet", answers)
     write_jsonl(tmp_path / "judgments.jsonl", judgments)
     common = ["--answers", str(tmp_path / "answers.parquet"), "--judgments", str(tmp_path / "judgments.jsonl")]
-    common += ["--model", "ours", "--out", str(tmp_path / "out"), "--assets", str(cache)]
+    named = ["--model", "ours", "--out", str(tmp_path / "out"), "--assets", str(cache)]
+    common += named
     assert main(["export", "--benchmark", "mt_bench", *common]) == 0
     written = capsys.readouterr().out.split()
+    texts = [Path(file).read_text() for file in written]
+    store = tmp_path / "outputs"
+    for stage, digest in (("answers", "a1"), ("judgments", "j1"), ("scores", "s1")):
+        (store / stage / digest).mkdir(parents=True)
+    shutil.copy(tmp_path / "answers.parquet", store / "answers/a1")
+    shutil.copy(tmp_path / "judgments.jsonl", store / "judgments/j1")
+    (store / "scores/s1/manifest.json").write_text('{"parents": {"answers": "a1", "judgments": "j1"}}')
+    assert main(["export", "--benchmark", "mt_bench", "--scores", str(store / "scores/s1"), *named]) == 0
+    capsys.readouterr()
+    without_time = [re.sub(r'"tstamp": [\d.]+', "", text) for text in texts]
+    assert [re.sub(r'"tstamp": [\d.]+', "", Path(file).read_text()) for file in written] == without_time
     assert [Path(file).name for file in written] == ["ours.jsonl", "org_judge_single.jsonl"]
     assert main(["score", "--benchmark", "mt_bench", "--judgments", written[1], "--answers", written[0]]) == 0
     cells = _cells(capsys.readouterr().out)["ours"]
