@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from aipo.planning.shapes import ModelShape
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 DTYPES = ("float32", "bfloat16", "float16")
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
@@ -88,6 +88,18 @@ class PolicyRef:
             trust_remote_code=self.trust_remote_code,
         )
         return model.eval()
+
+    def load_generation_config(self) -> GenerationConfig:
+        """The generation config saved with the model, or the one that follows from its config (for its EOS)."""
+        from transformers import AutoConfig, GenerationConfig
+
+        try:
+            return GenerationConfig.from_pretrained(self.path, revision=self.revision)
+        except OSError:
+            config = AutoConfig.from_pretrained(
+                self.path, revision=self.revision, trust_remote_code=self.trust_remote_code
+            )
+            return GenerationConfig.from_model_config(config)
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer that belongs to the model."""

@@ -11,9 +11,7 @@ from aipo.records import Chat, Completion, Decoding
 class Sampler(Protocol):
     """Draws completions from one policy. Results come in input order, `n` for each prompt, reproducible by `seed`."""
 
-    def sample(
-        self, chats: Sequence[Chat], decoding: Decoding, *, n: int, seed: int
-    ) -> list[list[Completion]]:
+    def sample(self, chats: Sequence[Chat], decoding: Decoding, *, n: int, seed: int) -> list[list[Completion]]:
         """Chat completions: each chat goes through the policy's chat template."""
         ...
 

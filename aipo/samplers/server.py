@@ -1,0 +1,245 @@
+"""Sampling through a server that speaks the OpenAI protocol, started by the user or, for vLLM, by this process.
+
+Every answered request is written down at once, so a run that was interrupted asks only for what is missing. While the
+server is down, requests wait and are sent again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import threading
+import time
+import weakref
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aipo.models import PolicyRef
+from aipo.records import Chat, Completion, Decoding
+from aipo.samplers.journal import Journal
+from aipo.samplers.protocols import Draw, ReplyError, Request, ServerProtocol
+from aipo.samplers.vllm_server import VLLMServer
+from aipo.tokens import plain_token_ids, prompt_token_ids, stop_token_ids
+
+logger = logging.getLogger("aipo")
+
+LONGEST_PAUSE_S = 15.0
+MAX_CRASHES = 4
+"""How often one request may end in status 500: a server that is down gives another status, or none."""
+
+
+class SamplingError(RuntimeError):
+    """A server refuses a request, or stays away for too long."""
+
+
+@dataclass
+class ServerSampler:
+    """Samples through a server. Exactly one of `base_url` and `server` is given.
+
+    With the same seed a request is the same request; whether the answer is, is up to the server. The key, where the
+    server wants one, comes from the environment variable that `key_variable` names.
+    """
+
+    policy: PolicyRef
+    protocol: ServerProtocol
+    base_url: str | None = None
+    """Of a server that the user runs, up to and with `/v1`. Each round has another policy: see docs of the protocol."""
+    server: VLLMServer | None = None
+    """Started with the policy's checkpoint at the first request, stopped when this sampler is no longer used."""
+    concurrency: int = 64
+    """Requests under way at once."""
+    resume_folder: str | None = None
+    """Where answered requests are kept. It may be deleted whenever no run is at work. null: nothing is kept."""
+    max_wait_s: float = 1800.0
+    """How long one request waits for a server that is down."""
+    request_timeout_s: float = 3600.0
+    retry_s: float = 2.0
+    """The first pause before a request is sent again; it doubles up to 15 s."""
+    key_variable: str = "AIPO_SERVER_KEY"
+
+    def __post_init__(self) -> None:
+        if (self.base_url is None) == (self.server is None):
+            raise ValueError("sampler: expected either base_url or server, got both or none")
+        for name in ("concurrency", "max_wait_s", "request_timeout_s", "retry_s"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"sampler.{name} must be positive, got {getattr(self, name)}")
+        self._loaded: tuple[Any, frozenset[int]] | None = None
+        self._connected: Any = None
+        self._starting = threading.Lock()
+        self._is_down = False
+        if self.server is not None:
+            weakref.finalize(self, self.server.stop)
+
+    def missing(self) -> list[str]:
+        """A server that does not answer, or a vLLM that is not installed."""
+        if self.server is not None:
+            return self.server.missing()
+        try:
+            self._client().get("/models", cast_to=object, options={"timeout": 5.0})
+        except Exception as error:  # whatever is wrong with it, it is not there
+            return [f"server {self.base_url}: it does not answer ({type(error).__name__}); start it, or set base_url"]
+        return []
+
+    def sample(self, chats: Sequence[Chat], decoding: Decoding, *, n: int, seed: int) -> list[list[Completion]]:
+        """`n` completions per chat, in order."""
+        tokenizer, _ = self._load()
+        prompts = [prompt_token_ids(tokenizer, chat) for chat in chats]
+        return self._run(prompts, decoding, n, seed, (), lambda i, draw: self.protocol.chat(chats[i], prompts[i], draw))
+
+    def complete(
+        self, texts: Sequence[str], decoding: Decoding, *, n: int, seed: int, stop: Sequence[str] = ()
+    ) -> list[list[Completion]]:
+        """`n` continuations of each text, in order, cut before the first of `stop`."""
+        tokenizer, _ = self._load()
+        prompts = [plain_token_ids(tokenizer, text) for text in texts]
+        return self._run(
+            prompts, decoding, n, seed, tuple(stop), lambda i, draw: self.protocol.text(texts[i], prompts[i], draw)
+        )
+
+    def _run(
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        decoding: Decoding,
+        n: int,
+        seed: int,
+        stop: tuple[str, ...],
+        build: Callable[[int, Draw], Request],
+    ) -> list[list[Completion]]:
+        from tqdm import tqdm
+
+        tokenizer, stop_ids = self._load()
+        each = n if self.protocol.takes_n else 1
+        seen: Counter[tuple[int, ...]] = Counter()
+        items: list[tuple[Request, Draw]] = []
+        for index, prompt in enumerate(prompts):
+            for _ in range(n // each):
+                drawn = _request_seed(seed, prompt, seen[prompt])
+                seen[prompt] += 1
+                draw = Draw(self.policy.path, decoding, each, drawn, stop, stop_ids)
+                items.append((build(index, draw), draw))
+        journal = self._journal(decoding, n, seed, stop)
+        answered = journal.read() if journal is not None else {}
+        given_up = threading.Event()
+
+        def answer(item: tuple[Request, Draw]) -> list[Completion]:
+            request, draw = item
+            key = _digest(request._asdict())
+            if key in answered:
+                return answered[key]
+            completions = self._completions(self._post(request, given_up), draw, tokenizer)
+            if journal is not None:
+                journal.add(key, completions)
+            return completions
+
+        pool = ThreadPoolExecutor(self.concurrency)
+        try:
+            bar = tqdm(pool.map(answer, items), total=len(items), desc="sampling", unit="request", delay=5, leave=False)
+            flat = [completion for completions in bar for completion in completions]
+        finally:
+            given_up.set()
+            pool.shutdown(cancel_futures=True)
+        return [flat[start : start + n] for start in range(0, len(flat), n)]
+
+    def _completions(self, reply: Any, draw: Draw, tokenizer: Any) -> list[Completion]:
+        choices = reply.get("choices") if isinstance(reply, dict) else None
+        if not isinstance(choices, list) or len(choices) != draw.n:
+            raise ReplyError(f"expected {draw.n} choice(s) in the server's reply, got {str(reply)[:300]}")
+        ordered = sorted(choices, key=lambda choice: choice.get("index", 0))
+        return [self.protocol.read(choice, tokenizer, draw) for choice in ordered]
+
+    def _post(self, request: Request, given_up: threading.Event) -> Any:
+        """The server's reply. Waits while there is none; a request the server refuses raises SamplingError."""
+        import openai
+
+        started, pause, crashes = time.monotonic(), self.retry_s, 0
+        while True:
+            try:
+                reply = self._client().post(request.path, cast_to=object, body=request.body)
+                self._tell(None)
+                return reply
+            except (
+                openai.APIConnectionError,
+                openai.InternalServerError,
+                openai.RateLimitError,
+                openai.NotFoundError,  # vLLM: it serves another model, that of the last round
+            ) as error:
+                waited = time.monotonic() - started
+                crashes += getattr(error, "status_code", None) == 500
+                if crashes > MAX_CRASHES:
+                    raise SamplingError(
+                        f"{self._url()} failed {crashes} times on one request ({_reason(error)}); see its log"
+                    ) from error
+                if waited >= self.max_wait_s:
+                    raise SamplingError(
+                        f"{self._url()} did not answer for {waited:.0f} s ({_reason(error)}). What was answered is "
+                        "kept: start the server for this model, then start the run again"
+                    ) from error
+                self._tell(error)
+            except openai.APIStatusError as error:
+                raise SamplingError(f"{self._url()} refuses a request: {_reason(error)}") from error
+            if given_up.wait(min(pause, LONGEST_PAUSE_S)):
+                raise SamplingError("given up, because another request failed")
+            pause *= 2
+
+    def _tell(self, error: Exception | None) -> None:
+        """One line on the console when the server goes away, and one when it is back."""
+        with self._starting:
+            if error is not None and not self._is_down:
+                self._is_down = True
+                logger.warning(
+                    "%s does not answer for %s (%s): waiting up to %.0f s for it",
+                    self._url(), self.policy.path, _reason(error), self.max_wait_s,
+                )  # fmt: skip
+            elif error is None and self._is_down:
+                self._is_down = False
+                logger.info("%s answers again", self._url())
+
+    def _client(self) -> Any:
+        import openai
+
+        with self._starting:
+            if self.server is not None and self.server.start(self.policy):
+                self._connected = None
+            if self._connected is None:
+                key = os.environ.get(self.key_variable) or "none"
+                self._connected = openai.OpenAI(
+                    base_url=self._url(), api_key=key, max_retries=0, timeout=self.request_timeout_s
+                )
+            return self._connected
+
+    def _url(self) -> str:
+        return self.base_url if self.server is None else self.server.base_url
+
+    def _load(self) -> tuple[Any, frozenset[int]]:
+        if self._loaded is None:
+            tokenizer = self.policy.load_tokenizer()
+            self._loaded = tokenizer, stop_token_ids(tokenizer, self.policy.load_generation_config())
+        return self._loaded
+
+    def _journal(self, decoding: Decoding, n: int, seed: int, stop: tuple[str, ...]) -> Journal | None:
+        if self.resume_folder is None:
+            return None
+        folder = Path(self.policy.path)
+        weights = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+        files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in weights]
+        policy = [str(folder.resolve()) if weights else self.policy.path, self.policy.revision, files]
+        return Journal(Path(self.resume_folder) / f"{_digest([policy, repr(decoding), n, seed, stop])}.jsonl")
+
+
+def _request_seed(seed: int, prompt: tuple[int, ...], number: int) -> int:
+    """31 bits of its own for each request, whatever the order and the number of prompts."""
+    return int(_digest([seed, prompt, number])[:8], 16) >> 1
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
