@@ -114,7 +114,8 @@ def test_score_reproduces_a_published_row_in_full(
     command += ["--gamed", str(data / "alpaca_eval/df_gamed_reconstructed.csv")]
     command += ["--published", str(data / "alpaca_eval/leaderboard_published.csv")]
     assert main(command) == 0
-    cells = dict(zip(*(line.replace(", ", ",").split() for line in capsys.readouterr().out.splitlines()[:2])))
+    header, values = (line.replace(", ", ",").split() for line in capsys.readouterr().out.splitlines()[:2])
+    cells = dict(zip(header, values, strict=True))
     assert cells["n_scored"] == str(len(rows)) and len(rows) > 800
     assert abs(float(cells["difference"])) < 1e-6  # the last of the two columns: the win rate's
     assert float(cells["lc_win_rate"]) == pytest.approx(float(cells["published_lc_win_rate"]), abs=0.2)
@@ -145,9 +146,8 @@ def test_score_says_what_it_does_not_use(data: Path, tmp_path: Path, capsys: pyt
     assert main([*common, "--answers", answers, "--published", str(tmp_path / "board.csv")]) == 0
     printed = capsys.readouterr().out
     assert "answers of model-weak not used" in printed
-    assert "board.csv: no row for gpt-4-0314, model-mid" in printed.replace(
-        "model-mid, gpt-4-0314", "gpt-4-0314, model-mid"
-    )
+    (absent,) = re.findall("board.csv: no row for (.*)", printed)
+    assert sorted(absent.split(", ")) == ["gpt-4-0314", "model-mid"]
     with pytest.raises(SystemExit) as stopped:
         main([*common, "--keep-last"])
     assert stopped.value.code == 2
