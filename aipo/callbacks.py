@@ -23,16 +23,21 @@ class SweepCallback(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check all combinations at once: a mistake in the last must not wait for the first to end."""
         problems: dict[str, None] = {}
+        checked = []
         for combination in combinations(config):
             try:
-                check(compose(config_name=config.hydra.job.config_name, overrides=combination))
+                checked.append(check(compose(config_name=config.hydra.job.config_name, overrides=combination)))
             except ConfigError as error:
                 problems |= dict.fromkeys(f"{problem} [{' '.join(combination)}]" for problem in error.problems)
         if problems:
             print(ConfigError(list(problems)), file=sys.stderr)
             sys.exit(2)
         # Hydra tells a callback of a sweep's end only when every job succeeded; the rest deserve their tables too.
-        if not config.plan:
+        if config.plan:
+            from aipo.planning.report import print_sweep
+
+            atexit.register(print_sweep, checked)
+        else:
             atexit.register(_analyse, Path(config.hydra.sweep.dir))
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:

@@ -20,8 +20,9 @@ from aipo.planning.costs import (
     forward_cost,
     training_cost,
 )
+from aipo.planning.estimate import judge_loads, sweep_totals, walk
 from aipo.planning.memory import Memory, TrainingSetup, activation_bytes, lora_parameters, training_memory
-from aipo.planning.report import duration, judge_loads, print_plan, walk
+from aipo.planning.report import duration, print_plan, print_sweep
 from aipo.planning.shapes import ModelShape
 from aipo.stages import build_component
 
@@ -235,6 +236,20 @@ def test_a_plan_without_a_shape_estimates_nothing_and_does_not_fail(
     assert "Estimates: none" in text and "Missing: nothing" in text
 
 
+def test_a_sweep_counts_a_shared_stage_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    given = [*MODEL, "iteration.iterations=1", f"store.root={tmp_path}/none", "benchmark=[gold]"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        configs = [check(compose("config", overrides=[*given, f"objective={name}"])) for name in ("dpo", "aipo")]
+    one, both = sweep_totals(configs[:1]), sweep_totals(configs)
+    # Of the second job only the training and what is made of its policy is new.
+    assert (one.stages, both.stages) == (1 + 3 + 6 + 3, 1 + 3 + 6 + 3 + 4)
+    assert one.hours < both.hours < 2 * one.hours
+    assert both.device_hours == pytest.approx(8 * both.hours)
+    assert both.disk_gib == pytest.approx(2 * one.disk_gib) == pytest.approx(2 * 2 * 7_241_732_096 / 2**30)
+    print_sweep(configs)
+    assert "Sweep of 2 jobs: 17 stages to run, shared ones once" in capsys.readouterr().out
+
+
 def test_a_priced_judge_gets_its_bill() -> None:
     @dataclass
     class Price:
@@ -259,7 +274,7 @@ def test_a_priced_judge_gets_its_bill() -> None:
     with pytest.MonkeyPatch.context() as patch:
         built = build_component
         patch.setattr(
-            "aipo.planning.report.build_component",
+            "aipo.planning.estimate.build_component",
             lambda node, **given: Judge() if node is config["judge"] else built(node, **given),
         )
         (load,) = judge_loads(config, events)

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
 
-from aipo.artifacts import PlanStore, StageEvent
-from aipo.planning.costs import (
-    Cost,
-    Hardware,
-    Workload,
-    decoding_cost,
-    devices_per_replica,
-    forward_cost,
-    training_cost,
-)
+from aipo.artifacts import StageEvent
+from aipo.planning.costs import Hardware, devices_per_replica
+from aipo.planning.estimate import judge_loads, model_shape, runs_of, stage_costs, sweep_totals, training_setup, walk
 from aipo.planning.memory import TrainingSetup, checkpoint_gib, model_gib, training_memory
 from aipo.planning.missing import missing_needs
-from aipo.planning.shapes import ModelShape, shape_of_folder
-from aipo.stages import Iteration, build_component
+from aipo.planning.shapes import ModelShape
+from aipo.stages import build_component
+
+__all__ = ["print_plan", "print_sweep", "walk"]
 
 STAGES = (
     *("base_model", "pool", "prompts", "candidates", "ranking", "pairs", "reference", "train"),
@@ -51,104 +45,16 @@ def print_plan(config: Mapping[str, Any], events: list[StageEvent]) -> None:
         console.print(f"  - {item}", markup=False, soft_wrap=True)
 
 
-def walk(config: Mapping[str, Any]) -> list[StageEvent]:
-    """Every stage of the config, cached or planned, in the order of a run; one that is met again only once."""
-    from aipo.pipeline import plan
-
-    store = PlanStore(config["store"]["root"], config["store"].get("lock", "flock"))
-    events: dict[tuple[str, str], StageEvent] = {}
-    store.listeners.append(lambda event: events.setdefault((event.stage, event.fingerprint), event))
-    plan(config, store)
-    return list(events.values())
-
-
-def model_shape(config: Mapping[str, Any]) -> ModelShape | None:
-    """The shape a preset states, a local folder's, or that of a base model already built; else None."""
-    model = build_component(config["model"])
-    if getattr(model, "shape", None) is not None:
-        return model.shape
-    folders = [Path(config["model"]["path"])] if "path" in config["model"] else []
-    if not folders:
-        root = Path(config["store"]["root"]) / "base_model"
-        folders = sorted(path / "model" for path in root.glob("*") if path.suffix != ".partial")
-    for folder in folders:
-        if (folder / "config.json").exists():
-            return shape_of_folder(folder)
-    return None
-
-
-def stage_costs(config: Mapping[str, Any], shape: ModelShape) -> dict[str, Cost]:
-    """The cost of one execution of each kind of stage that uses the policy, in the order of a round."""
-    hardware: Hardware = build_component(config["hardware"])
-    workload: Workload = build_component(config["workload"])
-    iteration: Iteration = build_component(config["iteration"])
-    recipe = build_component(config["data"])
-    checkpointing = bool(config["trainer"].get("gradient_checkpointing", False))
-    pairs = iteration.prompts * workload.pairs_per_prompt
-    row = workload.prompt_tokens + 2 * workload.completion_tokens
-    costs: dict[str, Cost] = {}
-    if recipe.prompts == "self_instruct":
-        tokens = workload.self_instruct_tokens_per_prompt / 2
-        costs["prompts"] = decoding_cost(shape, hardware, workload, iteration.prompts, 1, tokens)
-    if recipe.responses == "generated":
-        new_tokens = min(workload.completion_tokens, iteration.decoding.max_new_tokens)
-        costs["candidates"] = decoding_cost(
-            shape, hardware, workload, iteration.prompts, iteration.candidates, new_tokens
-        )
-    costs["reference"] = forward_cost(shape, hardware, pairs, row)
-    epochs = config["trainer"].get("epochs", 1)
-    costs["train"] = training_cost(shape, hardware, workload, pairs * epochs, checkpointing)
-    for name, node in (config["benchmark"] or {}).items():
-        questions = build_component(node).n_answers
-        costs[f"answers {name}"] = decoding_cost(shape, hardware, workload, questions, 1, workload.answer_tokens)
-    return costs
-
-
-def training_setup(config: Mapping[str, Any]) -> TrainingSetup:
-    """What the memory of training depends on."""
-    trainer, recipe = build_component(config["trainer"]), build_component(config["data"])
-    filters = recipe.filters
-    longest = filters.max_prompt_tokens + 2 * filters.max_completion_tokens
-    return TrainingSetup(
-        dtype=config["model"].get("dtype", "float32"),
-        attn_implementation=config["model"].get("attn_implementation", "sdpa"),
-        processes=trainer.processes,
-        sharded=trainer.strategy == "fsdp2",
-        gradient_checkpointing=trainer.gradient_checkpointing,
-        lora_rank=None if trainer.lora is None else trainer.lora.rank,
-        longest_row=longest,
-    )
-
-
-@dataclass(frozen=True)
-class JudgeLoad:
-    """What one judge is asked in a run."""
-
-    name: str
-    requests: int
-    dollars: float | None
-    """None: the judge has no price."""
-    source: str
-    """Of the price."""
-
-
-def judge_loads(config: Mapping[str, Any], events: Sequence[StageEvent]) -> Iterator[JudgeLoad]:
-    """The main judge's requests for all judgments still to be made; diagnostic judges are free."""
-    workload: Workload = build_component(config["workload"])
-    judge = build_component(config["judge"])
-    requests = 0
-    for name, node in (config["benchmark"] or {}).items():
-        runs = sum(
-            event.outcome == "planned" and event.stage == "judgments" and event.note.endswith(f" {name}")
-            for event in events
-        )
-        requests += build_component(node).n_judge_requests * runs
-    price = getattr(judge, "price", None)
-    if price is None:
-        yield JudgeLoad(judge.name, requests, None, "")
-    else:
-        dollars = requests * price.dollars(workload.judge_prompt_tokens, workload.judge_reply_tokens)
-        yield JudgeLoad(judge.name, requests, dollars, price.source)
+def print_sweep(configs: Sequence[Mapping[str, Any]]) -> None:
+    """The totals of a sweep, in three lines."""
+    totals, console = sweep_totals(configs), Console(width=132, highlight=False)
+    console.print(f"\nSweep of {totals.jobs} jobs: {totals.stages:,} stages to run, shared ones once", style="bold")
+    line = f"{duration(totals.hours)} one job after the other, {duration(totals.device_hours)} of device time, "
+    line += f"{_size(totals.disk_gib)} of trained models, {totals.requests:,} judge requests"
+    line += "" if totals.dollars is None else f" for about ${totals.dollars:,.0f}"
+    console.print(line, markup=False, soft_wrap=True)
+    if totals.unknown:
+        console.print(f"Hours and disk leave out {totals.unknown} job(s) whose model's shape is unknown")
 
 
 def duration(hours: float) -> str:
@@ -206,10 +112,7 @@ def _print_estimates(
     table = _table("stage", "to run", "M tokens each", "time each", "time")
     total = 0.0
     for kind, cost in stage_costs(config, shape).items():
-        stage, _, benchmark = kind.partition(" ")
-        runs = sum(
-            event.outcome == "planned" and event.stage == stage and event.note.endswith(benchmark) for event in events
-        )
+        runs = runs_of(kind, events)
         total += runs * cost.hours
         table.add_row(
             kind,
@@ -252,8 +155,6 @@ def _print_memory(console: Console, config: Mapping[str, Any], shape: ModelShape
 
 def _remedy(shape: ModelShape, setup: TrainingSetup, hardware: Hardware) -> str:
     """The fewest devices, in whole nodes, on which sharded training fits; or what else to change."""
-    from dataclasses import replace
-
     for nodes in (1, 2, 4, 8, 16, 32):
         more = replace(setup, processes=nodes * hardware.devices, sharded=True)
         if hardware.devices > 1 and training_memory(shape, more).total <= USABLE * hardware.memory_gib:
@@ -263,7 +164,7 @@ def _remedy(shape: ModelShape, setup: TrainingSetup, hardware: Hardware) -> str:
 
 def _print_disk(console: Console, config: Mapping[str, Any], shape: ModelShape, events: Sequence[StageEvent]) -> None:
     setup = training_setup(config)
-    models = sum(event.outcome == "planned" and event.stage == "train" for event in events)
+    models = runs_of("train", events)
     each, state = model_gib(shape, setup.dtype), checkpoint_gib(shape, setup)
     if not models:
         return

@@ -1,0 +1,161 @@
+"""What the stages still to run would cost: of one job, or of all jobs of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aipo.artifacts import PlanStore, StageEvent
+from aipo.planning.costs import Cost, Hardware, Workload, decoding_cost, forward_cost, training_cost
+from aipo.planning.memory import TrainingSetup, model_gib
+from aipo.planning.shapes import ModelShape, shape_of_folder
+from aipo.stages import Iteration, build_component
+
+
+def walk(config: Mapping[str, Any]) -> list[StageEvent]:
+    """Every stage of the config, cached or planned, in the order of a run; one that is met again only once."""
+    from aipo.pipeline import plan
+
+    store = PlanStore(config["store"]["root"], config["store"].get("lock", "flock"))
+    events: dict[tuple[str, str], StageEvent] = {}
+    store.listeners.append(lambda event: events.setdefault((event.stage, event.fingerprint), event))
+    plan(config, store)
+    return list(events.values())
+
+
+def model_shape(config: Mapping[str, Any]) -> ModelShape | None:
+    """The shape a preset states, a local folder's, or that of a base model already built; else None."""
+    model = build_component(config["model"])
+    if getattr(model, "shape", None) is not None:
+        return model.shape
+    folders = [Path(config["model"]["path"])] if "path" in config["model"] else []
+    if not folders:
+        root = Path(config["store"]["root"]) / "base_model"
+        folders = sorted(path / "model" for path in root.glob("*") if path.suffix != ".partial")
+    for folder in folders:
+        if (folder / "config.json").exists():
+            return shape_of_folder(folder)
+    return None
+
+
+def stage_costs(config: Mapping[str, Any], shape: ModelShape) -> dict[str, Cost]:
+    """The cost of one execution of each kind of stage that uses the policy, in the order of a round."""
+    hardware: Hardware = build_component(config["hardware"])
+    workload: Workload = build_component(config["workload"])
+    iteration: Iteration = build_component(config["iteration"])
+    recipe = build_component(config["data"])
+    checkpointing = bool(config["trainer"].get("gradient_checkpointing", False))
+    pairs = iteration.prompts * workload.pairs_per_prompt
+    row = workload.prompt_tokens + 2 * workload.completion_tokens
+    costs: dict[str, Cost] = {}
+    if recipe.prompts == "self_instruct":
+        tokens = workload.self_instruct_tokens_per_prompt / 2
+        costs["prompts"] = decoding_cost(shape, hardware, workload, iteration.prompts, 1, tokens)
+    if recipe.responses == "generated":
+        new_tokens = min(workload.completion_tokens, iteration.decoding.max_new_tokens)
+        costs["candidates"] = decoding_cost(
+            shape, hardware, workload, iteration.prompts, iteration.candidates, new_tokens
+        )
+    costs["reference"] = forward_cost(shape, hardware, pairs, row)
+    epochs = config["trainer"].get("epochs", 1)
+    costs["train"] = training_cost(shape, hardware, workload, pairs * epochs, checkpointing)
+    for name, node in (config["benchmark"] or {}).items():
+        questions = build_component(node).n_answers
+        costs[f"answers {name}"] = decoding_cost(shape, hardware, workload, questions, 1, workload.answer_tokens)
+    return costs
+
+
+def training_setup(config: Mapping[str, Any]) -> TrainingSetup:
+    """What the memory of training depends on."""
+    trainer, recipe = build_component(config["trainer"]), build_component(config["data"])
+    filters = recipe.filters
+    longest = filters.max_prompt_tokens + 2 * filters.max_completion_tokens
+    return TrainingSetup(
+        dtype=config["model"].get("dtype", "float32"),
+        attn_implementation=config["model"].get("attn_implementation", "sdpa"),
+        processes=trainer.processes,
+        sharded=trainer.strategy == "fsdp2",
+        gradient_checkpointing=trainer.gradient_checkpointing,
+        lora_rank=None if trainer.lora is None else trainer.lora.rank,
+        longest_row=longest,
+    )
+
+
+@dataclass(frozen=True)
+class JudgeLoad:
+    """What one judge is asked in a run."""
+
+    name: str
+    requests: int
+    dollars: float | None
+    """None: the judge has no price."""
+    source: str
+    """Of the price."""
+
+
+def judge_loads(config: Mapping[str, Any], events: Sequence[StageEvent]) -> Iterator[JudgeLoad]:
+    """The main judge's requests for all judgments still to be made; diagnostic judges are free."""
+    workload: Workload = build_component(config["workload"])
+    judge = build_component(config["judge"])
+    requests = 0
+    for name, node in (config["benchmark"] or {}).items():
+        runs = sum(
+            event.outcome == "planned" and event.stage == "judgments" and event.note.endswith(f" {name}")
+            for event in events
+        )
+        requests += build_component(node).n_judge_requests * runs
+    price = getattr(judge, "price", None)
+    if price is None:
+        yield JudgeLoad(judge.name, requests, None, "")
+    else:
+        dollars = requests * price.dollars(workload.judge_prompt_tokens, workload.judge_reply_tokens)
+        yield JudgeLoad(judge.name, requests, dollars, price.source)
+
+
+@dataclass
+class Totals:
+    """Of all jobs of a sweep; a stage that several jobs need counts once."""
+
+    jobs: int = 0
+    stages: int = 0
+    hours: float = 0.0
+    """If the jobs run one after the other."""
+    device_hours: float = 0.0
+    unknown: int = 0
+    """Jobs without an estimate, as their model's shape is unknown."""
+    disk_gib: float = 0.0
+    requests: int = 0
+    dollars: float | None = None
+
+
+def sweep_totals(configs: Sequence[Mapping[str, Any]]) -> Totals:
+    """Sums over the checked configs of a sweep's jobs."""
+    totals, seen = Totals(jobs=len(configs)), set()
+    for config in configs:
+        events = [event for event in walk(config) if (event.stage, event.fingerprint) not in seen]
+        events = [event for event in events if event.outcome == "planned"]
+        seen |= {(event.stage, event.fingerprint) for event in events}
+        totals.stages += len(events)
+        for load in judge_loads(config, events):
+            totals.requests += load.requests
+            if load.dollars is not None:
+                totals.dollars = (totals.dollars or 0.0) + load.dollars
+        shape = model_shape(config)
+        if shape is None:
+            totals.unknown += 1
+            continue
+        hours = sum(runs_of(kind, events) * cost.hours for kind, cost in stage_costs(config, shape).items())
+        totals.hours += hours
+        totals.device_hours += hours * config["hardware"]["devices"]
+        totals.disk_gib += runs_of("train", events) * model_gib(shape, training_setup(config).dtype)
+    return totals
+
+
+def runs_of(kind: str, events: Sequence[StageEvent]) -> int:
+    """How often a kind of `stage_costs` is still to run."""
+    stage, _, benchmark = kind.partition(" ")
+    return sum(
+        event.outcome == "planned" and event.stage == stage and event.note.endswith(benchmark) for event in events
+    )
