@@ -72,7 +72,7 @@ class ServerSampler:
         self._loaded: tuple[Any, frozenset[int]] | None = None
         self._connected: Any = None
         self._starting = threading.Lock()
-        self._is_down = False
+        self._down_since: float | None = None
         if self.server is not None:
             weakref.finalize(self, self.server.stop)
 
@@ -159,9 +159,10 @@ class ServerSampler:
 
         started, pause, crashes = time.monotonic(), self.retry_s, 0
         while True:
+            sent = time.monotonic()
             try:
                 reply = self._client().post(request.path, cast_to=object, body=request.body)
-                self._tell(None)
+                self._tell(None, sent)
                 return reply
             except (
                 openai.APIConnectionError,
@@ -180,25 +181,25 @@ class ServerSampler:
                         f"{self._url()} did not answer for {waited:.0f} s ({_reason(error)}). What was answered is "
                         "kept: start the server for this model, then start the run again"
                     ) from error
-                self._tell(error)
+                self._tell(error, sent)
             except openai.APIStatusError as error:
                 raise SamplingError(f"{self._url()} refuses a request: {_reason(error)}") from error
             if given_up.wait(min(pause, LONGEST_PAUSE_S)):
                 raise SamplingError("given up, because another request failed")
             pause *= 2
 
-    def _tell(self, error: Exception | None) -> None:
-        """One line on the console when the server goes away, and one when it is back."""
+    def _tell(self, error: Exception | None, sent: float) -> None:
+        """One line on the console when the server goes away, and one when it answers what was sent after that."""
         with self._starting:
-            if error is not None and not self._is_down:
-                self._is_down = True
+            if error is not None and self._down_since is None:
+                self._down_since = time.monotonic()
                 logger.warning(
                     "%s does not answer for %s (%s): waiting up to %.0f s for it",
                     self._url(), self.policy.path, _reason(error), self.max_wait_s,
                 )  # fmt: skip
-            elif error is None and self._is_down:
-                self._is_down = False
-                logger.info("%s answers again", self._url())
+            elif error is None and self._down_since is not None and sent > self._down_since:
+                logger.info("%s answers again, after %.0f s", self._url(), time.monotonic() - self._down_since)
+                self._down_since = None
 
     def _client(self) -> Any:
         import openai
