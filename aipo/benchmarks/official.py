@@ -79,8 +79,11 @@ class OfficialAlpacaEval:
         return tuple(asset(path) for path in wanted + ([] if self.gamed else ["alpaca_eval/df_gamed.csv"]))
 
     def missing(self) -> list[str]:
-        """The files that are not in the cache."""
-        return _missing_files("alpaca_eval", self.cache, self.files())
+        """The files that are not in the cache, and a `gamed` file that is not there."""
+        lines = _missing_files("alpaca_eval", self.cache, self.files())
+        if self.gamed and not Path(self.gamed).is_file():
+            lines.append(f"alpaca_eval: assets.gamed names {self.gamed}, which is no file")
+        return lines
 
     def identity(self) -> dict[str, str]:
         """The files' hashes."""

@@ -181,3 +181,16 @@ def test_help_is_fast_to_import() -> None:
     code = f"import sys, aipo.assets, aipo.benchmarks.command; print(sorted({heavy} & set(sys.modules)))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "[]"
+
+
+def test_the_page_says_where_each_file_goes() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/benchmarks.md").read_text(encoding="utf-8")
+    assert [one.path for group in ASSETS.values() for one in group if f"| `{one.path}` |" not in page] == []
+
+
+def test_a_gamed_file_that_is_not_there_is_missing(tmp_path: Path) -> None:
+    cache = AssetCache(str(tmp_path))
+    here = OfficialAlpacaEval(gamed=__file__, cache=cache).missing()
+    assert len(here) == 1 and "df_gamed.csv" not in here[0]
+    (_, line) = OfficialAlpacaEval(gamed=str(tmp_path / "no.csv"), cache=cache).missing()
+    assert "no.csv, which is no file" in line
