@@ -17,8 +17,6 @@ class Ranker(Protocol):
         """One score per candidate, larger is better, within its prompt."""
         ...
 
-    def win_probabilities(
-        self, prompts: Sequence[Chat], pairs: Sequence[tuple[str, str]]
-    ) -> list[float] | None:
+    def win_probabilities(self, prompts: Sequence[Chat], pairs: Sequence[tuple[str, str]]) -> list[float] | None:
         """P(first beats second) for each prompt's pair, or None when this ranker gives no probability."""
         ...

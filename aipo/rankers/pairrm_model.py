@@ -1,0 +1,61 @@
+"""PairRM's network: DebertaV2 and a head, by the published key names (`pretrained_model.*`, `head_layer.{1,4}.*`)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import DebertaV2Config, DebertaV2Model
+from transformers.models.deberta_v2.modeling_deberta_v2 import DebertaV2PreTrainedModel
+
+from aipo.rankers.pairrm import PairRMError
+
+CONFIG_KEYS = ("source_prefix_id", "cand1_prefix_id", "cand2_prefix_id", "drop_out", "n_tasks")
+
+
+class PairRMModel(DebertaV2PreTrainedModel):
+    """Scores two candidates of one prompt by the last hidden states of the three marker tokens."""
+
+    def __init__(self, config: DebertaV2Config) -> None:
+        super().__init__(config)
+        width = config.hidden_size
+        self.marker_ids = (config.source_prefix_id, config.cand1_prefix_id, config.cand2_prefix_id)
+        self.pretrained_model = DebertaV2Model(config)
+        self.head_layer = nn.Sequential(
+            nn.Dropout(config.drop_out),
+            nn.Linear(2 * width, width),
+            nn.Tanh(),
+            nn.Dropout(config.drop_out),
+            nn.Linear(width, config.n_tasks),
+        )
+        self.post_init()
+
+    def forward(self, ids: Tensor, mask: Tensor, markers: Tensor) -> Tensor:
+        """(rows,) logits, above 0 where the first candidate is better.
+
+        `ids` and `mask`: (rows, length), mask 1 for tokens. `markers`: (rows, 3) positions of prompt, first, second.
+        """
+        hidden = self.pretrained_model(input_ids=ids, attention_mask=mask).last_hidden_state
+        source, first, second = hidden[torch.arange(len(ids), device=ids.device).unsqueeze(1), markers].unbind(1)
+        left, right = (self.head_layer(torch.cat([source, one], dim=-1)) for one in (first, second))
+        return (left - right).mean(-1)
+
+
+def load_pairrm(path: str, revision: str | None, dtype: torch.dtype) -> PairRMModel:
+    """The model in evaluation mode, from safetensors alone. PairRMError unless every weight is there and used."""
+    config = DebertaV2Config.from_pretrained(path, revision=revision)
+    if absent := [key for key in CONFIG_KEYS if not hasattr(config, key)]:
+        raise PairRMError(
+            f"{path}/config.json: expected PairRM's keys {', '.join(CONFIG_KEYS)}, got none named {', '.join(absent)}; "
+            "use llm-blender/PairRM-hf or a folder in its layout (llm-blender/PairRM has another)"
+        )
+    model, report = PairRMModel.from_pretrained(
+        path, config=config, revision=revision, dtype=dtype, use_safetensors=True, attn_implementation="eager",
+        output_loading_info=True,
+    )  # fmt: skip
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if wrong := sorted(str(key) for key in report[kind]):
+            raise PairRMError(
+                f"{path}: expected PairRM's keys, got {len(wrong)} {kind.replace('_', ' ')}: {', '.join(wrong[:4])}; "
+                "use llm-blender/PairRM-hf or a folder in its layout"
+            )
+    return model.eval()
