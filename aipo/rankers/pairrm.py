@@ -130,7 +130,7 @@ class PairRM:
         with torch.inference_mode(), tqdm(total=len(rows), desc="PairRM", delay=5, leave=False) as bar:
             for batch in self._batches(rows):
                 values = model(*_padded([rows[place] for place in batch], tokenizer.pad_token_id, model.device))
-                for place, value in zip(batch, values.float().tolist(), strict=True):
+                for place, value in zip(batch, values.tolist(), strict=True):
                     logits[place] = value
                 bar.update(len(batch))
         return logits

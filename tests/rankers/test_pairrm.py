@@ -43,14 +43,16 @@ def draw(seed: int, prompts: int, longest: int) -> tuple[list[Chat], list[list[s
 class Plain:
     """One comparison at a time, without padding; markers found by their ids; ids cut by hand."""
 
-    def __init__(self, folder: Path, source_limit: int, candidate_limit: int) -> None:
+    def __init__(
+        self, folder: Path, source_limit: int, candidate_limit: int, dtype: torch.dtype = torch.float32
+    ) -> None:
         config = DebertaV2Config.from_pretrained(folder)
         weights = load_file(folder / "model.safetensors")
-        self.backbone = DebertaV2Model(config).eval()
+        self.backbone = DebertaV2Model(config).eval().to(dtype)
         prefix = "pretrained_model."
         own = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
         self.backbone.load_state_dict(own, strict=True)
-        self.head = {key: value for key, value in weights.items() if key.startswith("head_layer")}
+        self.head = {key: value.to(dtype) for key, value in weights.items() if key.startswith("head_layer")}
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.markers = (config.source_prefix_id, config.cand1_prefix_id, config.cand2_prefix_id)
         self.source_limit, self.candidate_limit = source_limit, candidate_limit
@@ -82,16 +84,18 @@ class Plain:
         return [sum(matrix[i][j] - matrix[j][i] for j in range(size)) / size for i in range(size)]
 
 
-def test_scores_equal_a_plain_implementation(folder: Path) -> None:
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
+def test_scores_equal_a_plain_implementation(folder: Path, dtype: torch.dtype, tolerance: float) -> None:
     prompts, candidates = draw(1, 12, 20)
     candidates[0][2] = candidates[0][1]
-    ours = PairRM(str(folder)).rank(prompts, candidates)
-    plain = Plain(folder, 1224, 412)
+    ranker, plain = PairRM(str(folder)), Plain(folder, 1224, 412, dtype)
+    ranker._loaded = (ranker._load()[0].to(dtype), ranker._load()[1])
+    ours = ranker.rank(prompts, candidates)
     expected = [plain.scores(chat[0].content, texts) for chat, texts in zip(prompts, candidates, strict=True)]
     worst = max(abs(a - b) for row, other in zip(ours, expected, strict=True) for a, b in zip(row, other, strict=True))
-    assert worst < 1e-6 * max(1, max(abs(value) for row in expected for value in row))
+    assert worst < tolerance
     spread = [max(row) - min(row) for row in expected]
-    assert min(spread) > 1e-3, "a model without preferences would prove nothing"
+    assert min(spread) > 1e-2, "a model without preferences would prove nothing"
     assert ours[0][1] == ours[0][2]
     assert all(abs(sum(row)) < 1e-5 for row in ours)
 

@@ -32,8 +32,8 @@ def write_pairrm(folder: Path, seed: int = 0) -> None:
     backbone = DebertaV2Model(config)
     weights = {f"pretrained_model.{key}": value.contiguous() for key, value in backbone.state_dict().items()}
     weights |= {
-        "head_layer.1.weight": torch.randn(WIDTH, 2 * WIDTH), "head_layer.1.bias": torch.randn(WIDTH),
-        "head_layer.4.weight": torch.randn(1, WIDTH), "head_layer.4.bias": torch.randn(1),
+        "head_layer.1.weight": torch.randn(WIDTH, 2 * WIDTH) / 8, "head_layer.1.bias": torch.randn(WIDTH),
+        "head_layer.4.weight": torch.randn(1, WIDTH) / 8, "head_layer.4.bias": torch.randn(1),
     }  # fmt: skip
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     published = config.to_dict() | {
