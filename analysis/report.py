@@ -67,6 +67,11 @@ def analyse(sweep_folder: Path) -> list[Path]:
     def add_plot(paths: Iterable[Path], fingerprints: Iterable[str]) -> None:
         written.update(dict.fromkeys(paths, tuple(fingerprints)))
 
+    def add_csv(name: str, data: pd.DataFrame, fingerprints: Iterable[str]) -> None:
+        path = sweep_folder / "tables" / f"{name}.csv"
+        path.write_text(data.to_csv(index=False, float_format="%.10g", lineterminator="\n"), encoding="utf-8")
+        written[path] = tuple(fingerprints)
+
     for name in names:
         for number, (judge, protocol) in enumerate(protocols[name]):
             suffix = "" if len(protocols[name]) == 1 else f"__{number}_{judge}"
@@ -87,16 +92,12 @@ def analyse(sweep_folder: Path) -> list[Path]:
     add_table(comparisons.recipes_table(sweep, comparable))
     add_table(comparisons.paper_table(sweep, comparable))
     if not gaps.empty:
-        path = sweep_folder / "tables" / "agreement.csv"
-        path.write_text(gaps.to_csv(index=False, float_format="%.10g", lineterminator="\n"), encoding="utf-8")
-        written[path] = tuple(plots.agreement_sources(gaps))
+        add_csv("agreement", gaps, plots.agreement_sources(gaps))
         add_plot(plots.agreement_plot(gaps, sweep_folder / "plots" / "agreement"), plots.agreement_sources(gaps))
     if not sweep.pairs.empty:
         add_table(tables.pairs_table(sweep))
-    path = sweep_folder / "tables" / "scores.csv"
-    exact = sweep.scores.drop(columns="protocol")
-    path.write_text(exact.to_csv(index=False, float_format="%.10g", lineterminator="\n"), encoding="utf-8")
-    written[path] = summary.unique(sweep.scores["fingerprint"])
+        add_csv("pairs_per_job", tables.pairs_per_job(sweep), summary.unique(sweep.pairs["fingerprint"]))
+    add_csv("scores", sweep.scores.drop(columns="protocol"), summary.unique(sweep.scores["fingerprint"]))
 
     page = sweep_folder / "report.md"
     figures = [path for path in written if path.suffix == ".png"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,9 @@ from analysis import escape
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+HEADER_LETTERS = 18
 
 
 @dataclass(frozen=True)
@@ -66,13 +70,17 @@ class Table:
             escape.latex_comment("fingerprints: " + " ".join(self.fingerprints[i : i + 6]))
             for i in range(0, len(self.fingerprints), 6)
         )
+        header = " & ".join(_latex_header(cell, "lr"[i >= self.text_columns]) for i, cell in enumerate(self.header))
         body = "".join(_latex_row(row) for row in self.cells)
         notes = "".join(f"{escape.latex(note)}\\\\\n" for note in self.notes)
         return (
-            f"% Needs \\usepackage{{booktabs}}.\n{comments}"
+            f"% Needs \\usepackage{{booktabs,graphicx}}.\n{comments}"
             f"\\begin{{table}}\n\\centering\n\\caption{{{escape.latex(self.title)}}}\n"
-            f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{_latex_row(self.header)}\\midrule\n{body}\\bottomrule\n"
-            f"\\end{{tabular}}\n\n\\smallskip\n\\raggedright\\footnotesize\n{notes}\\end{{table}}\n"
+            # Shrunk to the text's width where it is wider; a table that fits keeps its size.
+            f"\\sbox0{{%\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n{header} \\\\\n\\midrule\n{body}\\bottomrule\n"
+            f"\\end{{tabular}}}}%\n"
+            f"\\ifdim\\wd0>\\textwidth\\resizebox{{\\textwidth}}{{!}}{{\\usebox0}}\\else\\usebox0\\fi\n\n"
+            f"\\smallskip\n\\raggedright\\footnotesize\n{notes}\\end{{table}}\n"
         )
 
 
@@ -91,6 +99,13 @@ def digits_for(values: Sequence[float]) -> int:
 
 def _markdown_row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(escape.markdown(cell) for cell in cells) + " |"
+
+
+def _latex_header(cell: str, side: str) -> str:
+    """A header in lines of some letters each, so that it makes its column no wider than the numbers need."""
+    lines = [escape.latex(line) for line in textwrap.wrap(cell, HEADER_LETTERS, break_long_words=False)]
+    stacked = " \\\\ ".join(lines)
+    return f"\\shortstack[{side}]{{{stacked}}}" if len(lines) > 1 else stacked
 
 
 def _latex_row(cells: Sequence[str]) -> str:

@@ -176,36 +176,56 @@ def fits_table(sweep: Sweep, lines: dict[str, dict[tuple[str, str], Line]], pape
 
 
 def pairs_table(sweep: Sweep) -> Table:
-    """Pairs kept and dropped, by reason, for every run and iteration."""
-    order = sweep.pairs["objective"].map(style.order)
-    rows = sweep.pairs.assign(order=order).sort_values(
-        ["order", "objective", "variant", "seed", "iteration"], kind="stable"
-    )
-    rows = rows.drop(columns="order")
-    reasons = sorted({reason for dropped in rows["dropped"] for reason in dropped})
-    data = rows.drop(columns=["dropped", "fingerprint"])
-    for reason in reasons:
-        data[f"dropped_{reason}"] = [dropped.get(reason, 0) for dropped in rows["dropped"]]
-    data["fingerprints"] = rows["fingerprint"]
-    shown = [reason for reason in reasons if data[f"dropped_{reason}"].any()]
-    never = ", ".join(reason.replace("_", " ") for reason in reasons if reason not in shown)
-    notes = ["Columns after kept: prompts or pairs dropped for that reason."]
+    """Pairs kept and dropped, by reason, per objective, variant and iteration: sums over seeds.
+
+    A run's own numbers are in `pairs_per_job`.
+    """
+    import pandas as pd
+
+    exact = pairs_per_job(sweep)
+    reasons = [column for column in exact.columns if column.startswith("dropped_")]
+    groups = exact.groupby(["objective", "variant", "iteration"], sort=False)
+    data = groups.agg(
+        {"seed": lambda seeds: _joined(unique(map(str, seeds))), "kept": "sum"}
+        | dict.fromkeys(reasons, "sum")
+        | {"fingerprints": lambda digests: _joined(unique(digests))}
+    ).reset_index()
+    data = pd.DataFrame(data).rename(columns={"seed": "seeds"})
+    varied = bool((data["variant"] != "").any())
+    shown = [reason for reason in reasons if data[reason].any()]
+    never = ", ".join(_reason(reason) for reason in reasons if reason not in shown)
+    notes = ["Columns after kept: prompts or pairs dropped for that reason. Sums over the seeds named."]
     notes += [f"Reasons that never applied: {never}."] if never else []
     cells = []
-    for row in rows.to_dict("records"):
-        cell = (row["job"], style.series_name(row["objective"], row["variant"]), str(row["seed"]))
-        counts = [row["kept"], *(row["dropped"].get(reason, 0) for reason in shown)]
-        cells.append((*cell, iteration_label(row["iteration"]), *(f"{count:,}" for count in counts)))
+    for row in data.to_dict("records"):
+        cell = [_objective_cell(row), *([row["variant"]] if varied else [])]
+        cell += [row["seeds"].replace(" ", ", "), iteration_label(row["iteration"])]
+        cells.append((*cell, *(f"{row[column]:,}" for column in ["kept", *shown])))
+    first = ("objective", *(["variant"] if varied else []), "seeds", "iteration")
     return Table(
         name="pairs",
         title="Preference pairs: kept and dropped",
         data=data,
-        header=("job", "objective", "seed", "iteration", "kept", *(reason.replace("_", " ") for reason in shown)),
+        header=(*first, "kept", *map(_reason, shown)),
         cells=tuple(cells),
         notes=(*notes, *problem_notes(sweep)),
-        fingerprints=unique(rows["fingerprint"]),
-        text_columns=2,
+        fingerprints=unique(sweep.pairs["fingerprint"]),
+        text_columns=len(first),
     )
+
+
+def pairs_per_job(sweep: Sweep) -> pd.DataFrame:
+    """Pairs kept, and dropped by reason (a column each), of every run and iteration, in the order of the tables."""
+    rows = sweep.pairs.assign(order=sweep.pairs["objective"].map(style.order))
+    rows = rows.sort_values(["order", "objective", "variant", "seed", "iteration"], kind="stable")
+    data = rows.drop(columns=["order", "dropped", "fingerprint"])
+    for reason in sorted({reason for dropped in rows["dropped"] for reason in dropped}):
+        data[f"dropped_{reason}"] = [dropped.get(reason, 0) for dropped in rows["dropped"]]
+    return data.assign(fingerprints=rows["fingerprint"])
+
+
+def _reason(column: str) -> str:
+    return column.removeprefix("dropped_").replace("_", " ")
 
 
 def common_length(lines: list[Line]) -> float:

@@ -39,7 +39,8 @@ def test_everything_is_written_and_sourced(analysed):
     folder, _, printed, _ = analysed
     names = ("alpaca_eval", "seeds", "fits", "pairs")
     expected = {f"tables/{name}.{suffix}" for name in names for suffix in ("csv", "md", "tex")}
-    expected |= {"tables/scores.csv", "tables/agreement.csv", "report.md", "sources.json"}
+    expected |= {f"tables/{name}.csv" for name in ("scores", "agreement", "pairs_per_job")}
+    expected |= {"report.md", "sources.json"}
     figures = ("length_vs_score", "length_per_iteration", "score_per_iteration", "agreement")
     expected |= {f"plots/{name}.{suffix}" for name in figures for suffix in ("png", "pdf")}
     assert set(contents(folder)) == expected and f"wrote {len(expected)} files" in printed

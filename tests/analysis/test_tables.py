@@ -6,6 +6,8 @@ import html
 import io
 import math
 import re
+import shutil
+import subprocess
 
 import pandas as pd
 import pytest
@@ -16,6 +18,7 @@ from aipo.records import Metric
 from analysis import comparisons, escape, plots, published, tables
 from analysis.collect import AnalysisError, collect
 from analysis.summary import over_seeds, points, student_t
+from analysis.table import Table
 
 
 def scored(fake_sweep, values, *, seed=0, objective="dpo", judge=None, unscored=0, interval=(1.0, 2.0), **options):
@@ -136,13 +139,21 @@ def test_drops_and_gaps_are_in_the_footer(fake_sweep):
 
 
 def test_pairs_table_shows_the_reasons_that_applied(fake_sweep):
-    for objective in ("aipo", "dpo"):
-        fake_sweep.job(objective, iterations=2, benchmarks=("gold",))
-    table = tables.pairs_table(collect(fake_sweep.folder))
-    assert table.header == ("job", "objective", "seed", "iteration", "kept", "identical", "tie")
-    assert table.cells[0] == ("1", "DPO", "0", "0", "120", "1", "3") and table.cells[2][1] == "AIPO"
+    for objective, seeds in (("aipo", (0,)), ("dpo", (0, 1))):
+        for seed in seeds:
+            fake_sweep.job(objective, seed, iterations=2, benchmarks=("gold",))
+    sweep = collect(fake_sweep.folder)
+    table = tables.pairs_table(sweep)
+    assert table.header == ("objective", "seeds", "iteration", "kept", "identical", "tie")
+    assert table.cells[:2] == (("DPO", "0, 1", "0", "240", "2", "6"), ("DPO", "0, 1", "1", "240", "2", "8"))
+    assert table.cells[2][0] == "AIPO"
     assert "Reasons that never applied: truncated." in table.notes
     assert set(table.data["dropped_truncated"]) == {0}
+    assert [len(digests.split()) for digests in table.data["fingerprints"]] == [2, 2, 1, 1]
+    exact = tables.pairs_per_job(sweep)
+    assert list(zip(exact["job"], exact["iteration"], exact["kept"], exact["dropped_tie"], strict=True)) == [
+        *(("1", 0, 120, 3), ("1", 1, 120, 4), ("2", 0, 120, 3), ("2", 1, 120, 4), ("0", 0, 120, 3), ("0", 1, 120, 4)),
+    ]
 
 
 def test_seeds_table(fake_sweep):
@@ -268,3 +279,36 @@ def test_every_format_names_the_fingerprints(paper_sweep, tmp_path):
     for path in table.write(tmp_path):
         text = path.read_text(encoding="utf-8")
         assert all(digest in text for digest in table.fingerprints), path
+
+
+def hostile_table() -> Table:
+    texts = ("[option]", "*star", "~^_%{}\\", "‡†±−×α–…", "100 % $5 #1", "a & b <c> |d|", "\\end{tabular}")
+    cells = tuple((text, text) for text in texts)
+    data = pd.DataFrame({"a": texts, "fingerprints": ["f"] * len(texts)})
+    return Table("hostile", "T & Co_", data, ("[h]", "win rate (%) by judge length_only"), cells, texts, ("abc",))
+
+
+def test_latex_by_hand() -> None:
+    lines = hostile_table().latex().splitlines()
+    assert lines[:6] == [
+        *("% Needs \\usepackage{booktabs,graphicx}.", "% fingerprints: abc", "\\begin{table}", "\\centering"),
+        *("\\caption{T \\& Co\\_}", "\\sbox0{%"),
+    ]
+    assert "{[}h] & \\shortstack[r]{win rate (\\%) by \\\\ judge length\\_only} \\\\" in lines
+    assert "{[}option] & {[}option] \\\\" in lines and "{*}star & {*}star \\\\" in lines
+    assert r"\textbackslash{}end\{tabular\} & \textbackslash{}end\{tabular\} \\" in lines
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def test_latex_compiles(tmp_path) -> None:
+    hostile_table().write(tmp_path)
+    (tmp_path / "all.tex").write_text(
+        "\\documentclass{article}\\usepackage[T1]{fontenc}\\usepackage{booktabs,graphicx}\n"
+        "\\begin{document}\\input{hostile.tex}\\end{document}\n",
+        encoding="utf-8",
+    )
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout
