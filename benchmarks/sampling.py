@@ -132,7 +132,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         save_model(Path(folder))
         sampler = HFSampler(PolicyRef(folder), cache_tokens=CACHE_TOKENS)
-        model, _ = sampler._load()
+        model, _ = sampler.loaded()
         mixed, long = make_prompts(12, 32, 256, seed=1), make_prompts(12, 480, 512, seed=2)
         rows = CACHE_TOKENS // (CANDIDATES * (512 + NEW_TOKENS))
         lines = compare(
@@ -148,7 +148,7 @@ def main() -> None:
             arguments.repeats,
         )
     table = "\n".join([
-        f"\n### Sampling, {datetime.now(UTC):%Y-%m-%d}, {arguments.machine}\n",
+        f"\n## Sampling with transformers ({datetime.now(UTC):%Y-%m-%d}, {arguments.machine})\n",
         f"`OMP_NUM_THREADS={torch.get_num_threads()} python benchmarks/sampling.py --repeats {arguments.repeats}`, "
         f"torch {torch.__version__}. {CANDIDATES} candidates of {NEW_TOKENS} tokens for each prompt, T 0.4, top_k 50, "
         "Llama of 19.5 M parameters, float32. Medians of tokens/s.\n",

@@ -40,17 +40,18 @@ class HFSampler:
 
     def sample(self, chats: Sequence[Chat], decoding: Decoding, *, n: int, seed: int) -> list[list[Completion]]:
         """`n` completions per chat, in order."""
-        _, tokenizer = self._load()
+        _, tokenizer = self.loaded()
         return self._run([prompt_token_ids(tokenizer, chat) for chat in chats], decoding, n, seed, ())
 
     def complete(
         self, texts: Sequence[str], decoding: Decoding, *, n: int, seed: int, stop: Sequence[str] = ()
     ) -> list[list[Completion]]:
         """`n` continuations of each text, in order, cut before the first of `stop`."""
-        _, tokenizer = self._load()
+        _, tokenizer = self.loaded()
         return self._run([plain_token_ids(tokenizer, text) for text in texts], decoding, n, seed, tuple(stop))
 
-    def _load(self) -> tuple[Any, Any]:
+    def loaded(self) -> tuple[Any, Any]:
+        """The model, on its device, and the tokenizer; loaded at the first call."""
         if self._loaded is None:
             import torch
 
@@ -76,7 +77,7 @@ class HFSampler:
         order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
         with tqdm(total=len(prompts) * n, desc="sampling", unit="completion", delay=5, leave=False) as bar:
             for batch in self._batches(order, prompts, decoding, n):
-                rows = _Decoder(self._load(), decoding, stop).run(
+                rows = _Decoder(self.loaded(), decoding, stop).run(
                     [prompts[index] for index in batch], [keys[index] for index in batch]
                 )
                 for index, completions in zip(batch, rows, strict=True):

@@ -39,7 +39,7 @@ def _tokens(rows: list[list[Completion]]) -> list[list[tuple[int, ...]]]:
 
 
 def _probabilities(sampler: HFSampler, ids: list[int]) -> torch.Tensor:
-    model, _ = sampler._load()
+    model, _ = sampler.loaded()
     with torch.no_grad():
         return model(torch.tensor([ids])).logits[0, -1].double().softmax(-1)
 
@@ -49,7 +49,7 @@ def test_greedy_equals_generate_with_mixed_lengths(kind: str, tmp_path: Path) ->
     settings = FAMILIES[kind]
     attention = "eager" if kind == "Gemma2" else "sdpa"
     sampler = HFSampler(PolicyRef(save(tiny(kind, 60, **settings), tmp_path), attn_implementation=attention))
-    model, tokenizer = sampler._load()
+    model, tokenizer = sampler.loaded()
     rows = sampler.sample(CHATS, GREEDY, n=2, seed=0)
     for words, (first, second) in zip(CHATS, rows, strict=True):
         prompt = torch.tensor([prompt_token_ids(tokenizer, words)])
@@ -94,7 +94,7 @@ def test_draws_follow_the_exact_distribution(llama: HFSampler, decoding: Decodin
     draws = 4000
     (row,) = llama.sample([chat(1, 2)], decoding, n=draws, seed=3)
     observed = Counter(completion.token_ids for completion in row)
-    prompt = list(prompt_token_ids(llama._load()[1], chat(1, 2)))
+    prompt = list(prompt_token_ids(llama.loaded()[1], chat(1, 2)))
     expected: dict[tuple[int, ...], float] = {}
     for first, chance in _expected(_probabilities(llama, prompt), decoding).items():
         if first == END:
@@ -115,7 +115,7 @@ def test_draws_follow_the_exact_distribution(llama: HFSampler, decoding: Decodin
 
 
 def test_log_probs_match_teacher_forcing(llama: HFSampler) -> None:
-    model, tokenizer = llama._load()
+    model, tokenizer = llama.loaded()
     rows = llama.sample(CHATS, replace(PLAIN, temperature=0.7, top_k=6), n=4, seed=1)
     for words, row in zip(CHATS, rows, strict=True):
         prompt = prompt_token_ids(tokenizer, words)
@@ -144,7 +144,7 @@ def test_a_repeated_prompt_gets_its_own_draws(llama: HFSampler) -> None:
 
 
 def test_each_prompt_is_encoded_once(llama: HFSampler, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, _ = llama._load()
+    model, _ = llama.loaded()
     forward, shapes = model.forward, []
 
     def spy(**arguments: torch.Tensor) -> object:
@@ -159,7 +159,7 @@ def test_each_prompt_is_encoded_once(llama: HFSampler, monkeypatch: pytest.Monke
 
 
 def test_nothing_is_inherited_from_the_generation_config(llama: HFSampler) -> None:
-    model, _ = llama._load()
+    model, _ = llama.loaded()
     before = _tokens(llama.sample(CHATS, PLAIN, n=3, seed=0))
     config = model.generation_config
     values = {"temperature": 0.01, "top_k": 1, "top_p": 0.1, "repetition_penalty": 9.0, "max_new_tokens": 1,
@@ -174,7 +174,7 @@ def test_nothing_is_inherited_from_the_generation_config(llama: HFSampler) -> No
 
 @pytest.mark.parametrize("listed", [[END, 5], 7, None])
 def test_every_listed_eos_ends_a_completion(llama: HFSampler, listed: list[int] | int | None) -> None:
-    config = llama._load()[0].generation_config
+    config = llama.loaded()[0].generation_config
     stops = {END} | set([] if listed is None else [listed] if isinstance(listed, int) else listed)
     old, config.eos_token_id = config.eos_token_id, listed
     try:
@@ -226,7 +226,7 @@ def test_continuations_are_cut_before_the_first_stop_string(llama: HFSampler) ->
 
 def test_a_continuation_starts_from_one_bos_and_plain_text(llama: HFSampler, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[int]] = []
-    model, _ = llama._load()
+    model, _ = llama.loaded()
     forward = model.forward
 
     def spy(**arguments: torch.Tensor) -> object:
@@ -264,5 +264,5 @@ def test_settings_are_validated() -> None:
 
 def test_a_system_prompt_reaches_the_model(llama: HFSampler) -> None:
     system = (Message("system", "a1"), *chat(2))
-    assert prompt_token_ids(llama._load()[1], system) == (BOS, 4, END, 5, END)
+    assert prompt_token_ids(llama.loaded()[1], system) == (BOS, 4, END, 5, END)
     assert math.isfinite(llama.sample([system], PLAIN, n=1, seed=0)[0][0].logp or 0.0)
