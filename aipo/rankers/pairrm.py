@@ -14,15 +14,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from aipo.rankers.batches import length_batches, padded
 from aipo.rankers.checkpoint import checkpoint_identity, missing_checkpoint
 from aipo.records import Chat
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 MARKERS = ("<|source|>", "<|candidate1|>", "<|candidate2|>", "<|candidate|>")
@@ -128,8 +128,10 @@ class PairRM:
         ]
         logits = [0.0] * len(rows)
         with torch.inference_mode(), tqdm(total=len(rows), desc="PairRM", delay=5, leave=False) as bar:
-            for batch in self._batches(rows):
-                values = model(*_padded([rows[place] for place in batch], tokenizer.pad_token_id, model.device))
+            for batch in length_batches([len(row.ids) for row in rows], self._rows_for):
+                ids, mask = padded([rows[place].ids for place in batch], tokenizer.pad_token_id, model.device)
+                markers = torch.tensor([rows[place].markers for place in batch], device=model.device)
+                values = model(ids, mask, markers)
                 for place, value in zip(batch, values.tolist(), strict=True):
                     logits[place] = value
                 bar.update(len(batch))
@@ -150,14 +152,8 @@ class PairRM:
             encoded.append((source, [_segment(tokenizer, MARKERS[1], text, budget, marker_ids[1]) for text in texts]))
         return encoded
 
-    def _batches(self, rows: Sequence[Comparison]) -> Iterator[list[int]]:
-        """Rows of like length together, longest first, so that the peak of memory comes at the start."""
-        order = sorted(range(len(rows)), key=lambda place: -len(rows[place].ids))
-        start = 0
-        while start < len(order):
-            size = max(1, self.max_attention_cells // len(rows[order[start]].ids) ** 2)
-            yield order[start : start + size]
-            start += size
+    def _rows_for(self, length: int) -> int:
+        return self.max_attention_cells // length**2
 
     def _load(self) -> tuple[Any, PreTrainedTokenizerBase]:
         if self._loaded is None:
@@ -205,12 +201,3 @@ def _segment(tokenizer: PreTrainedTokenizerBase, marker: str, text: str, limit: 
             f"{tokenizer.convert_ids_to_tokens(ids)[:4]}; the tokenizer is not PairRM's"
         )
     return ids
-
-
-def _padded(rows: Sequence[Comparison], pad: int, device: Any) -> tuple[Tensor, Tensor, Tensor]:
-    import torch
-
-    length = max(len(row.ids) for row in rows)
-    ids = torch.tensor([[*row.ids, *[pad] * (length - len(row.ids))] for row in rows])
-    mask = torch.tensor([[1] * len(row.ids) + [0] * (length - len(row.ids)) for row in rows])
-    return ids.to(device), mask.to(device), torch.tensor([row.markers for row in rows], device=device)

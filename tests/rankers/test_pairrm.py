@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from tiny_pairrm import write_pairrm
 from transformers import AutoTokenizer, DebertaV2Config, DebertaV2Model
 
+from aipo.rankers.batches import length_batches
 from aipo.rankers.pairrm import PairRM, PairRMError, source_text
 from aipo.records import Chat, Message
 
@@ -134,10 +135,7 @@ def ranks(scores: list[float]) -> list[int]:
 
 
 def test_batches_keep_to_their_bound(folder: Path) -> None:
-    from aipo.rankers.pairrm import Comparison
-
-    rows = [Comparison(tuple(range(length)), (1, 2, 3)) for length in (5, 30, 10, 10, 31, 4)]
-    batches = list(PairRM(str(folder), max_attention_cells=1000)._batches(rows))
+    batches = list(length_batches([5, 30, 10, 10, 31, 4], PairRM(str(folder), max_attention_cells=1000)._rows_for))
     assert batches == [[4], [1], [2, 3, 0, 5]]
 
 

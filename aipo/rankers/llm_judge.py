@@ -1,0 +1,121 @@
+"""A language model as ranker: it grades each candidate by adding up to five points.
+
+After the additive five-point prompt of self-rewarding language models (Yuan et al. 2024, arXiv 2401.10020, figure 2);
+the wording is ours.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aipo.judges import Judge
+from aipo.records import Chat, Message
+
+logger = logging.getLogger("aipo")
+
+PROMPT = """\
+Grade the last reply to a user, on a scale that is added up. Begin with zero points and go through the five statements \
+in order; every one that holds adds a single point.
+
+(1) The reply is about what was asked and brings at least something of use, however little or incomplete.
+(2) A good part of what was asked is dealt with, though gaps or detours remain.
+(3) What matters most in the request is answered so that the user can do something with it.
+(4) It speaks to the user as an assistant should: directly, in good order and in full, with little left to improve in \
+clarity, brevity or focus.
+(5) It could hardly be better: made for exactly this request, knowledgeable, without a superfluous sentence.
+
+Length earns nothing by itself.
+
+<conversation>
+{conversation}
+</conversation>
+
+<reply>
+{reply}
+</reply>
+
+Say in at most a hundred words which statements hold and why. Then write, as the last line, "Score: " and the number \
+of points, a whole number from 0 to 5."""
+
+SCORE = re.compile(r"Score:\s*\**\s*(\d+(?:\.\d+)?)\b(?!\.\d)", re.IGNORECASE)
+
+
+class UnparsableScores(RuntimeError):
+    """More of a judge's replies hold no score than was allowed."""
+
+
+@dataclass(frozen=True)
+class LLMJudgeRanker:
+    """A candidate's score is the judge's points, 0 to 5. A reply without a readable score makes it NaN: not ranked.
+
+    Such replies are counted in the log; UnparsableScores when they are more than `max_unparsable` of all.
+    """
+
+    judge: Judge
+    max_tokens: int = 512
+    """Of the judge's reply."""
+    temperature: float = 0.0
+    max_unparsable: float = 0.05
+    """The share of replies without a score that is borne."""
+    name: str = "llm_judge"
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise ValueError(f"ranker.max_tokens must be at least 1, got {self.max_tokens}")
+        if self.temperature < 0:
+            raise ValueError(f"ranker.temperature must be at least 0, got {self.temperature}")
+        if not 0 <= self.max_unparsable < 1:
+            raise ValueError(f"ranker.max_unparsable must be in [0, 1), got {self.max_unparsable}")
+
+    def missing(self) -> list[str]:
+        """What the judge lacks: a key, a file."""
+        find = getattr(self.judge, "missing", None)
+        return [f"ranker.judge: {line}" for line in find()] if find else []
+
+    def identity(self) -> dict[str, str]:
+        """The judge's."""
+        return self.judge.identity()
+
+    def rank(self, prompts: Sequence[Chat], candidates: Sequence[Sequence[str]]) -> list[list[float]]:
+        """The points of every candidate, NaN where the judge gave none. Equal texts are asked about once."""
+        asked = list(
+            dict.fromkeys((chat, text) for chat, texts in zip(prompts, candidates, strict=True) for text in texts)
+        )
+        chats = [(Message("user", judge_prompt(chat, text)),) for chat, text in asked]
+        replies = self.judge.reply(chats, max_tokens=self.max_tokens, temperature=self.temperature) if chats else []
+        points = [parse_points(reply.text) for reply in replies]
+        unread = [reply.text for reply, value in zip(replies, points, strict=True) if value is None]
+        if unread:
+            count = f"{len(unread)} of {len(replies)} replies of {self.judge.name} have no score from 0 to 5"
+            if len(unread) > self.max_unparsable * len(replies):
+                raise UnparsableScores(
+                    f"{count}, more than ranker.max_unparsable={self.max_unparsable} allows; the first ends with "
+                    f"{unread[0][-200:]!r}. Raise ranker.max_tokens or choose another judge"
+                )
+            logger.warning("ranker: %s; their candidates take no part", count)
+        scores = {key: math.nan if value is None else value for key, value in zip(asked, points, strict=True)}
+        return [[scores[chat, text] for text in texts] for chat, texts in zip(prompts, candidates, strict=True)]
+
+    def win_probabilities(self, prompts: Sequence[Chat], pairs: Sequence[tuple[str, str]]) -> None:
+        """None: points are not a probability."""
+        return None
+
+
+def judge_prompt(chat: Chat, reply: str) -> str:
+    """What the judge reads."""
+    conversation = "\n\n".join(f"[{message.role}]\n{message.content}" for message in chat)
+    # Not str.format on the whole: braces in the texts are theirs.
+    before, between, after = re.split(r"\{conversation\}|\{reply\}", PROMPT)
+    return before + conversation + between + reply + after
+
+
+def parse_points(text: str) -> float | None:
+    """The last score of a judge's reply, or None when there is none from 0 to 5."""
+    found = SCORE.findall(text)
+    if not found or not 0 <= float(found[-1]) <= 5:
+        return None
+    return float(found[-1])
