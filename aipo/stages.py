@@ -18,10 +18,10 @@ from hydra.utils import instantiate
 
 from aipo.artifacts import Artifact, StageReport, Store, fingerprint
 from aipo.models import PolicyRef
+from aipo.ranking import RankedPrompt, rank, with_win_probabilities
 from aipo.records import (
     Answer,
     Candidates,
-    Chat,
     Decoding,
     Example,
     Judgment,
@@ -62,14 +62,6 @@ class Policy:
     ref: PolicyRef
     fingerprint: str
     iteration: int
-
-
-@dataclass(frozen=True)
-class RankedPrompt:
-    """A ranking row: the ranker's score of each candidate."""
-
-    prompt_id: str
-    scores: tuple[float, ...]
 
 
 def build_component(config: Mapping[str, Any], **arguments: Any) -> Any:
@@ -189,7 +181,7 @@ class Stages:
         def build(folder: Path) -> StageReport:
             rows = read_parquet(candidates.path / "candidates.parquet", Candidates)
             if by_ranker:
-                ranked = _rank(build_component(self.config["ranker"]), rows)
+                ranked = rank(build_component(self.config["ranker"]), rows)
             else:
                 ranked = [RankedPrompt(row.prompt.prompt_id, row.scores or ()) for row in rows]
             write_parquet(folder / "ranking.parquet", ranked)
@@ -208,12 +200,12 @@ class Stages:
 
             rows = read_parquet(candidates.path / "candidates.parquet", Candidates)
             ranked = read_parquet(ranking.path / "ranking.parquet", RankedPrompt)
-            scored = [replace(row, scores=rank.scores) for row, rank in zip(rows, ranked, strict=True)]
+            scored = [replace(row, scores=found.scores) for row, found in zip(rows, ranked, strict=True)]
             pairs, dropped = build_pairs(scored, policy.ref.load_tokenizer(), self.recipe.filters)
             require_pairs(pairs, dropped)
             if self.recipe.ranking == "ranker":
                 chats = {row.prompt.prompt_id: row.prompt.chat for row in rows}
-                pairs = _with_win_probabilities(build_component(self.config["ranker"]), pairs, chats)
+                pairs = with_win_probabilities(build_component(self.config["ranker"]), pairs, chats)
             write_parquet(folder / "pairs.parquet", pairs)
             return StageReport(_pair_counts(pairs), dropped)
 
@@ -289,10 +281,18 @@ class Stages:
         parents = {"answers": answers.fingerprint} | ({"baseline": baseline.fingerprint} if baseline else {})
 
         def build(folder: Path) -> StageReport:
+            from aipo.benchmarks.judging import refuse_unscored
             from aipo.judges.store import StoredJudge
 
             stored = StoredJudge(judge_object, folder / "replies.jsonl")
-            judgments = build_component(node).judge(_answers(answers), stored, baseline=_answers(baseline))
+            component = build_component(node)
+            judgments = component.judge(_answers(answers), stored, baseline=_answers(baseline))
+            if judgments:
+                try:
+                    refuse_unscored(judgments, component.max_unscored_share, benchmark)
+                except ValueError:
+                    stored.ask_again(judgment for judgment in judgments if judgment.value is None)
+                    raise
             write_jsonl(folder / "judgments.jsonl", judgments)
             unscored = sum(judgment.value is None for judgment in judgments)
             return StageReport({"judgments": len(judgments), "unscored": unscored})
@@ -357,21 +357,6 @@ def _slice_of_pool(pool: list[Prompt], wanted: int, seed: int, iteration: int) -
     random.Random(seed).shuffle(order)
     start = iteration * wanted
     return [pool[order[(start + offset) % len(pool)]] for offset in range(wanted)]
-
-
-def _rank(ranker: Any, rows: list[Candidates]) -> list[RankedPrompt]:
-    texts = [[completion.text for completion in row.completions] for row in rows]
-    scores = ranker.rank([row.prompt.chat for row in rows], texts)
-    return [RankedPrompt(row.prompt.prompt_id, tuple(score)) for row, score in zip(rows, scores, strict=True)]
-
-
-def _with_win_probabilities(ranker: Any, pairs: list[Pair], chats: Mapping[str, Chat]) -> list[Pair]:
-    """The pairs with the ranker's P(chosen beats rejected), or as they are when it gives none."""
-    texts = [(pair.chosen.text, pair.rejected.text) for pair in pairs]
-    chances = ranker.win_probabilities([chats[pair.prompt_id] for pair in pairs], texts)
-    if chances is None:
-        return pairs
-    return [replace(pair, win_probability=chance) for pair, chance in zip(pairs, chances, strict=True)]
 
 
 def _completion_counts(rows: list[Candidates]) -> dict[str, float | int]:

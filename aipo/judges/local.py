@@ -1,0 +1,72 @@
+"""A Hugging Face model in this process as judge. Log-probs are read from its logits, so it serves every annotator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aipo.models import PolicyRef
+from aipo.records import Chat, Decoding, JudgeReply
+from aipo.samplers.hf import HFSampler
+from aipo.tokens import prompt_token_ids
+
+
+@dataclass(frozen=True)
+class LocalJudge:
+    """Replies of `model` through its own chat template."""
+
+    model: PolicyRef
+    name: str
+    seed: int = 0
+    """Of replies at a temperature above 0."""
+    cache_tokens: int = 65536
+    """Of the sampler: rows x (prompt + new tokens) of a batch."""
+    _sampler: list[HFSampler] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def identity(self) -> dict[str, str]:
+        """The model's place and, for a local folder, its content."""
+        place = {"name": self.name, "model": self.model.path, "revision": str(self.model.revision)}
+        return place | self.model.identity() | {"seed": str(self.seed)}
+
+    def missing(self) -> list[str]:
+        """What the model lacks."""
+        return self.model.missing()
+
+    def reply(
+        self, chats: Sequence[Chat], *, max_tokens: int, temperature: float = 0.0, top_logprobs: int = 0
+    ) -> list[JudgeReply]:
+        """One reply per chat; `top_logprobs` of the first token are those at temperature 1."""
+        decoding = Decoding(temperature=temperature, top_p=1.0, top_k=0, max_new_tokens=max_tokens)
+        sampler = self._loaded()
+        completions = sampler.sample(list(chats), decoding, n=1, seed=self.seed)
+        logprobs = self._top_logprobs(chats, top_logprobs) if top_logprobs else [None] * len(chats)
+        return [
+            JudgeReply(group[0].text, top, self.model.path) for group, top in zip(completions, logprobs, strict=True)
+        ]
+
+    def reply_each(self, chats: Sequence[Chat], keep: Callable[[int, JudgeReply], Any], **decoding: Any) -> None:
+        """Replies in groups of 32 prompts, each kept before the next is computed."""
+        for start in range(0, len(chats), 32):
+            for offset, reply in enumerate(self.reply(chats[start : start + 32], **decoding)):
+                keep(start + offset, reply)
+
+    def _loaded(self) -> HFSampler:
+        if not self._sampler:
+            self._sampler.append(HFSampler(self.model, self.cache_tokens))
+        return self._sampler[0]
+
+    def _top_logprobs(self, chats: Sequence[Chat], top: int) -> list[dict[str, float]]:
+        import torch
+
+        model, tokenizer = self._loaded().loaded()
+        found = []
+        with torch.inference_mode():
+            for chat in chats:
+                ids = torch.tensor([prompt_token_ids(tokenizer, chat)], device=model.device)
+                logprobs = model(input_ids=ids, logits_to_keep=1).logits[0, -1].float().log_softmax(-1)
+                values, tokens = logprobs.topk(min(top, len(logprobs)))
+                texts = [tokenizer.decode([token]) for token in tokens.tolist()]
+                # Two tokens may read alike (with and without a leading space marker): the likelier one comes first.
+                found.append(dict(reversed(list(zip(texts, values.tolist(), strict=True)))))
+        return found

@@ -1,0 +1,128 @@
+"""An OpenAI-protocol server on loopback whose faults are scripted, and which counts what it was asked."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+Fault = str | None
+"""429, 500, slow, not_json, no_choices, no_text, cut, filtered, refused, unknown_key, quota; None: a good reply."""
+
+
+class FaultyServer:
+    """`fault(prompt, attempt)` decides what the attempt-th request (from 0) of a prompt gets."""
+
+    def __init__(self, fault: Callable[[str, int], Fault], latency_s: float = 0.0) -> None:
+        self.fault = fault
+        self.latency_s = latency_s
+        self.model = "judge-2024-01-01"
+        self.text: Callable[[str], str] = lambda prompt: f"verdict on {prompt}"
+        self.requests: Counter[str] = Counter()
+        self.answered: Counter[str] = Counter()
+        self.bodies: list[dict] = []
+        self.headers: list[dict[str, str]] = []
+        self.times: list[float] = []
+        self.lock = threading.Lock()
+
+    @contextmanager
+    def running(self) -> Iterator[str]:
+        """The base URL, while the server runs."""
+        owner = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                owner.handle(self)
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            request_queue_size = 256
+            daemon_threads = True
+
+        server = Server(("127.0.0.1", 0), Handler)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+        finally:
+            server.shutdown()
+            server.server_close()
+
+    def handle(self, request: BaseHTTPRequestHandler) -> None:
+        body = json.loads(request.rfile.read(int(request.headers["Content-Length"])))
+        prompt = body["messages"][-1]["content"]
+        with self.lock:
+            attempt = self.requests[prompt]
+            self.requests[prompt] += 1
+            self.bodies.append(body)
+            self.headers.append({name.lower(): value for name, value in request.headers.items()})
+            self.times.append(time.monotonic())
+        fault = self.fault(prompt, attempt)
+        if self.latency_s:
+            time.sleep(self.latency_s)
+        status, payload, headers = 200, self._completion(prompt, body), {}
+        error = {"error": {"message": fault, "type": fault, "code": fault}}
+        if fault == "429":
+            status, payload, headers = 429, error, {"Retry-After": "0.3"}
+        elif fault == "quota":
+            status, payload = 429, {"error": {"message": "no credit", "code": "insufficient_quota"}}
+        elif fault == "500":
+            status, payload = 500, error
+        elif fault == "refused":
+            status, payload = 400, error
+        elif fault == "unknown_key":
+            status, payload = 401, error
+        elif fault == "slow":
+            time.sleep(1.0)
+        elif fault == "no_choices":
+            payload["choices"] = []
+        elif fault == "no_text":
+            payload["choices"][0]["message"]["content"] = None
+        elif fault == "filtered":
+            payload["choices"][0] |= {
+                "finish_reason": "content_filter",
+                "message": {"role": "assistant", "content": ""},
+            }
+        data = b"<html>bad gateway</html>" if fault == "not_json" else json.dumps(payload).encode()
+        if fault is None:
+            with self.lock:
+                self.answered[prompt] += 1
+        try:
+            request.send_response(status)
+            request.send_header("Content-Type", "application/json")
+            request.send_header("Content-Length", str(len(data) + (50 if fault == "cut" else 0)))
+            for name, value in headers.items():
+                request.send_header(name, value)
+            request.end_headers()
+            request.wfile.write(data)
+            if fault == "cut":
+                request.close_connection = True
+        except OSError:
+            pass  # the client has given up waiting
+
+    def _completion(self, prompt: str, body: dict) -> dict:
+        choice = {
+            "index": 0,
+            "finish_reason": "stop",
+            "message": {"role": "assistant", "content": self.text(prompt)},
+        }
+        if body.get("logprobs"):
+            top: Sequence[dict] = [{"token": "m", "logprob": -0.25}, {"token": "M", "logprob": -1.5}]
+            choice["logprobs"] = {"content": [{"token": "m", "logprob": -0.25, "top_logprobs": top}]}
+        usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+        return {
+            "id": "x",
+            "object": "chat.completion",
+            "created": 0,
+            "model": self.model,
+            "choices": [choice],
+            "usage": usage,
+        }

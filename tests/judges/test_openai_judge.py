@@ -1,0 +1,148 @@
+"""The OpenAI-protocol judge against a server that fails in every way it can: nothing lost, nothing asked twice."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from faulty_server import FaultyServer
+
+from aipo.judges import JudgeError
+from aipo.judges.endpoints import AzureEndpoint, OpenAIEndpoint, Price
+from aipo.judges.openai_judge import OpenAIJudge
+from aipo.judges.store import StoredJudge, read_replies
+from aipo.records import JudgeReply, Message
+
+PROMPTS = [f"prompt {number}" for number in range(24)]
+CHATS = [(Message("system", "You judge."), Message("user", prompt)) for prompt in PROMPTS]
+
+
+def judge(url: str, **settings) -> OpenAIJudge:
+    defaults = {"first_wait_s": 0.02, "longest_wait_s": 0.1, "timeout_s": 0.5, "max_concurrent": 8}
+    return OpenAIJudge("judge", OpenAIEndpoint(url, None), "test judge", **(defaults | settings))
+
+
+def test_replies_come_in_order_with_the_model_that_answered() -> None:
+    server = FaultyServer(lambda prompt, attempt: None)
+    with server.running() as url:
+        replies = judge(url).reply(CHATS, max_tokens=7, temperature=0.5, top_logprobs=5)
+    expected = {"m": -0.25, "M": -1.5}
+    assert replies == [JudgeReply(f"verdict on {prompt}", expected, "judge-2024-01-01") for prompt in PROMPTS]
+    body = server.bodies[0]
+    assert (body["model"], body["max_tokens"], body["temperature"]) == ("judge", 7, 0.5)
+    assert (body["logprobs"], body["top_logprobs"]) == (True, 5)
+    assert body["messages"][0] == {"role": "system", "content": "You judge."}
+
+
+def test_log_probs_are_not_asked_for_where_none_are_needed() -> None:
+    server = FaultyServer(lambda prompt, attempt: None)
+    with server.running() as url:
+        (reply,) = judge(url, token_limit="max_completion_tokens").reply(CHATS[:1], max_tokens=7)
+    assert reply.top_logprobs is None and "logprobs" not in server.bodies[0]
+    assert server.bodies[0]["max_completion_tokens"] == 7 and "max_tokens" not in server.bodies[0]
+
+
+@pytest.mark.parametrize("fault", ["429", "500", "slow", "not_json", "no_choices", "no_text", "cut"])
+def test_a_passing_fault_costs_no_verdict(fault: str, tmp_path: Path) -> None:
+    server = FaultyServer(lambda prompt, attempt: fault if attempt == 0 and int(prompt.split()[1]) % 3 == 0 else None)
+    with server.running() as url:
+        replies = StoredJudge(judge(url), tmp_path / "replies.jsonl").reply(CHATS, max_tokens=7)
+        assert [reply.text for reply in replies] == [f"verdict on {prompt}" for prompt in PROMPTS]
+        assert all(server.requests[prompt] == 1 + (index % 3 == 0) for index, prompt in enumerate(PROMPTS))
+        again = StoredJudge(judge(url), tmp_path / "replies.jsonl").reply(CHATS, max_tokens=7)
+    assert again == replies and sum(server.requests.values()) == 24 + 8
+
+
+def test_retry_after_holds_every_thread_back() -> None:
+    server = FaultyServer(lambda prompt, attempt: "429" if prompt == PROMPTS[0] and attempt == 0 else None, 0.05)
+    with server.running() as url:
+        judge(url, max_concurrent=2).reply(CHATS[:8], max_tokens=7)
+    gaps = [later - earlier for earlier, later in zip(server.times, server.times[1:], strict=False)]
+    assert max(gaps) >= 0.25  # Retry-After: 0.3, less what was under way
+
+
+def test_what_is_given_up_is_counted_and_the_rest_is_kept(tmp_path: Path) -> None:
+    bad = {"prompt 3": "refused", "prompt 5": "filtered", "prompt 7": "500"}
+    server = FaultyServer(lambda prompt, attempt: bad.get(prompt))
+    path = tmp_path / "replies.jsonl"
+    with server.running() as url:
+        with pytest.raises(JudgeError, match="3 of 24 requests have no reply; 21 are kept"):
+            StoredJudge(judge(url, max_attempts=3), path).reply(CHATS, max_tokens=7)
+        assert server.requests["prompt 3"] == server.requests["prompt 5"] == 1 and server.requests["prompt 7"] == 3
+        assert len(read_replies(path).replies) == 21
+        bad.clear()
+        StoredJudge(judge(url), path).reply(CHATS, max_tokens=7)
+    assert max(server.answered.values()) == 1 and len(server.answered) == 24
+
+
+@pytest.mark.parametrize(("fault", "words"), [("unknown_key", "refuses every request"), ("quota", "quota is spent")])
+def test_what_nothing_can_mend_stops_at_once(fault: str, words: str) -> None:
+    server = FaultyServer(lambda prompt, attempt: fault, 0.05)
+    with server.running() as url, pytest.raises(JudgeError, match=words):
+        judge(url, max_concurrent=2).reply(CHATS, max_tokens=7)
+    assert sum(server.requests.values()) <= 4
+
+
+def test_the_budget_stops_the_run_and_a_larger_one_goes_on(tmp_path: Path) -> None:
+    server = FaultyServer(lambda prompt, attempt: None)
+    path = tmp_path / "replies.jsonl"
+    with server.running() as url:
+        with pytest.raises(JudgeError, match="max_requests=10"):
+            StoredJudge(judge(url, max_requests=10), path).reply(CHATS, max_tokens=7)
+        assert sum(server.requests.values()) == 10 == len(read_replies(path).replies)
+        StoredJudge(judge(url, max_requests=14), path).reply(CHATS, max_tokens=7)
+    assert sum(server.requests.values()) == 24
+
+
+def test_a_changed_model_name_is_recorded(tmp_path: Path) -> None:
+    server = FaultyServer(lambda prompt, attempt: None)
+    path = tmp_path / "replies.jsonl"
+    with server.running() as url:
+        StoredJudge(judge(url), path).reply(CHATS[:2], max_tokens=7)
+        server.model = "judge-2024-06-01"
+        replies = StoredJudge(judge(url), path).reply(CHATS[:4], max_tokens=7)
+    assert [reply.model for reply in replies] == ["judge-2024-01-01"] * 2 + ["judge-2024-06-01"] * 2
+
+
+def test_requests_run_at_once() -> None:
+    server = FaultyServer(lambda prompt, attempt: None, latency_s=0.2)
+    with server.running() as url:
+        judge(url).reply(CHATS[:1], max_tokens=7)  # imports and the first connection
+        start = time.perf_counter()
+        judge(url, max_concurrent=24).reply(CHATS, max_tokens=7)
+    assert time.perf_counter() - start < 24 * 0.2 / 3
+
+
+def test_keys_come_from_the_environment_and_stay_there(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TEST_JUDGE_KEY", "secret-word")
+    server = FaultyServer(lambda prompt, attempt: None)
+    path = tmp_path / "replies.jsonl"
+    with server.running() as url:
+        keyed = OpenAIJudge("judge", OpenAIEndpoint(url, "TEST_JUDGE_KEY"), "test judge")
+        assert keyed.missing() == []
+        StoredJudge(keyed, path).reply(CHATS[:1], max_tokens=7)
+    assert server.headers[0]["authorization"] == "Bearer secret-word"
+    assert "secret-word" not in path.read_text() and "secret-word" not in json.dumps(keyed.identity())
+    monkeypatch.delenv("TEST_JUDGE_KEY")
+    (line,) = keyed.missing()
+    assert "TEST_JUDGE_KEY is not set" in line
+
+
+def test_azure_names_its_deployment() -> None:
+    endpoint = AzureEndpoint("https://name.openai.azure.com", "2024-10-21")
+    assert endpoint.identity() == "https://name.openai.azure.com 2024-10-21"
+    with pytest.raises(ValueError, match="expected a URL"):
+        AzureEndpoint("name.openai.azure.com", "2024-10-21")
+
+
+def test_prices() -> None:
+    assert Price(10.0, 30.0, "list").dollars(2000, 100) == pytest.approx(0.023)
+
+
+def test_bad_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match="judge.max_concurrent: expected a positive number, got 0"):
+        judge("http://127.0.0.1:1/v1", max_concurrent=0)
+    with pytest.raises(ValueError, match="max_tokens or max_completion_tokens"):
+        judge("http://127.0.0.1:1/v1", token_limit="tokens")
