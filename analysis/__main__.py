@@ -29,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
 def analyse_sweep(folder: Path) -> int:
     """Analyses one sweep, prints what was written and what is missing."""
     from analysis.collect import AnalysisError
+    from analysis.escape import one_line
     from analysis.report import SOURCES, analyse, missing
 
     try:
@@ -39,7 +40,7 @@ def analyse_sweep(folder: Path) -> int:
     print(f"wrote {len(written)} files to {folder}; start with {folder / 'report.md'}")
     gaps = missing(folder / SOURCES)
     for line in gaps:
-        print(f"missing: {line}", file=sys.stderr)
+        print(f"missing: {one_line(line)}", file=sys.stderr)
     return INCOMPLETE if gaps else OK
 
 

@@ -130,6 +130,10 @@ def collect(sweep: Path) -> Sweep:
             problems.append(Problem(file.parent.name, None, str(error)))
     if not runs:
         raise AnalysisError(f"{sweep}: none of its {len(files)} runs can be read. The first: {problems[0].what}")
+    for folder in sorted(sweep.glob("jobs/*/")):
+        if not (folder / "run.json").exists():
+            what = "no run.json: it ended before its first stage, or has not begun; see run.log there"
+            problems.append(Problem(folder.name, None, what))
     for run in runs:
         if run.status != "done":
             reached = max((point.iteration for point in run.points), default=None)
@@ -211,6 +215,8 @@ def iteration_label(iteration: int) -> str:
 
 def _score_rows(run: Run, problems: list[Problem]) -> Iterator[dict[str, Any]]:
     for point in run.points:
+        for name in sorted(set(run.primary) - set(point.scores)) if run.status == "done" else ():
+            problems.append(Problem(run.job, point.iteration, f"{name}: no score, though the job is done"))
         for key, digest in sorted(point.scores.items()):
             benchmark, _, diagnostic = key.partition("@")
             try:

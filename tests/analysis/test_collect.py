@@ -53,6 +53,16 @@ def test_failed_and_running_jobs_are_listed_and_keep_their_points(fake_sweep):
     ]
 
 
+def test_jobs_without_a_record_and_scores_that_a_done_job_lacks_are_listed(fake_sweep):
+    run = fake_sweep.job("dpo", iterations=1, benchmarks=("gold", "mt_bench"))
+    del run["points"][1]["scores"]["mt_bench"]
+    fake_sweep.write(run, "0")
+    (fake_sweep.folder / "jobs" / "7").mkdir()
+    first, second = collect(fake_sweep.folder).problems
+    assert first.job == "7" and first.what.startswith("no run.json")
+    assert (second.job, second.iteration) == ("0", 0) and "mt_bench: no score" in second.what
+
+
 def test_missing_and_stale_artifacts_are_listed(fake_sweep):
     run = fake_sweep.job("dpo", iterations=1, benchmarks=("gold",))
     base, trained = (point["scores"]["gold"] for point in run["points"])
