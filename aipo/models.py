@@ -87,6 +87,7 @@ class PolicyRef:
             use_safetensors=True,
             trust_remote_code=self.trust_remote_code,
         )
+        _validate(model.generation_config)
         return model.eval()
 
     def load_generation_config(self) -> GenerationConfig:
@@ -111,6 +112,15 @@ class PolicyRef:
         if self.chat_template is not None:
             tokenizer.chat_template = self.chat_template
         return tokenizer
+
+
+def _validate(config: GenerationConfig) -> None:
+    """Some hub models list a temperature without `do_sample`, which transformers refuses to save after training."""
+    try:
+        config.validate(strict=True)
+    except ValueError:
+        config.do_sample = True
+        config.validate(strict=True)
 
 
 def _missing_from_folder(folder: Path) -> list[str]:

@@ -177,3 +177,20 @@ def test_a_saved_model_loads_in_the_stated_dtype(tmp_path: Path) -> None:
     assert model.dtype == torch.bfloat16 and not model.training
     tokenizer = ref.load_tokenizer()
     assert tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False) == "a"
+
+
+@pytest.mark.parametrize("listed", [{"temperature": 0.6, "top_p": 0.9}, {"temperature": 0.6, "do_sample": False}])
+def test_a_model_with_an_invalid_generation_config_can_be_saved_again(tmp_path: Path, listed: dict) -> None:
+    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        num_hidden_layers=1, hidden_size=8, intermediate_size=16, num_attention_heads=2, num_key_value_heads=1,
+        vocab_size=10,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 2], **listed}), encoding="utf-8")
+    PolicyRef(str(tmp_path)).load_model().save_pretrained(tmp_path / "again")
+    saved = GenerationConfig.from_pretrained(tmp_path / "again")
+    saved.validate(strict=True)
+    assert saved.eos_token_id == [1, 2] and saved.temperature == 0.6 and saved.do_sample
