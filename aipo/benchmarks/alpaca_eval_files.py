@@ -103,9 +103,17 @@ def write_annotations(
     *,
     baseline: str = "gpt4_1106_preview",
 ) -> None:
-    """An annotations.json file in the order of the items; unscored verdicts have preference null."""
+    """An annotations.json file in the order of the items; unscored verdicts have preference null.
+
+    Raises ValueError for judgments in both orders, of which the official file has no room for one.
+    """
     by_id = {answer.question_id: answer.turns[0].text for answer in answers}
     verdicts = {judgment.question_id: judgment for judgment in judgments}
+    if len(verdicts) != len(judgments):
+        raise ValueError(
+            f"{path}: expected one judgment for each item, got {len(judgments)} for {len(verdicts)}; a run with "
+            "both_orders=true has no official file"
+        )
     rows = []
     for position, item in enumerate(assets.items):
         judgment = verdicts[str(position)]

@@ -99,7 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _find_parents(options: argparse.Namespace) -> None:
     """Sets the paths that were not given to those of the artifacts which the scores came from."""
     manifest = json.loads((options.scores / "manifest.json").read_text(encoding="utf-8"))
-    parents, store = manifest["parents"], options.scores.resolve().parents[1]
+    parents, store = manifest.get("parents", {}), options.scores.resolve().parents[1]
+    if "answers" not in parents:
+        raise ValueError(f"{options.scores}: expected a scores artifact, got one of stage {manifest.get('stage')!r}")
     options.answers = options.answers or store / "answers" / parents["answers"] / "answers.parquet"
     if "judgments" in parents:
         options.judgments = options.judgments or store / "judgments" / parents["judgments"] / "judgments.jsonl"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from aipo.assets import AssetCache, MissingAsset
+from aipo.benchmarks.judging import by_question
+from aipo.benchmarks.mt_bench import question_ids
 from aipo.benchmarks.official import OfficialAlpacaEval, OfficialArenaHard, OfficialMTBench
 from aipo.records import Answer, Judgment, from_row, read_jsonl, read_parquet
 
@@ -16,11 +18,12 @@ def mt_bench(options: Namespace) -> list[Path]:
     from aipo.benchmarks.mt_bench_files import write_answers, write_single_judgments
 
     answers, judgments = _artifacts(options)
+    assets = OfficialMTBench(cache=AssetCache(options.assets)).load()
+    _require_official(question_ids(assets), answers, judgments, n_turns=2)
     files = [options.out / "model_answer" / f"{options.model}.jsonl"]
     write_answers(_ready(files[0]), answers, options.model)
     if judgments:
         files.append(options.out / "model_judgment" / f"{_file_name(judgments)}_single.jsonl")
-        assets = OfficialMTBench(cache=AssetCache(options.assets)).load()
         write_single_judgments(_ready(files[1]), assets, answers, judgments, options.model)
     return files
 
@@ -33,12 +36,14 @@ def mt_bench_pairwise(options: Namespace) -> list[Path]:
         raise ValueError("mt_bench_pairwise: give the other side with --baseline-answers")
     answers, judgments = _artifacts(options)
     baseline = read_parquet(options.baseline_answers, Answer)
+    assets = OfficialMTBench(cache=AssetCache(options.assets)).load()
+    _require_official(question_ids(assets), answers, judgments, n_turns=2)
+    _require_official(question_ids(assets), baseline, judgments, n_turns=2)
     files = [options.out / "model_answer" / f"{name}.jsonl" for name in (options.model, options.baseline)]
     write_answers(_ready(files[0]), answers, options.model)
     write_answers(_ready(files[1]), baseline, options.baseline)
     if judgments:
         files.append(options.out / "model_judgment" / f"{_file_name(judgments)}_pair.jsonl")
-        assets = OfficialMTBench(cache=AssetCache(options.assets)).load()
         write_pair_judgments(_ready(files[2]), assets, answers, baseline, judgments, options.model, options.baseline)
     return files
 
@@ -49,6 +54,7 @@ def alpaca_eval(options: Namespace) -> list[Path]:
 
     answers, judgments = _artifacts(options)
     assets = OfficialAlpacaEval(cache=AssetCache(options.assets)).load()
+    _require_official([str(position) for position in range(len(assets.items))], answers, judgments, n_turns=1)
     files = [options.out / options.model / "model_outputs.json"]
     write_outputs(_ready(files[0]), assets, answers, options.model)
     if judgments:
@@ -64,6 +70,8 @@ def arena_hard(options: Namespace) -> list[Path]:
 
     answers, judgments = _artifacts(options)
     cache = AssetCache(options.assets)
+    assets = OfficialArenaHard(cache=cache).load()
+    _require_official([str(question["question_id"]) for question in assets.questions], answers, judgments, n_turns=1)
     try:
         counts = Cl100kTokens(cache).count([answer.turns[0] for answer in answers])
     except MissingAsset:
@@ -72,7 +80,6 @@ def arena_hard(options: Namespace) -> list[Path]:
     write_answers(_ready(files[0]), answers, options.model, counts)
     if judgments:
         files.append(options.out / "model_judgment" / _file_name(judgments) / f"{options.model}.jsonl")
-        assets = OfficialArenaHard(cache=cache).load()
         write_judgments(_ready(files[1]), assets, answers, assets.baseline_answers or {}, judgments, options.model)
     return files
 
@@ -80,6 +87,17 @@ def arena_hard(options: Namespace) -> list[Path]:
 def _artifacts(options: Namespace) -> tuple[list[Answer], list[Judgment]]:
     judgments = [] if options.judgments is None else [from_row(Judgment, row) for row in read_jsonl(options.judgments)]
     return read_parquet(options.answers, Answer), judgments
+
+
+def _require_official(
+    ids: Sequence[str], answers: Sequence[Answer], judgments: Sequence[Judgment], *, n_turns: int
+) -> None:
+    """ValueError unless answers and judgments are of the official questions: other runs have no official files."""
+    by_question(answers, ids, "only a run on the official questions can be exported;", n_turns)
+    judged = {judgment.question_id for judgment in judgments}
+    if judgments and judged != set(ids):
+        missing, unknown = sorted(set(ids) - judged), sorted(judged - set(ids))
+        raise ValueError(f"judgments: missing for questions {missing[:5]}, unknown {unknown[:5]}")
 
 
 def _file_name(judgments: list[Judgment]) -> str:

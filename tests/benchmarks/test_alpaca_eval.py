@@ -228,6 +228,9 @@ def test_files_round_trip(tmp_path: Path) -> None:
     assert (row["n_wins"], row["n_wins_base"], row["n_draws"], row["n_total"], row["avg_length"]) == (5, 0, 0, 5, 13)
     with pytest.raises(ValueError, match="have no output"):
         answers_of(rows[:2], assets)
+    both = AlpacaEval(Given(assets), both_orders=True).judge(answers, _prefers(0.7))
+    with pytest.raises(ValueError, match="got 10 for 5; a run with both_orders=true has no official file"):
+        write_annotations(tmp_path / "b.json", assets, answers, assets.baseline_outputs, both, "ours")
 
 
 def test_real_annotations_give_the_published_preferences(data: Path) -> None:

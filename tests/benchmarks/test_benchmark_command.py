@@ -194,6 +194,27 @@ def test_score_names_the_broken_file(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert "broken.jsonl" in capsys.readouterr().err
 
 
+def test_export_refuses_what_is_no_official_run(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(data / "mt_bench", tmp_path / "mt_bench")
+    store = tmp_path / "outputs"
+    for stage in ("answers", "scores"):
+        (store / stage / "f").mkdir(parents=True)
+    write_parquet(store / "answers/f/answers.parquet", [Answer("1", (completion("a"), completion("b")))])
+    common = ["export", "--benchmark", "mt_bench", "--model", "m", "--out", str(tmp_path / "out")]
+    common += ["--assets", str(tmp_path)]
+    (store / "scores/f/manifest.json").write_text('{"stage": "scores", "parents": {"answers": "f"}}')
+    assert main([*common, "--scores", str(store / "scores/f")]) == 1
+    assert "only a run on the official questions can be exported" in capsys.readouterr().err
+    (store / "answers/f/manifest.json").write_text('{"stage": "answers", "parents": {"policy": "f"}}')
+    assert main([*common, "--scores", str(store / "answers/f")]) == 1
+    assert "expected a scores artifact, got one of stage 'answers'" in capsys.readouterr().err
+    assert main([*common, "--scores", str(store / "scores/none")]) == 1
+    assert "manifest.json" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(common)
+    assert not (tmp_path / "out").exists()
+
+
 def test_export_and_score_again(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cache = tmp_path / "cache"
     for name in ("mt_bench", "arena_hard"):
