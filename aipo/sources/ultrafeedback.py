@@ -148,8 +148,8 @@ def missing_dataset(path: str, revision: str | None) -> list[str]:
     except Exception as error:  # no network, offline mode, no such commit: the client's own errors vary by version
         return [
             f"data set {path} at {revision}: not in the local cache, and the hub does not give it "
-            f"({type(error).__name__}); `hf download --repo-type dataset {path} --revision {revision}` where there is a "
-            "network, and set data.source.path to the folder"
+            f"({type(error).__name__}); `hf download --repo-type dataset {path} --revision {revision}` where there is "
+            "a network, and set data.source.path to the folder"
         ]
     return []
 

@@ -41,8 +41,8 @@ def binarized_row(number: int, **changes: Any) -> dict[str, Any]:
         return [{"content": prompt + " ", "role": "user"}, {"content": answer, "role": "assistant"}]
 
     row = {
-        "prompt": prompt, "prompt_id": f"{number:064x}", "chosen": conversation("good"), "rejected": conversation("bad"),
-        "messages": conversation("good"), "score_chosen": 8.5, "score_rejected": 7.0,
+        "prompt": prompt, "prompt_id": f"{number:064x}",
+        "chosen": conversation("good"), "rejected": conversation("bad"), "messages": conversation("good"), "score_chosen": 8.5, "score_rejected": 7.0,
     }  # fmt: skip
     return row | changes
 
@@ -78,7 +78,8 @@ def completion(text: str, overall: float | None, fine: float) -> dict[str, Any]:
 def test_full(tmp_path: Path) -> None:
     rows = [
         {"source": "s", "instruction": "one", "models": ["m"] * 4, "completions": [
-            completion("a", 9.0, 4.0), completion("b", 2.0, math.nan), completion("c", None, 3.0), completion("d", 2.0, 1.0)
+            completion("a", 9.0, 4.0), completion("b", 2.0, math.nan), completion("c", None, 3.0),
+            completion("d", 2.0, 1.0),
         ]},
         {"source": "s", "instruction": "two", "models": [], "completions": []},
     ]  # fmt: skip
@@ -105,7 +106,7 @@ def test_a_few_malformed_rows_are_counted_many_are_another_data_set(tmp_path: Pa
 
 def test_another_layout_names_the_column(tmp_path: Path) -> None:
     (tmp_path / "part.jsonl").write_text('{"question": "x"}\n')
-    with pytest.raises(SourceError, match=r"row 0: no column 'instruction' \(1 rows like it\)"):
+    with pytest.raises(SourceError, match=r"row 0: no column '(instruction|completions)' \(1 rows like it\)"):
         UltraFeedback(str(tmp_path), None).load()
 
 
