@@ -124,6 +124,11 @@ class OpenAIJudge:
         if choice.message is None or choice.message.content is None:
             raise BadReply(f"a choice without text: {str(choice)[:200]}")
         logprobs = None
-        if "logprobs" in settings and choice.logprobs is not None and choice.logprobs.content:
+        if "logprobs" in settings:
+            if choice.logprobs is None or not choice.logprobs.content:
+                raise Fatal(
+                    "log-probabilities were asked for, and the endpoint returned none; use one that returns them, or a "
+                    "benchmark that reads text: alpaca_eval_text in place of alpaca_eval"
+                )
             logprobs = {token.token: token.logprob for token in choice.logprobs.content[0].top_logprobs}
         return JudgeReply(choice.message.content, logprobs, completion.model)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 Fault = str | None
-"""429, 500, slow, not_json, no_choices, no_text, cut, filtered, refused, unknown_key, quota; None: a good reply."""
+"""What a request gets (see `handle`): a status, a broken reply, or a broken connection; None: a good reply."""
 
 
 class FaultyServer:
@@ -86,6 +86,8 @@ class FaultyServer:
             payload["choices"] = []
         elif fault == "no_text":
             payload["choices"][0]["message"]["content"] = None
+        elif fault == "no_logprobs":
+            payload["choices"][0].pop("logprobs")
         elif fault == "filtered":
             payload["choices"][0] |= {
                 "finish_reason": "content_filter",

@@ -130,6 +130,13 @@ def test_keys_come_from_the_environment_and_stay_there(monkeypatch, tmp_path: Pa
     assert "TEST_JUDGE_KEY is not set" in line
 
 
+def test_an_endpoint_without_log_probs_is_refused_at_its_first_reply() -> None:
+    server = FaultyServer(lambda prompt, attempt: "no_logprobs", 0.02)
+    with server.running() as url, pytest.raises(JudgeError, match="alpaca_eval_text in place of alpaca_eval"):
+        judge(url, max_concurrent=2).reply(CHATS, max_tokens=1, top_logprobs=5)
+    assert sum(server.requests.values()) <= 4
+
+
 def test_azure_names_its_deployment() -> None:
     endpoint = AzureEndpoint("https://name.openai.azure.com", "2024-10-21")
     assert endpoint.identity() == "https://name.openai.azure.com 2024-10-21"

@@ -1,0 +1,86 @@
+"""`python -m aipo.judges quality outputs/judgments/<fingerprint>`: how far its judge can be trusted."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from aipo.judges.quality import Estimate, QualityError, agreement, length_preference, position
+from aipo.records import Answer, Judgment, from_row, read_jsonl, read_parquet
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m aipo.judges", description="How far a judge can be trusted.")
+    commands = parser.add_subparsers(required=True, metavar="quality")
+    quality = commands.add_parser(
+        "quality", help="position bias, liking for length, agreement; from verdicts on disk, nothing is asked"
+    )
+    quality.add_argument("judgments", type=Path, help="a judgments artifact: outputs/judgments/<fingerprint>")
+    quality.add_argument(
+        "--second", type=Path, help="judgments of the same answers by another judge, or by the same one asked again"
+    )
+    parsed = parser.parse_args(arguments)
+    try:
+        judge, estimates, notes = report(parsed.judgments, parsed.second)
+    except (QualityError, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"judge {judge}\n\n| measure | value | 95 % interval | questions |\n|---|---:|---:|---:|")
+    for one in estimates:
+        print(f"| {one.name} | {one.value:.3g} | {one.ci95[0]:.3g} to {one.ci95[1]:.3g} | {one.n} |")
+    for note in notes:
+        print(f"\n- {note}", end="")
+    print()
+    return 0
+
+
+def report(folder: Path, second: Path | None) -> tuple[str, list[Estimate], list[str]]:
+    """The judge's name, every measurement its verdicts allow, and why the others are missing."""
+    judgments = _judgments(folder)
+    if not judgments:
+        raise QualityError(f"{folder}: there are no judgments in it; this benchmark asks no judge")
+    unscored = sum(judgment.value is None for judgment in judgments)
+    notes = [f"{len(judgments) - unscored} of {len(judgments)} verdicts are scored"]
+    estimates: list[Estimate] = []
+    if judgments[0].order != "single":
+        try:
+            estimates += position(judgments)
+        except QualityError as error:
+            notes.append(f"position: {error}")
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    store = folder.parent.parent
+    chars, baseline = (_chars(store, manifest["parents"].get(name)) for name in ("answers", "baseline"))
+    if chars is None or (baseline is None and judgments[0].order != "single"):
+        notes.append("length: the baseline's answers are not among the artifacts")
+    else:
+        estimates.append(length_preference(judgments, chars, None if judgments[0].order == "single" else baseline))
+    if second is not None:
+        others = _judgments(second)
+        estimates += agreement(judgments, others)
+        notes.append(f"agreement and kappa: with {others[0].judge} in {second}")
+    return judgments[0].judge, estimates, notes
+
+
+def _judgments(folder: Path) -> list[Judgment]:
+    path = folder / "judgments.jsonl"
+    if not path.exists():
+        raise QualityError(f"{path}: no such file; expected a judgments artifact, outputs/judgments/<fingerprint>")
+    return [from_row(Judgment, row) for row in read_jsonl(path)]
+
+
+def _chars(store: Path, digest: str | None) -> dict[tuple[str, int], int] | None:
+    if digest is None:
+        return None
+    answers = read_parquet(store / "answers" / digest / "answers.parquet", Answer)
+    return {
+        (answer.question_id, turn): len(completion.text)
+        for answer in answers
+        for turn, completion in enumerate(answer.turns, start=1)
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
