@@ -80,10 +80,16 @@ class ServerSampler:
         """A server that does not answer, or a vLLM that is not installed."""
         if self.server is not None:
             return self.server.missing()
+        import openai
+
         try:
             self._client().get("/models", cast_to=object, options={"timeout": 5.0})
-        except Exception as error:  # whatever is wrong with it, it is not there
-            return [f"server {self.base_url}: it does not answer ({type(error).__name__}); start it, or set base_url"]
+        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
+            return [f"key for {self.base_url}: it refuses the one in {self.key_variable} ({_reason(error)})"]
+        except openai.APIStatusError:  # it answers, if not to this question
+            return []
+        except openai.APIConnectionError:
+            return [f"server {self.base_url}: it does not answer; start it, or set sampler.base_url"]
         return []
 
     def sample(self, chats: Sequence[Chat], decoding: Decoding, *, n: int, seed: int) -> list[list[Completion]]:
@@ -208,6 +214,8 @@ class ServerSampler:
             if self.server is not None and self.server.start(self.policy):
                 self._connected = None
             if self._connected is None:
+                for name in ("httpx", "httpx2"):  # openai's transport, which has a line for every request
+                    logging.getLogger(name).setLevel(logging.WARNING)
                 key = os.environ.get(self.key_variable) or "none"
                 self._connected = openai.OpenAI(
                     base_url=self._url(), api_key=key, max_retries=0, timeout=self.request_timeout_s

@@ -25,6 +25,7 @@ class StubServer:
 
     def __init__(self, model: str, port: int = 0, die_after: int | None = None, delay_s: float = 0.0) -> None:
         self.model, self.die_after, self.delay_s = model, die_after, delay_s
+        self.models_status = 200
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.lock = threading.Lock()
@@ -32,7 +33,7 @@ class StubServer:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                self._send(200, {"data": [{"id": owner.model}]})
+                self._send(owner.models_status, {"data": [{"id": owner.model}]})
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))

@@ -119,6 +119,7 @@ def test_a_killed_server_loses_nothing(policy: PolicyRef, caplog: pytest.LogCapt
     lines = [record.getMessage() for record in caplog.records]
     assert sum("does not answer for" in line and "waiting up to 20 s" in line for line in lines) == 1
     assert sum("answers again, after" in line for line in lines) == 1
+    assert all(record.name == "aipo" for record in caplog.records), "a line for every request"
     back[0].close()
     expected.close()
 
@@ -260,7 +261,12 @@ def test_what_is_missing_is_named(policy: PolicyRef, stub: StubServer) -> None:
     assert _sampler(policy, stub).missing() == []
     nobody = ServerSampler(policy, VLLM(), base_url="http://127.0.0.1:9/v1")
     (line,) = nobody.missing()
-    assert line.startswith("server http://127.0.0.1:9/v1: it does not answer (APIConnectionError)")
+    assert line == "server http://127.0.0.1:9/v1: it does not answer; start it, or set sampler.base_url"
+    stub.models_status = 401
+    (line,) = _sampler(policy, stub, key_variable="MY_KEY").missing()
+    assert line.startswith(f"key for {stub.base_url}: it refuses the one in MY_KEY (AuthenticationError")
+    stub.models_status = 500  # transformers serve without a model cache
+    assert _sampler(policy, stub).missing() == []
     (line,) = ServerSampler(policy, VLLM(), server=VLLMServer("/no/such/environment")).missing()
     assert line.startswith("vLLM: no program '/no/such/environment'")
 
