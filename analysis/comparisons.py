@@ -80,6 +80,8 @@ def recipes_table(sweep: Sweep, benchmarks: list[str]) -> Table | None:
             if f"{benchmark}_{column}" in data:
                 shown.append(f"{benchmark}_{column}")
                 header.append(f"{name}: {label}")
+    if not shown:
+        return None  # no recipe has a readable score; the report's list says so
     digits = {column: digits_for(data[column].tolist()) for column in shown}
     cells = []
     for row in data.to_dict("records"):

@@ -99,7 +99,7 @@ def length_vs_score(
             if (mine["n"] > 1).any():
                 seeds = _of(frame, series)
                 axes.scatter(
-                    seeds["length"], seeds["score"], s=9, color=look["color"], alpha=0.45, linewidth=0, zorder=2
+                    seeds["length"], seeds["score"], s=7, color=look["color"], alpha=0.4, linewidth=0, zorder=2
                 )
             _whiskers(axes, mine["length"], mine, look, lengths=True)
             _ordered_markers(axes, mine["length"], mine["score"], look)
@@ -138,7 +138,7 @@ def per_iteration(sweep: Sweep, benchmarks: Sequence[str], what: str, path: Path
             if (mine["n"] > 1).any():
                 low, high = ([v + sign * s for v, s in zip(y, sd, strict=True)] for sign in (-1, 1))
                 several = [row.n > 1 for row in means]
-                axes.fill_between(x, low, high, where=several, color=look["color"], alpha=0.15, linewidth=0, zorder=1)
+                axes.fill_between(x, low, high, where=several, color=look["color"], alpha=0.11, linewidth=0, zorder=1)
                 for _, seed in _of(frame, series).groupby("seed"):
                     axes.plot(seed["iteration"], seed[what], color=look["color"], linewidth=0.6, alpha=0.5, zorder=2)
             if what == "score":
@@ -302,7 +302,7 @@ def _whiskers(axes: Axes, x: pd.Series, rows: pd.DataFrame, look: dict[str, str]
         low, high = (
             (row.ci95_low, row.ci95_high) if row.n == 1 else (row.score - row.score_sd, row.score + row.score_sd)
         )
-        bars = {"color": look["color"], "alpha": 0.35, "linewidth": 0.9, "zorder": 2}
+        bars = {"color": look["color"], "alpha": 0.3, "linewidth": 0.9, "zorder": 2}
         if not math.isnan(low):
             axes.plot([place, place], [low, high], **bars)
         if lengths and row.n > 1:

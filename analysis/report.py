@@ -51,7 +51,7 @@ def analyse(sweep_folder: Path) -> list[Path]:
         for name in names
         if len(protocols[name]) > 1
     ]
-    sweep = replace(sweep, problems=(*sweep.problems, *gap_problems, *mixed))
+    sweep = replace(sweep, problems=tuple(dict.fromkeys((*sweep.problems, *gap_problems, *mixed))))
     comparable = [name for name in names if len(protocols[name]) == 1]
     for folder in ("tables", "plots"):
         (sweep_folder / folder).mkdir(exist_ok=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis import style
 from analysis.collect import BASE_ITERATION, Sweep, iteration_label
-from analysis.fits import FIT_NAMES, Line
+from analysis.fits import FIT_NAMES, FitMethod, Line, fit_line
 from analysis.summary import diagnostic_metric, metric_names, official, over_seeds, points, title, unique, value_columns
 from analysis.table import Table, digits_for, number
 
@@ -140,6 +140,7 @@ def fits_table(sweep: Sweep, lines: dict[str, dict[tuple[str, str], Line]], pape
                 {"benchmark": benchmark, "objective": objective, "variant": variant, "method": line.method}
                 | {"n_points": line.n, "slope": line.slope, "intercept": line.intercept, "length_min": line.x_min}
                 | {"length_max": line.x_max, "common_length": at, "score_at_common_length": line.at(at)}
+                | {"score_at_common_length_sd": _sd_of_lines(mine, line.method, at)}
                 | {"extrapolated": not line.x_min <= at <= line.x_max}
                 | {"paper_slope": published.get((benchmark, objective)) if official(sweep, benchmark) else None}
                 | {"fingerprints": _joined(used)}
@@ -150,7 +151,7 @@ def fits_table(sweep: Sweep, lines: dict[str, dict[tuple[str, str], Line]], pape
     for row in records:
         digits = digits_for([row["length_max"]])
         scores = data.loc[data["benchmark"] == row["benchmark"], "score_at_common_length"]
-        at = number(row["score_at_common_length"], digits_for(scores.tolist()) + 1) + " ‡" * row["extrapolated"]
+        at = _mean_sd(row, "score_at_common_length", digits_for(scores.tolist()) + 1) + " ‡" * row["extrapolated"]
         cell = [title(sweep, row["benchmark"]), style.series_name(row["objective"], row["variant"])]
         cell += [FIT_NAMES[row["method"]], str(row["n_points"]), f"{row['slope']:.4g}".replace("-", "−")]
         cell += [f"{number(row['length_min'], digits)} to {number(row['length_max'], digits)}"]
@@ -159,6 +160,8 @@ def fits_table(sweep: Sweep, lines: dict[str, dict[tuple[str, str], Line]], pape
     header = ("benchmark", "objective", "fit", "points", "slope", "lengths", "common length", "score there")
     notes = ["slope: score per unit of length; one point per seed and iteration, the base model left out."]
     notes += ["common length: the middle of the range all lines of the benchmark cover, else of all their lengths."]
+    if bool(records) and data["score_at_common_length_sd"].notna().any():
+        notes.append("±: sample standard deviation over seeds of this score, each seed with a line of its own.")
     if bool(records) and data["extrapolated"].any():
         notes.append("‡ extrapolated: this line's points do not reach the common length.")
     if compared:
@@ -173,6 +176,17 @@ def fits_table(sweep: Sweep, lines: dict[str, dict[tuple[str, str], Line]], pape
         fingerprints=unique(fingerprints),
         text_columns=3,
     )
+
+
+def _sd_of_lines(frame: pd.DataFrame, method: FitMethod, length: float) -> float:
+    """Sample sd over seeds of the score at `length` on each seed's own line; NaN with fewer than two such lines."""
+    import numpy as np
+
+    scored = frame[(frame["iteration"] != BASE_ITERATION) & frame["score"].notna()]
+    groups = (group for _, group in scored.groupby("seed"))
+    lines = [fit_line(group["length"].tolist(), group["score"].tolist(), method) for group in groups]
+    scores = [line.at(length) for line in lines if line is not None]
+    return float(np.std(scores, ddof=1)) if len(scores) > 1 else math.nan
 
 
 def pairs_table(sweep: Sweep) -> Table:

@@ -189,9 +189,14 @@ def test_variants_of_an_objective_differ_in_look(fake_sweep):
 
 
 def test_names_with_dollar_signs_are_drawn_as_they_are(fake_sweep):
-    fake_sweep.job("$\\broken{$", iterations=1, benchmarks=("gold",))
-    names = {path.name for path in analyse(fake_sweep.folder)}
-    assert "length_vs_score.png" in names
+    fake_sweep.job("$\\broken{$", iterations=1, benchmarks=("gold",), n_pairs=5)
+    sweep = report.collect(fake_sweep.folder)
+    with plots.style_context():
+        figure = plots.new_figure(3, 2)
+        figure.subplots().set_title("$\\broken{$")
+        plots.legend(figure, {"$\\broken{$": {"color": "black", "marker": "o"}}, base=False)
+        figure.draw_without_rendering()
+    assert list(plots.looks_of(plots.points(sweep, "gold"))) == [("$\\broken{$", "")]
 
 
 def test_legend_is_as_wide_as_the_figure_allows():

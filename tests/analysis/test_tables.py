@@ -193,6 +193,24 @@ def test_fits_table_compares_at_one_length(fake_sweep):
     assert set(by_objective["common_length"]) == {25.0} and not by_objective["extrapolated"].any()
 
 
+def test_fits_table_says_how_far_seeds_are_apart(fake_sweep):
+    # Lines 0.2 x and 0.2 x + 2 on 10..30: at the middle, 20, the scores are 4 and 6, the pooled line says 5.
+    scored(fake_sweep, [(2.0, 10.0), (4.0, 20.0), (6.0, 30.0)], seed=0)
+    scored(fake_sweep, [(4.0, 10.0), (6.0, 20.0), (8.0, 30.0)], seed=1)
+    sweep = collect(fake_sweep.folder)
+    table = tables.fits_table(sweep, plots.fit_lines(sweep, ["mt_bench"]), published.fits())
+    row = row_of(table, objective="dpo")
+    assert row["score_at_common_length"] == pytest.approx(5)
+    assert row["score_at_common_length_sd"] == pytest.approx(math.sqrt(2))
+    assert table.cells[0][-1] == "5.000 ± 1.414" and any(note.startswith("±") for note in table.notes)
+
+
+def test_recipes_without_scores_make_no_table(fake_sweep):
+    for recipe in ("uf", "pairrm_uf"):
+        fake_sweep.job("dpo", overrides=[f"data={recipe}"], recipe=recipe, iterations=0)
+    assert comparisons.recipes_table(collect(fake_sweep.folder), ["gold"]) is None
+
+
 def test_recipes_in_the_papers_order(fake_sweep):
     for recipe in ("pairrm_gen_si_uf", "uf"):
         fake_sweep.job("dpo", overrides=[f"data={recipe}"], recipe=recipe, iterations=1)
