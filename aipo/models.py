@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from aipo.planning.shapes import ModelShape
 
 if TYPE_CHECKING:
-    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 DTYPES = ("float32", "bfloat16", "float16")
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
@@ -90,17 +90,19 @@ class PolicyRef:
         _validate(model.generation_config)
         return model.eval()
 
+    def context_tokens(self) -> int | None:
+        """The longest text, prompt and answer together, that the model has positions for; None where none is stated."""
+        config = self._load_config().get_text_config()
+        return getattr(config, "max_position_embeddings", None)
+
     def load_generation_config(self) -> GenerationConfig:
         """The generation config saved with the model, or the one that follows from its config (for its EOS)."""
-        from transformers import AutoConfig, GenerationConfig
+        from transformers import GenerationConfig
 
         try:
             return GenerationConfig.from_pretrained(self.path, revision=self.revision)
         except OSError:
-            config = AutoConfig.from_pretrained(
-                self.path, revision=self.revision, trust_remote_code=self.trust_remote_code
-            )
-            return GenerationConfig.from_model_config(config)
+            return GenerationConfig.from_model_config(self._load_config())
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer that belongs to the model."""
@@ -112,6 +114,11 @@ class PolicyRef:
         if self.chat_template is not None:
             tokenizer.chat_template = self.chat_template
         return tokenizer
+
+    def _load_config(self) -> PretrainedConfig:
+        from transformers import AutoConfig
+
+        return AutoConfig.from_pretrained(self.path, revision=self.revision, trust_remote_code=self.trust_remote_code)
 
 
 def _validate(config: GenerationConfig) -> None:

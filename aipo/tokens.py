@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from aipo.records import Chat, Completion
@@ -65,6 +65,22 @@ def stop_token_ids(
     if listed is not None:
         ids.update(listed if isinstance(listed, Iterable) else [listed])
     return frozenset(ids)
+
+
+def room_for_answers(prompt_tokens: Sequence[int], context_tokens: int | None, wanted: int, model: str) -> list[int]:
+    """How many of `wanted` new tokens each prompt leaves room for in the model's context (None: it has no limit).
+
+    A completion that fills the context ends by length. A prompt that fills it alone raises ValueError.
+    """
+    if context_tokens is None:
+        return [wanted] * len(prompt_tokens)
+    longest = max(prompt_tokens, default=0)
+    if longest >= context_tokens:
+        raise ValueError(
+            f"a prompt has {longest} tokens, but {model} has a context of {context_tokens}, answer included; filter "
+            "prompts by length"
+        )
+    return [min(wanted, context_tokens - tokens) for tokens in prompt_tokens]
 
 
 def completion_from_text(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from aipo.models import PolicyRef
 from aipo.records import Chat, Completion, Decoding
-from aipo.tokens import plain_token_ids, prompt_token_ids, stop_token_ids
+from aipo.tokens import plain_token_ids, prompt_token_ids, room_for_answers, stop_token_ids
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -175,19 +175,13 @@ class _Decoder:
         return [[token for token in row if token >= 0] for row in tokens.tolist()], logps.tolist()
 
     def _room(self, prompts: Sequence[tuple[int, ...]]) -> Tensor:
-        """How many tokens each prompt leaves in the model's context: a completion that fills it ends by length."""
+        """How many new tokens each prompt has room for."""
         import torch
 
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        if limit is None:
-            return torch.full((len(prompts),), self.decoding.max_new_tokens, device=self.device)
-        longest = max(map(len, prompts))
-        if longest >= limit:
-            raise ValueError(
-                f"a prompt has {longest} tokens, but {self.model.name_or_path} has a context of {limit}, answer "
-                "included; filter prompts by length"
-            )
-        return torch.tensor([limit - len(prompt) for prompt in prompts], device=self.device)
+        lengths = [len(prompt) for prompt in prompts]
+        room = room_for_answers(lengths, limit, self.decoding.max_new_tokens, self.model.name_or_path)
+        return torch.tensor(room, device=self.device)
 
     def _prefill(self, prompts: Sequence[tuple[int, ...]], n: int) -> tuple[Any, Tensor, Tensor]:
         """Encode each prompt once; its cache, mask and next-token logits, repeated for `n` candidates."""

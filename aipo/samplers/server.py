@@ -16,7 +16,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from aipo.records import Chat, Completion, Decoding
 from aipo.samplers.journal import Journal
 from aipo.samplers.protocols import Draw, ReplyError, Request, ServerProtocol
 from aipo.samplers.vllm_server import VLLMServer
-from aipo.tokens import plain_token_ids, prompt_token_ids, stop_token_ids
+from aipo.tokens import plain_token_ids, prompt_token_ids, room_for_answers, stop_token_ids
 
 logger = logging.getLogger("aipo")
 
@@ -120,6 +120,8 @@ class ServerSampler:
         from tqdm import tqdm
 
         tokenizer, stop_ids = self._load()
+        lengths = [len(prompt) for prompt in prompts]
+        room = room_for_answers(lengths, self.policy.context_tokens(), decoding.max_new_tokens, self.policy.path)
         each = n if self.protocol.takes_n else 1
         seen: Counter[tuple[int, ...]] = Counter()
         items: list[tuple[Request, Draw]] = []
@@ -127,7 +129,8 @@ class ServerSampler:
             for _ in range(n // each):
                 drawn = _request_seed(seed, prompt, seen[prompt])
                 seen[prompt] += 1
-                draw = Draw(self.policy.path, decoding, each, drawn, stop, stop_ids)
+                fitting = replace(decoding, max_new_tokens=room[index])
+                draw = Draw(self.policy.path, fitting, each, drawn, stop, stop_ids)
                 items.append((build(index, draw), draw))
         journal = self._journal(decoding, n, seed, stop)
         answered = journal.read() if journal is not None else {}
