@@ -69,6 +69,8 @@ class ServerSampler:
         for name in ("concurrency", "max_wait_s", "request_timeout_s", "retry_s"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"sampler.{name} must be positive, got {getattr(self, name)}")
+        if Path(self.policy.path).is_dir():  # a server may have been started in another folder
+            self.policy = replace(self.policy, path=str(Path(self.policy.path).absolute()))
         self._loaded: tuple[Any, frozenset[int]] | None = None
         self._connected: Any = None
         self._starting = threading.Lock()

@@ -82,6 +82,13 @@ def test_a_cut_completion_has_no_end_of_turn(policy: PolicyRef, stub: StubServer
         assert completion.finish == "length" and len(completion.token_ids) == 2 and END not in completion.token_ids
 
 
+def test_a_server_is_told_the_whole_path(policy: PolicyRef, stub: StubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(policy.path)
+    monkeypatch.chdir(folder.parent)
+    _sampler(PolicyRef(folder.name), stub).sample([chat(1)], DECODING, n=1, seed=0)
+    assert stub.requests[0]["model"] == policy.path
+
+
 def test_no_more_is_asked_for_than_the_context_holds(policy: PolicyRef, stub: StubServer) -> None:
     _sampler(policy, stub).sample([chat(1), chat(2, 3)], replace(DECODING, max_new_tokens=10_000), n=1, seed=0)
     assert {len(body["prompt"]) + body["max_tokens"] for body in stub.requests} == {256}
