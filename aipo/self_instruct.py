@@ -1,21 +1,29 @@
 """New prompts from old ones: the policy continues a numbered list of tasks (Self-Instruct, arXiv 2212.10560, in the
 form of the AIPO code). Every generated task that is not kept is counted by its reason.
+
+Departures from that code: draws are seeded; what looks like an answer is cut off before the filters are asked;
+the last task of a reply that was cut at the token limit is dropped; so is a task that the pool or an earlier task has;
+tokens are estimated where the official count needs a download.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
+import math
 import random
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from aipo.prompt_clusters import KMeansClusters
 from aipo.records import Decoding, Message, Prompt
 from aipo.samplers import Sampler
 
-NUMBERED = re.compile(r"(?:^|\n)\s*\d+\.")
-"""Where a list item begins."""
+NUMBERED = re.compile(r"(?:^|\n)\s*\d+\.(?!\d)")
+"""Where a list item begins: a number and a full stop at the start of a line, no decimal fraction."""
+logger = logging.getLogger("aipo")
 
 
 class SelfInstructError(RuntimeError):
@@ -44,6 +52,10 @@ class SelfInstruct:
     """Lists sampled at once."""
     max_calls_per_prompt: float
     """After so many calls for each wanted prompt the generator gives up with an error."""
+    header: str = "Come up with a series of tasks:\n"
+    """What stands above the list."""
+    clusters: KMeansClusters | None = None
+    """Groups of the pool from which each list's demonstrations come in turn; None: the whole pool."""
 
     def __post_init__(self) -> None:
         for name in ("demonstrations", "tasks_per_call", "min_tokens", "calls_per_round"):
@@ -51,6 +63,12 @@ class SelfInstruct:
                 raise ValueError(f"self_instruct.{name} must be at least 1, got {getattr(self, name)}")
         if self.max_tokens < self.min_tokens:
             raise ValueError(f"self_instruct.max_tokens={self.max_tokens} is below min_tokens={self.min_tokens}")
+        if self.max_calls_per_prompt <= 0:
+            raise ValueError(f"self_instruct.max_calls_per_prompt must be above 0, got {self.max_calls_per_prompt}")
+
+    def missing(self) -> list[str]:
+        """What the clusters' embedding misses."""
+        return self.clusters.missing() if self.clusters is not None else []
 
     def generate(
         self, sampler: Sampler, pool: Sequence[Prompt], *, n: int, seed: int
@@ -62,6 +80,9 @@ class SelfInstruct:
                 f"expected at least {self.demonstrations} single-turn pool prompts for demonstrations, got {len(tasks)}"
             )
         known = {_normalized(task) for task in tasks}
+        groups = [tasks] if self.clusters is None else self.clusters.groups(tasks)
+        quota = math.ceil(n / len(groups))
+        found = [0] * len(groups)
         picks = random.Random(seed)
         kept: list[Prompt] = []
         dropped: Counter[str] = Counter()
@@ -72,16 +93,28 @@ class SelfInstruct:
                     f"{calls} calls gave {len(kept)} of {n} prompts; dropped: {dict(dropped)}. The policy may no "
                     "longer continue task lists; raise self_instruct.max_calls_per_prompt or use data=pairrm_gen_uf"
                 )
-            lists = [template(picks.sample(tasks, self.demonstrations)) for _ in range(self.calls_per_round)]
+            open_groups = [number for number, count in enumerate(found) if count < quota]
+            turns = [open_groups[(calls + turn) % len(open_groups)] for turn in range(self.calls_per_round)]
+            lists = [template(self._demonstrations(picks, groups[turn], tasks), self.header) for turn in turns]
             stop = ("\n\n", f"\n{self.demonstrations + self.tasks_per_call + 1}.")
             replies = sampler.complete(lists, self.decoding, n=1, seed=seed + calls, stop=stop)
             calls += len(lists)
-            for reply in replies:
+            for turn, reply in zip(turns, replies, strict=True):
                 for task in self._usable(reply[0].text, reply[0].finish == "length", known, dropped):
                     known.add(_normalized(task))
                     kept.append(_prompt(task, seed, len(kept)))
+                    found[turn] += 1
         dropped["beyond_wanted"] += len(kept) - n
-        return kept[:n], {"calls": calls, **dropped}
+        logger.info("self-instruct: %d task lists gave %d prompts", calls, len(kept))
+        return kept[:n], dict(dropped)
+
+    def _demonstrations(self, picks: random.Random, group: Sequence[str], tasks: Sequence[str]) -> list[str]:
+        """Tasks of one group; a group that is too small is filled up from the whole pool."""
+        if len(group) >= self.demonstrations:
+            return picks.sample(group, self.demonstrations)
+        own = set(group)
+        others = [task for task in tasks if task not in own]
+        return [*group, *picks.sample(others, min(len(others), self.demonstrations - len(group)))]
 
     def _usable(self, text: str, truncated: bool, known: set[str], dropped: Counter[str]) -> Iterator[str]:
         items = parse_items(text)
@@ -128,10 +161,10 @@ class SelfInstruct:
         return None
 
 
-def template(tasks: Sequence[str]) -> str:
+def template(tasks: Sequence[str], header: str) -> str:
     """The list that the policy continues; it ends with the number of the first task to write."""
-    items = "".join(f"{number}. {' '.join(task.split())}\n" for number, task in enumerate(tasks, start=1))
-    return f"Come up with a series of tasks:\n{items}{len(tasks) + 1}."
+    items = "".join(f"{number}. {' '.join(task.split()).rstrip(':')}\n" for number, task in enumerate(tasks, start=1))
+    return f"{header}{items}{len(tasks) + 1}."
 
 
 def parse_items(text: str) -> list[str]:
