@@ -88,7 +88,8 @@ def number(value: Any, digits: int) -> str:
     """A number with so many decimals, a typographic minus and thousands separators; an en dash for none."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
-    return f"{value:,.{digits}f}".replace("-", "−")
+    text = f"{value:,.{digits}f}"
+    return text.replace("-", "−" if any(digit in text for digit in "123456789") else "")
 
 
 def digits_for(values: Sequence[float]) -> int:

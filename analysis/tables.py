@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -132,21 +133,28 @@ def fits_table(sweep: Sweep, lines: dict[str, dict[tuple[str, str], Line]], pape
     for benchmark, series in lines.items():
         frame = points(sweep, benchmark)
         at = common_length(list(series.values()))
+        by_seed = {one: _scores_by_seed(frame, one, line.method, at) for one, line in series.items()}
         for (objective, variant), line in sorted(series.items(), key=lambda item: (style.order(item[0][0]), item[0])):
             mine = frame[(frame["objective"] == objective) & (frame["variant"] == variant)]
             used = unique(digest for digests in mine["fingerprints"] for digest in digests)
             fingerprints += used
+            own = by_seed[objective, variant]
+            dpo = by_seed.get((DPO, _dpo_variant({name for kind, name in series if kind == DPO}, variant)), {})
+            over_dpo = [own[seed] - dpo[seed] for seed in own if seed in dpo] if objective != DPO else []
+            over_dpo_mean, over_dpo_sd = _mean_and_sd(over_dpo)
             records.append(
                 {"benchmark": benchmark, "objective": objective, "variant": variant, "method": line.method}
                 | {"n_points": line.n, "slope": line.slope, "intercept": line.intercept, "length_min": line.x_min}
                 | {"length_max": line.x_max, "common_length": at, "score_at_common_length": line.at(at)}
-                | {"score_at_common_length_sd": _sd_of_lines(mine, line.method, at)}
+                | {"score_at_common_length_sd": _mean_and_sd(list(own.values()))[1]}
+                | {"over_dpo": over_dpo_mean, "over_dpo_sd": over_dpo_sd}
                 | {"extrapolated": not line.x_min <= at <= line.x_max}
                 | {"paper_slope": published.get((benchmark, objective)) if official(sweep, benchmark) else None}
                 | {"fingerprints": _joined(used)}
             )
     data = pd.DataFrame(records)
     compared = bool(records) and data["paper_slope"].notna().any()
+    paired = bool(records) and data["over_dpo"].notna().any()
     cells = []
     for row in records:
         digits = digits_for([row["length_max"]])
@@ -156,12 +164,17 @@ def fits_table(sweep: Sweep, lines: dict[str, dict[tuple[str, str], Line]], pape
         cell += [FIT_NAMES[row["method"]], str(row["n_points"]), f"{row['slope']:.4g}".replace("-", "−")]
         cell += [f"{number(row['length_min'], digits)} to {number(row['length_max'], digits)}"]
         cell += [number(row["common_length"], digits), at]
+        if paired:
+            cell.append(_mean_sd(row, "over_dpo", digits_for(scores.tolist()) + 1))
         cells.append((*cell, *([number(row["paper_slope"], 4)] if compared else [])))
     header = ("benchmark", "objective", "fit", "points", "slope", "lengths", "common length", "score there")
+    header += ("minus DPO's there",) if paired else ()
     notes = ["slope: score per unit of length; one point per seed and iteration, the base model left out."]
     notes += ["common length: the middle of the range all lines of the benchmark cover, else of all their lengths."]
     if bool(records) and data["score_at_common_length_sd"].notna().any():
         notes.append("±: sample standard deviation over seeds of this score, each seed with a line of its own.")
+    if paired:
+        notes.append("minus DPO's there: of the same seed, each on a line of its own; mean ± sd over seeds.")
     if bool(records) and data["extrapolated"].any():
         notes.append("‡ extrapolated: this line's points do not reach the common length.")
     if compared:
@@ -178,15 +191,21 @@ def fits_table(sweep: Sweep, lines: dict[str, dict[tuple[str, str], Line]], pape
     )
 
 
-def _sd_of_lines(frame: pd.DataFrame, method: FitMethod, length: float) -> float:
-    """Sample sd over seeds of the score at `length` on each seed's own line; NaN with fewer than two such lines."""
-    import numpy as np
+def _scores_by_seed(frame: pd.DataFrame, series: tuple[str, str], method: FitMethod, length: float) -> dict[int, float]:
+    """Seed -> score at `length` on that seed's own line, for the seeds whose points determine one."""
+    mine = frame[(frame["objective"] == series[0]) & (frame["variant"] == series[1]) & frame["score"].notna()]
+    scores = {}
+    for seed, group in mine.groupby("seed"):
+        line = fit_line(group["length"].tolist(), group["score"].tolist(), method)
+        if line is not None:
+            scores[int(seed)] = line.at(length)
+    return scores
 
-    scored = frame[(frame["iteration"] != BASE_ITERATION) & frame["score"].notna()]
-    groups = (group for _, group in scored.groupby("seed"))
-    lines = [fit_line(group["length"].tolist(), group["score"].tolist(), method) for group in groups]
-    scores = [line.at(length) for line in lines if line is not None]
-    return float(np.std(scores, ddof=1)) if len(scores) > 1 else math.nan
+
+def _mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample sd; NaN where there are too few values."""
+    mean = statistics.fmean(values) if values else math.nan
+    return mean, statistics.stdev(values) if len(values) > 1 else math.nan
 
 
 def pairs_table(sweep: Sweep) -> Table:
@@ -345,11 +364,15 @@ def _expected_seeds(sweep: Sweep, row: dict[str, Any]) -> int:
     return len({run.seed for run in mine})
 
 
+def _dpo_variant(variants: set[str], variant: str) -> str:
+    """The variant of DPO to hold this one against: DPO's only one, else the same."""
+    return next(iter(variants)) if len(variants) == 1 else variant
+
+
 def _length_ratio(frame: pd.DataFrame, row: dict[str, Any]) -> tuple[float, float]:
     """Mean and sd over seeds of this row's length over DPO's, of the same iteration, seed and variant (or its only)."""
     here = frame[frame["iteration"] == row["iteration"]]
-    variants = set(here.loc[here["objective"] == DPO, "variant"])
-    variant = next(iter(variants)) if len(variants) == 1 else row["variant"]
+    variant = _dpo_variant(set(here.loc[here["objective"] == DPO, "variant"]), row["variant"])
     mine = here[(here["objective"] == row["objective"]) & (here["variant"] == row["variant"])].set_index("seed")[
         "length"
     ]

@@ -18,7 +18,7 @@ from aipo.records import Metric
 from analysis import comparisons, escape, plots, published, tables
 from analysis.collect import AnalysisError, collect
 from analysis.summary import over_seeds, points, student_t
-from analysis.table import Table
+from analysis.table import Table, number
 
 
 def scored(fake_sweep, values, *, seed=0, objective="dpo", judge=None, unscored=0, interval=(1.0, 2.0), **options):
@@ -188,7 +188,7 @@ def test_fits_table_compares_at_one_length(fake_sweep):
     # Lines: 0.2 x on 10..30 and 0.4 x - 3 on 20..30; common range 20..30, its middle 25.
     by_objective = table.data.set_index("objective")
     assert list(by_objective.index) == ["dpo", "aipo"]
-    assert [cells[-1] for cells in table.cells] == ["5.000", "7.000"]
+    assert [cells[-2:] for cells in table.cells] == [("5.000", "–"), ("7.000", "2.000")]
     assert list(by_objective["score_at_common_length"][["dpo", "aipo"]]) == pytest.approx([5.0, 7.0])
     assert set(by_objective["common_length"]) == {25.0} and not by_objective["extrapolated"].any()
 
@@ -203,6 +203,14 @@ def test_fits_table_says_how_far_seeds_are_apart(fake_sweep):
     assert row["score_at_common_length"] == pytest.approx(5)
     assert row["score_at_common_length_sd"] == pytest.approx(math.sqrt(2))
     assert table.cells[0][-1] == "5.000 ± 1.414" and any(note.startswith("±") for note in table.notes)
+    # AIPO's lines lie 1 and 2 above DPO's of the same seed: 1.5 apart on average, sd sqrt(1/2).
+    scored(fake_sweep, [(3.0, 10.0), (5.0, 20.0), (7.0, 30.0)], seed=0, objective="aipo")
+    scored(fake_sweep, [(6.0, 10.0), (8.0, 20.0), (10.0, 30.0)], seed=1, objective="aipo")
+    sweep = collect(fake_sweep.folder)
+    table = tables.fits_table(sweep, plots.fit_lines(sweep, ["mt_bench"]), published.fits())
+    row = row_of(table, objective="aipo")
+    assert (row["over_dpo"], row["over_dpo_sd"]) == pytest.approx((1.5, math.sqrt(0.5)))
+    assert [cells[-1] for cells in table.cells] == ["–", "1.500 ± 0.707"] and table.header[-1] == "minus DPO's there"
 
 
 def test_recipes_without_scores_make_no_table(fake_sweep):
@@ -330,3 +338,13 @@ def test_latex_compiles(tmp_path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
     assert done.returncode == 0, done.stdout[-2000:]
     assert "Overfull" not in done.stdout
+
+
+def test_numbers_as_shown():
+    assert [number(value, 1) for value in (-1234.56, -0.04, 0.05, None, math.nan)] == [
+        "−1,234.6",
+        "0.0",
+        "0.1",
+        "–",
+        "–",
+    ]
