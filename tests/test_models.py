@@ -194,3 +194,26 @@ def test_a_model_with_an_invalid_generation_config_can_be_saved_again(tmp_path: 
     saved = GenerationConfig.from_pretrained(tmp_path / "again")
     saved.validate(strict=True)
     assert saved.eos_token_id == [1, 2] and saved.temperature == 0.6 and saved.do_sample
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        ("GatedRepoError", "access to someone/something: accept its licence on its hub page and set HF_TOKEN"),
+        ("RevisionNotFoundError", "model.revision: someone/something has no commit 0000"),
+        ("RepositoryNotFoundError", "model someone/something: neither a local folder nor a public hub model"),
+    ],
+)
+def test_what_the_hub_refuses_is_told_with_its_remedy(
+    monkeypatch: pytest.MonkeyPatch, error: str, expected: str
+) -> None:
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    def refuse(*_: object, **__: object) -> None:
+        kind = getattr(errors, error)
+        raise kind.__new__(kind)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", refuse)
+    (line,) = PolicyRef("someone/something", "0" * 40).missing()
+    assert line.startswith(expected)
