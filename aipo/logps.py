@@ -63,7 +63,8 @@ class PairScorer(nn.Module):
         self._warned: set[str] = set()
         if not self.capabilities.shares_rows:
             self._warn_once(
-                f"{type(model).__name__}: {self.capabilities.reason}; each completion gets a row of its own"
+                "layout",
+                f"{type(model).__name__}: {self.capabilities.reason}; each completion gets a row of its own",
             )
 
     def collate(self, pairs: Sequence[Pair]) -> PairBatch:
@@ -74,8 +75,9 @@ class PairScorer(nn.Module):
         window = self.capabilities.window
         if batch.shared and window is not None and batch.span > window:
             self._warn_once(
+                "window",
                 f"pairs span {batch.span} tokens, more than the attention window of {window}: such batches use a row "
-                "per completion, where the model applies its window itself"
+                "per completion, where the model applies its window itself",
             )
             batch = collate(pairs, shared=False, pad_to_multiple_of=multiple)
         limit = self.capabilities.max_positions
@@ -104,9 +106,9 @@ class PairScorer(nn.Module):
         )
         return sum_sides(logps, batch)
 
-    def _warn_once(self, message: str) -> None:
-        if message.split(":")[0] not in self._warned:
-            self._warned.add(message.split(":")[0])
+    def _warn_once(self, topic: str, message: str) -> None:
+        if topic not in self._warned:
+            self._warned.add(topic)
             warnings.warn(message, stacklevel=3)
 
 
