@@ -48,7 +48,7 @@ def recipes_table(sweep: Sweep, benchmarks: list[str]) -> Table | None:
     for recipe in (name for name in known if name in recipes):
         runs = [run for run in sweep.runs if run.recipe == recipe]
         found = {(run.objective, _other_overrides(sweep, run)) for run in runs}
-        for objective, variant in sorted(found, key=lambda item: (style.order(item[0]), item)):
+        for objective, variant in sorted(found, key=lambda item: style.series_order(*item)):
             mine = {run.job for run in runs if (run.objective, _other_overrides(sweep, run)) == (objective, variant)}
             prompts, responses = RECIPES.get(recipe, ("", ""))
             record = {"recipe": recipe, "prompts": prompts, "responses": responses, "objective": objective}

@@ -263,8 +263,8 @@ def _panels(
 
 def looks_of(frame: pd.DataFrame) -> dict[Series, dict[str, str]]:
     """Colour and marker of each objective and variant."""
-    series = sorted(set(zip(frame["objective"], frame["variant"], strict=True)) - {("", "")})
-    series = [item for item in series if item[0]]
+    found = {item for item in zip(frame["objective"], frame["variant"], strict=True) if item[0]}
+    series = sorted(found, key=lambda item: style.series_order(*item))
     colours = style.colours(objective for objective, _ in series)
     looks = {}
     for objective, colour in colours.items():
@@ -273,7 +273,7 @@ def looks_of(frame: pd.DataFrame) -> dict[Series, dict[str, str]]:
             tint = style.tint(colour, -0.4 + 0.9 * number / (len(variants) - 1)) if len(variants) > 1 else colour
             marker = style.marker(objective) if len(variants) == 1 else style.MARKERS[number % len(style.MARKERS)]
             looks[objective, variant] = {"color": tint, "marker": marker}
-    return {item: looks[item] for item in sorted(looks, key=lambda item: (style.order(item[0]), item))}
+    return {item: looks[item] for item in series}
 
 
 def _of(frame: pd.DataFrame, series: Series) -> pd.DataFrame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterable
+from typing import Any
 
 OBJECTIVE_NAMES = {"dpo": "DPO", "dpo_nll": "DPO+NLL", "simpo": "SimPO", "alpha_dpo": "α-DPO", "aipo": "AIPO"}
 """As the paper writes them; other objectives keep the name of their YAML."""
@@ -72,6 +73,12 @@ def order(objective: str) -> int:
     """The place of an objective in tables and legends: the base model (""), the paper's order, then all others."""
     known = ["", *OBJECTIVE_NAMES]
     return known.index(objective) if objective in known else len(known)
+
+
+def series_order(objective: str, variant: str) -> tuple[Any, ...]:
+    """The place of an objective's variant: numbers in a variant's text go by value, so that 2 comes before 10."""
+    parts = re.split(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)", variant)
+    return order(objective), objective, [(float(part), "") if i % 2 else (0.0, part) for i, part in enumerate(parts)]
 
 
 def marker(objective: str) -> str:

@@ -138,7 +138,7 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     rows = []
-    groups = sorted(frame.groupby(GROUP, sort=False), key=lambda item: (style.order(item[0][0]), *item[0]))
+    groups = sorted(frame.groupby(GROUP, sort=False), key=lambda item: (style.series_order(*item[0][:2]), item[0][2]))
     for (objective, variant, iteration), group in groups:
         group = group.drop_duplicates("fingerprint")
         n_scored, n_total = int(group["n_scored"].sum()), int(group["n_total"].sum())

@@ -134,7 +134,7 @@ def fits_table(sweep: Sweep, lines: dict[str, dict[tuple[str, str], Line]], pape
         frame = points(sweep, benchmark)
         at = common_length(list(series.values()))
         by_seed = {one: _scores_by_seed(frame, one, line.method, at) for one, line in series.items()}
-        for (objective, variant), line in sorted(series.items(), key=lambda item: (style.order(item[0][0]), item[0])):
+        for (objective, variant), line in sorted(series.items(), key=lambda item: style.series_order(*item[0])):
             mine = frame[(frame["objective"] == objective) & (frame["variant"] == variant)]
             used = unique(digest for digests in mine["fingerprints"] for digest in digests)
             fingerprints += used
@@ -249,9 +249,13 @@ def pairs_table(sweep: Sweep) -> Table:
 
 def pairs_per_job(sweep: Sweep) -> pd.DataFrame:
     """Pairs kept, and dropped by reason (a column each), of every run and iteration, in the order of the tables."""
-    rows = sweep.pairs.assign(order=sweep.pairs["objective"].map(style.order))
-    rows = rows.sort_values(["order", "objective", "variant", "seed", "iteration"], kind="stable")
-    data = rows.drop(columns=["order", "dropped", "fingerprint"])
+    places = list(sweep.pairs[["objective", "variant", "seed", "iteration"]].itertuples(index=False, name=None))
+    order = sorted(
+        range(len(sweep.pairs)),
+        key=lambda i: (style.series_order(*places[i][:2]), *places[i][2:]),
+    )
+    rows = sweep.pairs.iloc[order]
+    data = rows.drop(columns=["dropped", "fingerprint"])
     for reason in sorted({reason for dropped in rows["dropped"] for reason in dropped}):
         data[f"dropped_{reason}"] = [dropped.get(reason, 0) for dropped in rows["dropped"]]
     return data.assign(fingerprints=rows["fingerprint"])
@@ -275,7 +279,7 @@ def drop_notes(sweep: Sweep) -> list[str]:
     """One sentence per objective and variant: pairs kept and dropped over all its iterations and seeds."""
     notes = []
     groups = sweep.pairs.groupby(["objective", "variant"])
-    for (objective, variant), group in sorted(groups, key=lambda item: (style.order(item[0][0]), item[0])):
+    for (objective, variant), group in sorted(groups, key=lambda item: style.series_order(*item[0])):
         reasons: dict[str, int] = {}
         for dropped in group["dropped"]:
             for reason, count in dropped.items():

@@ -228,3 +228,10 @@ def test_the_papers_lines_are_drawn_only_beside_its_own_model(fake_sweep, tmp_pa
     assert with_lines.read_bytes() != without.read_bytes()
     fake_sweep.job("dpo", iterations=1, official=True, benchmarks=["arena_hard"], model="gemma_2_27b_it")
     assert report._comparable_lines(report.collect(fake_sweep.folder), ["arena_hard"]).empty
+
+
+def test_numbers_in_variants_go_by_value():
+    variants = ["", "n=10", "n=2", "n=0.5,a=x", "n=1e-3"]
+    ordered = sorted(variants, key=lambda variant: style.series_order("aipo", variant))
+    assert ordered == ["", "n=1e-3", "n=0.5,a=x", "n=2", "n=10"]
+    assert style.series_order("dpo", "z") < style.series_order("aipo", "a") < style.series_order("my_own", "")
