@@ -209,20 +209,20 @@ def test_impossible_recipes_are_refused(prompts: Any, responses: Any, ranking: A
         Recipe(NoSource(), prompts, responses, ranking, OFF)
 
 
-@pytest.mark.parametrize(("ranking", "unrated"), [("dataset", True), ("ranker", False)])
-def test_a_data_sets_responses_become_candidates(
-    tokenizer: PreTrainedTokenizerFast, ranking: Any, unrated: bool
-) -> None:
-    recipe = Recipe(NoSource(), "pool", "dataset", ranking, OFF)
+def test_a_data_sets_responses_become_candidates(tokenizer: PreTrainedTokenizerFast) -> None:
     prompts = [Prompt(f"p{number}", (Message("user", "x"),), "pool") for number in range(3)]
     examples = [
         Example(prompts[0], ("one", "two"), (3.0, 4.0)), Example(prompts[1], ("one",), (1.0,)),
         Example(prompts[2], ("a", "b")),
     ]  # fmt: skip
-    found, dropped = recipe.dataset_candidates(prompts, examples, tokenizer)
-    assert dropped == {"fewer_than_two_responses": 1} | ({"unrated": 1} if unrated else {})
-    assert found[0].scores == ((3.0, 4.0) if unrated else None) and len(found) == (1 if unrated else 2)
+    by_dataset, by_ranker = (Recipe(NoSource(), "pool", "dataset", who, OFF) for who in ("dataset", "ranker"))
+    found, dropped = by_dataset.dataset_candidates(prompts, examples, tokenizer)
+    assert repr(by_ranker.dataset_candidates(prompts, examples, tokenizer)) == repr((found, dropped))  # NaN != NaN
+    assert dropped == {"fewer_than_two_responses": 1} and len(found) == 2
+    assert found[0].scores == (3.0, 4.0) and all(map(math.isnan, found[1].scores))
     assert found[0].completions == tuple(completion_from_text(tokenizer, text) for text in ("one", "two"))
     assert all(text.finish == "stop" and text.token_ids[-1] == 1 for text in found[0].completions)
+    pairs, lost = build_pairs(found, tokenizer, OFF)
+    assert [pair.prompt_id for pair in pairs] == ["p0"] and reasons(lost) == {"unranked": 1}
     with pytest.raises(ValueError, match="prompt p2 is not in the source's pool of 2 examples"):
-        recipe.dataset_candidates(prompts, examples[:2], tokenizer)
+        by_dataset.dataset_candidates(prompts, examples[:2], tokenizer)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DebertaV2Config, DebertaV2Model
 from transformers.models.deberta_v2.modeling_deberta_v2 import DebertaV2PreTrainedModel
+from transformers.utils import logging
 
 from aipo.rankers.pairrm import PairRMError
 
@@ -42,6 +43,7 @@ class PairRMModel(DebertaV2PreTrainedModel):
 
 def load_pairrm(path: str, revision: str | None, dtype: torch.dtype) -> PairRMModel:
     """The model in evaluation mode, from safetensors alone. PairRMError unless every weight is there and used."""
+    logging.disable_progress_bar()
     config = DebertaV2Config.from_pretrained(path, revision=revision)
     if absent := [key for key in CONFIG_KEYS if not hasattr(config, key)]:
         raise PairRMError(

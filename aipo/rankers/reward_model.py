@@ -102,6 +102,9 @@ class RewardModel:
         if self._loaded is None:
             import torch
             from transformers import AutoModelForSequenceClassification, AutoTokenizer
+            from transformers.utils.logging import disable_progress_bar
+
+            disable_progress_bar()
 
             tokenizer = AutoTokenizer.from_pretrained(self.path, revision=self.revision)
             if not tokenizer.chat_template:

@@ -5,6 +5,7 @@ The four rows of the paper's first table are four recipes: see `conf/data/*.yaml
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -61,26 +62,25 @@ class Recipe:
     def dataset_candidates(
         self, prompts: Sequence[Prompt], examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase
     ) -> tuple[list[Candidates], dict[str, int]]:
-        """The source's responses to `prompts` as token ids, its ratings as scores when they are the ranking.
+        """The source's responses to `prompts` as token ids, its ratings as scores: NaN for all where it has none.
 
+        Whether these scores are the ranking is asked later: recipes that differ in that alone share these candidates.
         Each response counts as finished, so its ids end with the end-of-turn token. Dropped and counted:
-        `fewer_than_two_responses` and, when the ratings are the ranking, `unrated`.
+        `fewer_than_two_responses`.
         """
         from aipo.tokens import completion_from_text
 
         by_id = {example.prompt.prompt_id: example for example in examples}
-        rated = self.ranking == "dataset"
         found: list[Candidates] = []
-        dropped = {"fewer_than_two_responses": 0} | ({"unrated": 0} if rated else {})
+        dropped = {"fewer_than_two_responses": 0}
         for prompt in prompts:
             example = by_id.get(prompt.prompt_id)
             if example is None:
                 raise ValueError(f"prompt {prompt.prompt_id} is not in the source's pool of {len(by_id)} examples")
             if len(example.responses) < 2:
                 dropped["fewer_than_two_responses"] += 1
-            elif rated and len(example.ratings) != len(example.responses):
-                dropped["unrated"] += 1
-            else:
-                completions = tuple(completion_from_text(tokenizer, text, "stop") for text in example.responses)
-                found.append(Candidates(prompt, completions, example.ratings if rated else None))
+                continue
+            completions = tuple(completion_from_text(tokenizer, text, "stop") for text in example.responses)
+            rated = len(example.ratings) == len(example.responses)
+            found.append(Candidates(prompt, completions, example.ratings if rated else (math.nan,) * len(completions)))
         return found, dropped
