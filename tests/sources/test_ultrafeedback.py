@@ -42,7 +42,8 @@ def binarized_row(number: int, **changes: Any) -> dict[str, Any]:
 
     row = {
         "prompt": prompt, "prompt_id": f"{number:064x}",
-        "chosen": conversation("good"), "rejected": conversation("bad"), "messages": conversation("good"), "score_chosen": 8.5, "score_rejected": 7.0,
+        "chosen": conversation("good"), "rejected": conversation("bad"), "messages": conversation("good"),
+        "score_chosen": 8.5, "score_rejected": 7.0,
     }  # fmt: skip
     return row | changes
 
