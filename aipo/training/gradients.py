@@ -133,8 +133,10 @@ class BatchGradient:
 
     def _run(self, inputs: LossInputs, global_pairs: int | None) -> BatchResult:
         parts = _micro_batches(inputs, self.tokens_per_batch)
+        # Agreed before the first pass: with sharded weights every pass is itself a conversation of all processes.
+        idle = 0 if self.spare is None else self.world.largest(len(parts)) - len(parts)
         if self.objective.batch_coupled and (self.world.size > 1 or len(parts) > 1):
-            losses = self._coupled(parts, global_pairs)
+            losses = self._coupled(parts, global_pairs, idle)
         else:
             losses = []
             for part in parts:
@@ -143,10 +145,10 @@ class BatchGradient:
                 if global_pairs is not None:
                     (loss.loss.sum() / global_pairs).backward()
                 losses.append(loss)
-            self._idle(len(parts), backward=global_pairs is not None)
+            self._idle(idle, backward=global_pairs is not None)
         return _result(parts, losses)
 
-    def _coupled(self, parts: list[LossInputs], global_pairs: int | None) -> list[PairLoss]:
+    def _coupled(self, parts: list[LossInputs], global_pairs: int | None, idle: int) -> list[PairLoss]:
         """Two passes, exact for a loss that mixes the pairs of a batch; see `aipo.objectives.coupling`.
 
         Every process finds the derivatives of the whole batch's mean loss for itself, so they need no further sum.
@@ -154,7 +156,7 @@ class BatchGradient:
         batches = [self.collate(part.pairs) for part in parts]
         with torch.no_grad():
             found = [self._logps(part, batch) for part, batch in zip(parts, batches, strict=True)]
-            self._idle(len(parts), backward=False)
+            self._idle(idle, backward=False)
         everyone = self.world.gather(concatenate(found) if found else None)
         loss, slopes = policy_gradients(
             self.objective.loss, _on(self.world, concatenate([logps for logps in everyone if logps is not None]))
@@ -168,16 +170,16 @@ class BatchGradient:
             for part, batch, part_rows in zip(parts, batches, rows, strict=True):
                 derivatives = {name: slope[part_rows] for name, slope in slopes.items()}
                 linear_surrogate(self._logps(part, batch), derivatives).backward()
-            self._idle(len(parts), backward=True)
+            self._idle(idle, backward=True)
         return [PairLoss(*(value[part_rows] for value in loss)) for part_rows in rows]
 
     def _logps(self, part: LossInputs, batch: PairBatch) -> PairLogps:
         return part.pair_logps(self.objective, self.scorer(batch), batch)
 
-    def _idle(self, done: int, *, backward: bool) -> None:
-        if self.spare is None:
-            return
-        for _ in range(self.world.largest(done) - done):
+    def _idle(self, passes: int, *, backward: bool) -> None:
+        """Take part in passes of the others, adding nothing."""
+        for _ in range(passes):
+            assert self.spare is not None
             sides = self.scorer(self.collate([self.spare]))
             if backward:
                 (sides.chosen.sum() * 0.0).backward()
