@@ -136,7 +136,6 @@ def _construction(path: str, node: Mapping[str, Any]) -> list[str]:
 def _incompatibilities(config: Mapping[str, Any]) -> Iterator[str]:
     recipe = instantiate(config["data"], _convert_="all")
     objective = instantiate(config["objective"], _convert_="all")
-    ranker = config["ranker"]["_target_"]
     in_miniature = config["data"]["source"]["_target_"].startswith(MINIATURE)
     if not in_miniature:
         truth = [("ranker", config["ranker"]), ("judge", config["judge"])]
@@ -149,7 +148,10 @@ def _incompatibilities(config: Mapping[str, Any]) -> Iterator[str]:
                 )
     if objective.uses_win_probability and recipe.ranking != "ranker":
         yield f"objective {objective.name} needs the ranker's win probability, but data.ranking is {recipe.ranking!r}"
-    if objective.uses_win_probability and ranker.endswith("LengthOnlyRanker"):
-        yield f"objective {objective.name} needs the ranker's win probability, which {ranker} does not give"
+    elif objective.uses_win_probability and not instantiate(config["ranker"], _convert_="all").gives_win_probability:
+        yield (
+            f"objective {objective.name} needs the ranker's win probability, which {config['ranker']['_target_']} "
+            "does not give with these settings; choose ranker=pairrm, a Bradley-Terry reward model or proxy"
+        )
     if recipe.responses == "generated" and config["iteration"]["candidates"] < 2:
         yield f"iteration.candidates: a pair needs at least 2 candidates, got {config['iteration']['candidates']}"

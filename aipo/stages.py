@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 
 from aipo.artifacts import Artifact, StageReport, Store, fingerprint
 from aipo.models import PolicyRef
@@ -69,6 +69,13 @@ def build_component(config: Mapping[str, Any], **arguments: Any) -> Any:
     return instantiate(dict(config), **arguments, _convert_="all")
 
 
+def content_of(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A component's settings that shape what it makes. Its class names the others in `OPERATIONAL`: how fast, how
+    often to retry, where to keep notes. Changing those must not make a finished stage run again."""
+    operational = getattr(get_object(node["_target_"]), "OPERATIONAL", ())
+    return {key: value for key, value in node.items() if key not in operational}
+
+
 class Stages:
     """The stages of one job. `config` is the checked, plain config; `log_step` receives each training step."""
 
@@ -121,7 +128,8 @@ class Stages:
         }
         parents = {"pool": pool.fingerprint}
         if self.recipe.prompts == "self_instruct":
-            content |= {"self_instruct": self.config["data"]["self_instruct"], "sampler": self.config["sampler"]}
+            content["self_instruct"] = self.config["data"]["self_instruct"]
+            content["sampler"] = content_of(self.config["sampler"])
             parents["policy"] = policy.fingerprint
 
         def build(folder: Path) -> StageReport:
@@ -144,7 +152,7 @@ class Stages:
         parents = {"prompts": prompts.fingerprint, "policy": policy.fingerprint}
         if generated:
             content |= {
-                "sampler": self.config["sampler"],
+                "sampler": content_of(self.config["sampler"]),
                 "decoding": self.config["iteration"]["decoding"],
                 "candidates": self.iteration.candidates,
                 "seed": self.seed,
@@ -176,18 +184,24 @@ class Stages:
     def ranking(self, candidates: Artifact, iteration: int) -> Artifact:
         """A score for every candidate."""
         by_ranker = self.recipe.ranking == "ranker"
-        content = {"ranker": self.config["ranker"]} if by_ranker else {"ranker": "dataset"}
+        content: dict[str, Any] = {"ranker": "dataset"}
+        if by_ranker:
+            ranker = build_component(self.config["ranker"])
+            content = {"ranker": content_of(self.config["ranker"])}
+            if hasattr(ranker, "identity"):
+                content["identity"] = ranker.identity()
 
         def build(folder: Path) -> StageReport:
             rows = read_parquet(candidates.path / "candidates.parquet", Candidates)
             if by_ranker:
-                ranked = rank(build_component(self.config["ranker"]), rows)
+                keeping = ranker.stored(folder / "replies.jsonl") if hasattr(ranker, "stored") else ranker
+                ranked = rank(keeping, rows)
             else:
                 ranked = [RankedPrompt(row.prompt.prompt_id, row.scores or ()) for row in rows]
             write_parquet(folder / "ranking.parquet", ranked)
             return StageReport({"prompts": len(ranked)})
 
-        return self._run("ranking", content, {"candidates": candidates.fingerprint}, build, iteration)
+        return self._run("ranking", content, {"candidates": candidates.fingerprint}, build, iteration, resumable=True)
 
     def pairs(self, candidates: Artifact, ranking: Artifact, policy: Policy, iteration: int) -> Artifact:
         """Best against worst of every prompt, as token ids; every drop is counted by its reason."""
@@ -227,7 +241,8 @@ class Stages:
 
     def train(self, policy: Policy, pairs: Artifact, reference: Artifact, iteration: int) -> tuple[Policy, Artifact]:
         """The policy after this round. The objective enters here and nowhere else."""
-        content = {"objective": self.config["objective"], "trainer": self.config["trainer"], "seed": self.seed}
+        trainer = content_of(self.config["trainer"])
+        content = {"objective": self.config["objective"], "trainer": trainer, "seed": self.seed}
         parents = {
             "policy": policy.fingerprint, "pairs": pairs.fingerprint, "reference": reference.fingerprint
         }
@@ -263,7 +278,7 @@ class Stages:
             turns = [turn for answer in answers for turn in answer.turns]
             return StageReport({"answers": len(answers), "truncated": sum(t.finish == "length" for t in turns)})
 
-        content = {"benchmark": node, "sampler": self.config["sampler"], "seed": self.seed}
+        content = {"benchmark": node, "sampler": content_of(self.config["sampler"]), "seed": self.seed}
         return self._run("answers", content, {"policy": policy.fingerprint}, build, policy.iteration, name=benchmark)
 
     def judgments(
@@ -297,7 +312,8 @@ class Stages:
             unscored = sum(judgment.value is None for judgment in judgments)
             return StageReport({"judgments": len(judgments), "unscored": unscored})
 
-        content = {"benchmark": node, "judge": dict(judge), "identity": judge_object.identity()}
+        who = {"_target_": judge["_target_"], "name": judge_object.name}
+        content = {"benchmark": node, "judge": who, "identity": judge_object.identity()}
         return self._run("judgments", content, parents, build, iteration, resumable=True, name=label)
 
     def scores(

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from aipo.training.lora import Lora
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from aipo.models import PolicyRef
     from aipo.records import Pair
     from aipo.reference import ReferenceLogps
-
-_BOOKKEEPING = ("checkpoint_every_steps", "checkpoint_every_seconds", "evaluate_every_steps", "memory_limit_gib")
 
 
 @dataclass(frozen=True)
@@ -57,6 +55,10 @@ class Trainer:
     strategy: Literal["ddp", "fsdp2"] = "ddp"
     """With several processes: all weights in each (ddp), or a shard (fsdp2)."""
 
+    OPERATIONAL: ClassVar[tuple[str, ...]] = (
+        *("checkpoint_every_steps", "checkpoint_every_seconds", "evaluate_every_steps", "memory_limit_gib"),
+    )
+
     def __post_init__(self) -> None:
         optional = ("max_length", "tokens_per_batch", "evaluate_every_steps", "checkpoint_every_steps")
         for name in ("epochs", "pairs_per_step", "processes", *optional):
@@ -83,7 +85,7 @@ class Trainer:
     def identity(self) -> dict[str, Any]:
         """The settings that shape the result: a checkpoint made with others is refused."""
         values = dataclasses.asdict(self)
-        return {name: value for name, value in values.items() if name not in _BOOKKEEPING}
+        return {name: value for name, value in values.items() if name not in self.OPERATIONAL}
 
     def run(
         self,

@@ -115,3 +115,10 @@ def test_a_sweep_is_checked_whole_before_its_first_job(tmp_path: Path) -> None:
     assert result.returncode == 2, result.stderr
     assert result.stderr.count("a pair needs at least 2 candidates") == 2
     assert not (tmp_path / "outputs").exists()
+
+
+def test_an_objective_that_needs_a_probability_needs_a_ranker_that_gives_one() -> None:
+    problems = _problems(_compose("objective=sppo", "ranker=length_only"))
+    needed = "objective sppo needs the ranker's win probability, which aipo.rankers.length_only"
+    assert any(problem.startswith(needed) for problem in problems)
+    check(_compose("objective=sppo"))

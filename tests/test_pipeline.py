@@ -124,6 +124,11 @@ def test_the_same_command_again_runs_no_stage(finished: Path) -> None:
 def test_plan_runs_nothing_and_knows_what_is_there(finished: Path, tmp_path: Path) -> None:
     known = _run(finished, "objective=dpo", "plan=true")
     assert known.returncode == 0 and "planned" not in known.stdout.split("Estimates")[0], known.stdout
+    # How a stage is computed is not what it computes: other batch sizes and checkpoint times leave all as it is.
+    tuned = _run(
+        finished, "objective=dpo", "plan=true", "sampler.cache_tokens=999", "trainer.checkpoint_every_seconds=7"
+    )
+    assert "0 to run" in tuned.stdout, tuned.stdout
     fresh = _run(tmp_path, "objective=dpo", "plan=true")
     assert fresh.returncode == 0, fresh.stderr
     assert "stages: 0 cached, 23 to run" in fresh.stdout

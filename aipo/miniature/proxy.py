@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import ClassVar
 
 from aipo.miniature.gold import gold_quality
 from aipo.miniature.noise import content_noise
@@ -22,6 +23,8 @@ class ProxyRanker:
     """Standard deviation of the noise, in gold points."""
     seed: int = 0
     name: str = "proxy"
+
+    gives_win_probability: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.noise_sd < 0:

@@ -12,6 +12,8 @@ class Ranker(Protocol):
     """Scores candidates. A score says nothing across prompts, and never depends on the other prompts of a batch."""
 
     name: str
+    gives_win_probability: bool
+    """False: `win_probabilities` is None whatever it is asked."""
 
     def rank(self, prompts: Sequence[Chat], candidates: Sequence[Sequence[str]]) -> list[list[float]]:
         """One score per candidate, larger is better, within its prompt."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from aipo.records import Chat
 
@@ -13,6 +14,8 @@ class LengthOnlyRanker:
     """The score of a completion is its number of characters, whatever it says."""
 
     name: str = "length_only"
+
+    gives_win_probability: ClassVar[bool] = False
 
     def rank(self, prompts: Sequence[Chat], candidates: Sequence[Sequence[str]]) -> list[list[float]]:
         """Characters of every candidate."""

@@ -10,9 +10,12 @@ import logging
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
 
 from aipo.judges import Judge
+from aipo.judges.store import StoredJudge
 from aipo.records import Chat, Message
 
 logger = logging.getLogger("aipo")
@@ -63,6 +66,10 @@ class LLMJudgeRanker:
     """The share of replies without a score that is borne."""
     name: str = "llm_judge"
 
+    gives_win_probability: ClassVar[bool] = False
+    OPERATIONAL: ClassVar[tuple[str, ...]] = ("judge",)
+    """`identity` says what of the judge matters."""
+
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
             raise ValueError(f"ranker.max_tokens must be at least 1, got {self.max_tokens}")
@@ -79,6 +86,10 @@ class LLMJudgeRanker:
     def identity(self) -> dict[str, str]:
         """The judge's."""
         return self.judge.identity()
+
+    def stored(self, path: Path) -> LLMJudgeRanker:
+        """The same ranker, which keeps every reply in `path` and asks for none twice."""
+        return replace(self, judge=StoredJudge(self.judge, path))
 
     def rank(self, prompts: Sequence[Chat], candidates: Sequence[Sequence[str]]) -> list[list[float]]:
         """The points of every candidate, NaN where the judge gave none. Equal texts are asked about once."""

@@ -16,7 +16,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from aipo.rankers.batches import length_batches, padded
 from aipo.rankers.checkpoint import checkpoint_identity, missing_checkpoint
@@ -59,6 +59,9 @@ class PairRM:
     """Bounds a batch: rows x length x length."""
     dtype: str = "float32"
     name: str = "pairrm"
+
+    gives_win_probability: ClassVar[bool] = True
+    OPERATIONAL: ClassVar[tuple[str, ...]] = ("max_attention_cells",)
 
     def __post_init__(self) -> None:
         for key, least in (("source_max_tokens", 4), ("candidate_max_tokens", 4), ("max_attention_cells", 1)):

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from aipo.rankers.batches import length_batches, padded
 from aipo.rankers.checkpoint import checkpoint_identity, missing_checkpoint
@@ -44,6 +44,13 @@ class RewardModel:
     dtype: str = "float32"
     """bfloat16 halves the memory, but rounds scores into ties, and the batch decides how."""
     name: str = "reward_model"
+
+    OPERATIONAL: ClassVar[tuple[str, ...]] = ("max_batch_tokens",)
+
+    @property
+    def gives_win_probability(self) -> bool:
+        """Only a Bradley-Terry model does."""
+        return self.bradley_terry
 
     def __post_init__(self) -> None:
         for key in ("max_tokens", "max_batch_tokens"):

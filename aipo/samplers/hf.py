@@ -13,7 +13,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from aipo.models import PolicyRef
 from aipo.records import Chat, Completion, Decoding
@@ -32,6 +32,8 @@ class HFSampler:
 
     policy: PolicyRef
     cache_tokens: int = 65536
+
+    OPERATIONAL: ClassVar[tuple[str, ...]] = ("cache_tokens",)
 
     def __post_init__(self) -> None:
         if self.cache_tokens < 1:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from aipo.models import PolicyRef
 from aipo.records import Chat, Completion, Decoding
@@ -62,6 +62,11 @@ class ServerSampler:
     retry_s: float = 2.0
     """The first pause before a request is sent again; it doubles up to 15 s."""
     key_variable: str = "AIPO_SERVER_KEY"
+
+    OPERATIONAL: ClassVar[tuple[str, ...]] = (
+        *("base_url", "server", "concurrency", "resume_folder", "max_wait_s", "request_timeout_s", "retry_s"),
+        "key_variable",
+    )
 
     def __post_init__(self) -> None:
         if (self.base_url is None) == (self.server is None):

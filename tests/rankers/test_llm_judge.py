@@ -93,3 +93,20 @@ def test_what_the_judge_misses_is_missing(repository: Path, monkeypatch: pytest.
     assert any("ranker.judge: " in line and "OPENAI_API_KEY" in line for line in ranker.missing())
     assert ranker.identity() == ranker.judge.identity()
     assert instantiate(local, _convert_="all").missing() == []
+
+
+def test_a_ranking_that_was_interrupted_pays_for_no_reply_twice(tmp_path) -> None:
+    from collections import Counter
+
+    from aipo.judges.scripted import ScriptedJudge
+
+    asked: Counter[str] = Counter()
+
+    def script(chat) -> str:
+        asked[chat[-1].content] += 1
+        return "Score: 3"
+
+    prompts, candidates = [(Message("user", "Why?"),)], [["one", "two"]]
+    for _ in range(2):
+        LLMJudgeRanker(ScriptedJudge(script)).stored(tmp_path / "replies.jsonl").rank(prompts, candidates)
+    assert len(asked) == 2 and set(asked.values()) == {1}
