@@ -35,7 +35,7 @@ class ConfigError(ValueError):
 
 def check(config: DictConfig) -> dict[str, Any]:
     """The config as plain, resolved values, or ConfigError that lists every problem found."""
-    if missing := sorted(OmegaConf.missing_keys(config)):
+    if missing := sorted(_missing("", OmegaConf.to_container(config, resolve=False))):
         raise ConfigError([f"{key}: a value is required; give it as {key}=..." for key in missing])
     try:
         plain = OmegaConf.to_container(config, resolve=True)
@@ -58,6 +58,15 @@ def check(config: DictConfig) -> dict[str, Any]:
     if problems:
         raise ConfigError(problems)
     return plain
+
+
+def _missing(path: str, node: Any) -> Iterator[str]:
+    """Keys whose value is `???`. OmegaConf's own search stops at an interpolation to one of them."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _missing(f"{path}.{key}" if path else str(key), value)
+    elif node == "???":
+        yield path
 
 
 def _top_level(config: Mapping[str, Any]) -> Iterator[str]:

@@ -1,0 +1,53 @@
+"""Every judge that conf offers passes the check, builds without network, and says what it lacks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from aipo.check import ConfigError, check
+from aipo.stages import build_component
+
+ROOT = Path(__file__).resolve().parents[2]
+REQUIRED = {
+    "openai_compatible": ["judge.model=llama"],
+    "azure": ["judge.model=deployment", "judge.endpoint.azure_endpoint=https://name.openai.azure.com"],
+    "local": ["judge.model.path=/nowhere/at/all"],
+    "replay": ["judge.path=/nowhere/at/all"],
+}
+LACKS = {
+    "gpt_4": "OPENAI_API_KEY is not set",
+    "gpt_4_turbo": "OPENAI_API_KEY is not set",
+    "gpt_4_1106_preview": "OPENAI_API_KEY is not set",
+    "azure": "AZURE_OPENAI_API_KEY is not set",
+    "local": "no such folder",
+    "replay": "no replies.jsonl",
+}
+NAMES = sorted(path.stem for path in (ROOT / "conf" / "judge").glob("*.yaml"))
+
+
+def composed(*overrides: str):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_binds_and_builds(name: str, monkeypatch) -> None:
+    for variable in ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY"):
+        monkeypatch.delenv(variable, raising=False)
+    plain = check(composed(f"judge={name}", *REQUIRED.get(name, [])))
+    judge = build_component(plain["judge"])
+    missing = judge.missing() if hasattr(judge, "missing") else []
+    assert len(missing) == (name in LACKS)
+    if missing:
+        assert LACKS[name] in missing[0]
+    if name != "replay":
+        assert all(isinstance(value, str) for value in judge.identity().values())
+
+
+@pytest.mark.parametrize("name", sorted(REQUIRED))
+def test_a_value_that_only_the_user_knows_is_asked_for(name: str) -> None:
+    with pytest.raises(ConfigError, match="a value is required"):
+        check(composed(f"judge={name}"))
