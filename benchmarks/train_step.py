@@ -18,7 +18,6 @@ import dataclasses
 import json
 import math
 import os
-import platform
 import random
 import statistics
 import subprocess
@@ -31,9 +30,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from results_table import append_result, machine_name
+
 from aipo.records import Completion, Pair, read_parquet, write_parquet
 
-RESULTS = Path(__file__).parent / "RESULTS.md"
 EOS = "</s>"
 BETA = 0.1
 
@@ -327,7 +327,8 @@ def markdown(summary: dict[str, Any], command: str, machine: str) -> str:
         tflops = f"; {values['model_tflops']:.0f} TFLOP/s" if "model_tflops" in values else ""
         lines.append(
             f"| {date} | {shape} | {NAMES[side]} | {values['pairs_per_s']:.2f}{tflops} "
-            f"| {values['peak_memory_gib']:.2f} | {values['speed_ratio']:.2f} | {values['memory_ratio']:.2f} | {values['largest_loss_difference']:.1e} "
+            f"| {values['peak_memory_gib']:.2f} | {values['speed_ratio']:.2f} | {values['memory_ratio']:.2f} "
+            f"| {values['largest_loss_difference']:.1e} "
             f"| {len(summary['runs'][side])} | {machine} | `{command}` |"
         )
     return "\n".join(lines) + "\n"
@@ -342,27 +343,6 @@ difference is the largest of the first ten steps.
 | date | shape | side | pairs/s | GiB | speed ratio | memory ratio | loss difference | runs | machine | command |
 |---|---|---|---|---|---|---|---|---|---|---|
 """
-
-
-def append_result(heading: str, rows: str) -> None:
-    """Add rows below their heading in RESULTS.md, which is made where it does not exist."""
-    text = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else "# Measured speed and memory\n"
-    if heading not in text:
-        text = text.rstrip("\n") + "\n" + heading
-    end = text.index(heading) + len(heading)
-    while end < len(text) and text[end] == "|":
-        end = text.index("\n", end) + 1
-    RESULTS.write_text(text[:end] + rows + text[end:], encoding="utf-8")
-
-
-def machine_name() -> str:
-    """Processor and thread count, for a results row."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return f"{models[0].split(':')[1].strip() if models else platform.processor()}, 1 thread, torch {torch.__version__}"
 
 
 def main() -> None:
