@@ -21,7 +21,8 @@ from aipo.planning.report import walk
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
 SMALL = [
-    "model.steps=30", "model.n_documents=400", "iteration.prompts=24", "benchmark=[gold]", "benchmark.gold.n_questions=16",
+    "model.steps=30", "model.n_documents=400", "iteration.prompts=24", "benchmark=[gold]",
+    "benchmark.gold.n_questions=16",
 ]  # fmt: skip
 
 
@@ -92,7 +93,8 @@ def test_every_experiment_can_be_planned(name: str, tmp_path: Path) -> None:
 
 def test_the_papers_values_are_in_the_grids() -> None:
     def swept(name: str, key: str) -> set[str]:
-        return {item.split("=")[1] for job in _jobs(f"+experiment={name}") for item in job if item.startswith(f"{key}=")}
+        given = [item for job in _jobs(f"+experiment={name}") for item in job]
+        return {item.split("=")[1] for item in given if item.startswith(f"{key}=")}
 
     assert "0.07" in swept("ablation_alpha", "objective.loss.alpha")
     assert "0.2" in swept("ablation_lambda", "objective.loss.nll_weight")
