@@ -16,7 +16,17 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 COMPONENTS = (
-    "model", "data", "sampler", "ranker", "objective", "iteration", "trainer", "judge", "store", "hardware", "workload"
+    "model",
+    "data",
+    "sampler",
+    "ranker",
+    "objective",
+    "iteration",
+    "trainer",
+    "judge",
+    "store",
+    "hardware",
+    "workload",
 )
 COLLECTIONS = ("benchmark", "tracker", "diagnostic_judge")
 SCALARS = ("name", "seed", "plan", "cpu_threads", "sweep", "choices")
@@ -162,5 +172,11 @@ def _incompatibilities(config: Mapping[str, Any]) -> Iterator[str]:
             f"objective {objective.name} needs the ranker's win probability, which {config['ranker']['_target_']} "
             "does not give with these settings; choose ranker=pairrm, a Bradley-Terry reward model or proxy"
         )
-    if recipe.responses == "generated" and config["iteration"]["candidates"] < 2:
-        yield f"iteration.candidates: a pair needs at least 2 candidates, got {config['iteration']['candidates']}"
+    iteration = instantiate(config["iteration"], _convert_="all")
+    drawn = "iteration.reference_logps=sampler"
+    if iteration.reference_logps == "sampler" and recipe.responses != "generated":
+        yield f"{drawn}: with data.responses={recipe.responses} no policy draws completions; choose model"
+    if iteration.reference_logps == "sampler" and objective.uses_prefix:
+        yield f"{drawn}: objective {objective.name} needs log-probs of prefixes, which no sampler notes; choose model"
+    if recipe.responses == "generated" and iteration.candidates < 2:
+        yield f"iteration.candidates: a pair needs at least 2 candidates, got {iteration.candidates}"

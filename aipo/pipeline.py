@@ -159,7 +159,12 @@ def print_event(event: StageEvent) -> None:
         numbers.append("dropped: " + ", ".join(f"{reason} {count}" for reason, count in dropped.items()))
     seconds = f"{event.seconds:7.1f} s" if event.outcome == "run" else " " * 9
     logger.info(
-        "%-31s %-11s %s  %-6s %s  %s", event.note, event.stage, event.fingerprint, event.outcome, seconds,
+        "%-31s %-11s %s  %-6s %s  %s",
+        event.note,
+        event.stage,
+        event.fingerprint,
+        event.outcome,
+        seconds,
         " ".join(numbers[:8]),
     )
 

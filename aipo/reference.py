@@ -62,6 +62,21 @@ def compute_reference_logps(
     return [row for row in rows if row is not None]
 
 
+def sampler_reference_logps(pairs: Sequence[Pair]) -> list[ReferenceLogps]:
+    """One row per pair from what the sampler noted while drawing. Log-probs of prefixes are not known: NaN.
+
+    MissingReferenceError where a completion has no log-prob.
+    """
+    without = [pair.pair_id for pair in pairs if pair.chosen.logp is None or pair.rejected.logp is None]
+    if without:
+        raise MissingReferenceError(
+            f"{len(without)} of {len(pairs)} pairs have no log-probs of the sampler's, the first: {without[:3]}; use a "
+            "sampler that returns them (hf, or vllm with sampler.logprobs=true), or iteration.reference_logps=model"
+        )
+    unknown = float("nan")
+    return [ReferenceLogps(p.pair_id, float(p.chosen.logp), float(p.rejected.logp), unknown, unknown) for p in pairs]
+
+
 def align_reference(pairs: Sequence[Pair], reference: Sequence[ReferenceLogps]) -> list[ReferenceLogps]:
     """The reference row of every pair, in the order of `pairs`. Missing or repeated rows raise."""
     by_pair = {row.pair_id: row for row in reference}

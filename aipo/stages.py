@@ -17,12 +17,12 @@ from typing import Any
 from hydra.utils import get_object, instantiate
 
 from aipo.artifacts import Artifact, StageReport, Store, fingerprint
+from aipo.iteration import Iteration
 from aipo.models import PolicyRef
 from aipo.ranking import RankedPrompt, rank, with_win_probabilities
 from aipo.records import (
     Answer,
     Candidates,
-    Decoding,
     Example,
     Judgment,
     Pair,
@@ -34,25 +34,6 @@ from aipo.records import (
     write_jsonl,
     write_parquet,
 )
-
-
-@dataclass(frozen=True)
-class Iteration:
-    """The loop's own settings (Algorithm 1): T iterations, P prompts each, N candidates per prompt."""
-
-    iterations: int
-    prompts: int
-    candidates: int
-    decoding: Decoding
-    reference: str = "previous"
-    """`previous`: the policy that sampled the data (Algorithm 1). `initial`: the base model, in every iteration."""
-
-    def __post_init__(self) -> None:
-        for name in ("iterations", "prompts", "candidates"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"iteration.{name} must be at least 1, got {getattr(self, name)}")
-        if self.reference not in ("previous", "initial"):
-            raise ValueError(f"iteration.reference must be previous or initial, got {self.reference!r}")
 
 
 @dataclass(frozen=True)
@@ -124,7 +105,10 @@ class Stages:
         """P prompts of this round: the next slice of the shuffled pool, or new ones by Self-Instruct."""
         wanted = self.iteration.prompts
         content: dict[str, Any] = {
-            "prompts": self.recipe.prompts, "count": wanted, "seed": self.seed, "iteration": iteration
+            "prompts": self.recipe.prompts,
+            "count": wanted,
+            "seed": self.seed,
+            "iteration": iteration,
         }
         parents = {"pool": pool.fingerprint}
         if self.recipe.prompts == "self_instruct":
@@ -205,9 +189,7 @@ class Stages:
 
     def pairs(self, candidates: Artifact, ranking: Artifact, policy: Policy, iteration: int) -> Artifact:
         """Best against worst of every prompt, as token ids; every drop is counted by its reason."""
-        parents = {
-            "candidates": candidates.fingerprint, "ranking": ranking.fingerprint, "policy": policy.fingerprint
-        }
+        parents = {"candidates": candidates.fingerprint, "ranking": ranking.fingerprint, "policy": policy.fingerprint}
 
         def build(folder: Path) -> StageReport:
             from aipo.pairs import build_pairs, require_pairs
@@ -227,25 +209,25 @@ class Stages:
 
     def reference(self, pairs: Artifact, reference: Policy, iteration: int) -> Artifact:
         """The reference policy's log-probs of every pair: one artifact for all objectives of a sweep."""
+        drawn = self.iteration.reference_logps == "sampler"
 
         def build(folder: Path) -> StageReport:
-            from aipo.reference import compute_reference_logps
+            from aipo.reference import compute_reference_logps, sampler_reference_logps
 
-            rows = compute_reference_logps(reference.ref, read_parquet(pairs.path / "pairs.parquet", Pair))
+            found = read_parquet(pairs.path / "pairs.parquet", Pair)
+            rows = sampler_reference_logps(found) if drawn else compute_reference_logps(reference.ref, found)
             write_parquet(folder / "reference.parquet", rows)
             agreeing = sum(row.chosen > row.rejected for row in rows)
             return StageReport({"pairs": len(rows), "agreement": agreeing / len(rows)})
 
         parents = {"pairs": pairs.fingerprint, "policy": reference.fingerprint}
-        return self._run("reference", {}, parents, build, iteration)
+        return self._run("reference", {"logps": "sampler"} if drawn else {}, parents, build, iteration)
 
     def train(self, policy: Policy, pairs: Artifact, reference: Artifact, iteration: int) -> tuple[Policy, Artifact]:
         """The policy after this round. The objective enters here and nowhere else."""
         trainer = content_of(self.config["trainer"])
         content = {"objective": self.config["objective"], "trainer": trainer, "seed": self.seed}
-        parents = {
-            "policy": policy.fingerprint, "pairs": pairs.fingerprint, "reference": reference.fingerprint
-        }
+        parents = {"policy": policy.fingerprint, "pairs": pairs.fingerprint, "reference": reference.fingerprint}
 
         def build(folder: Path) -> StageReport:
             from aipo.reference import ReferenceLogps
@@ -265,8 +247,9 @@ class Stages:
         if not artifact.executed and (artifact.path / "metrics.jsonl").exists():
             for row in read_jsonl(artifact.path / "metrics.jsonl"):
                 self.log_step({"iteration": iteration, **row})
-        return Policy(replace(policy.ref, path=str(artifact.path / "model"), revision=None), artifact.fingerprint,
-                      iteration), artifact
+        return Policy(
+            replace(policy.ref, path=str(artifact.path / "model"), revision=None), artifact.fingerprint, iteration
+        ), artifact
 
     def answers(self, benchmark: str, policy: Policy) -> Artifact:
         """The policy's answers to a benchmark's questions."""
@@ -351,7 +334,12 @@ class Stages:
     ) -> Artifact:
         label = "base" if iteration < 0 else f"iter {iteration}"
         return self.store.run(
-            stage, version=1, config=content, parents=parents, build=build, resumable=resumable,
+            stage,
+            version=1,
+            config=content,
+            parents=parents,
+            build=build,
+            resumable=resumable,
             note=f"{label} {name}".strip(),
         )
 

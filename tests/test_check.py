@@ -51,7 +51,10 @@ def test_unknown_keys_at_every_depth_are_listed_together() -> None:
         config.iteration.decoding.temprature = 0.3
     problems = _problems(config)
     assert [problem.split(":")[0] for problem in problems] == [
-        "sede", "objective.loss.bta", "iteration.decoding.temprature", "trainer.learning_rte",
+        "sede",
+        "objective.loss.bta",
+        "iteration.decoding.temprature",
+        "trainer.learning_rte",
     ]
     assert "aipo.objectives.aipo takes" in problems[1] and "beta" in problems[1]
 
@@ -92,6 +95,17 @@ def test_truth_of_the_miniature_is_refused_elsewhere(tmp_path: Path) -> None:
 def test_one_candidate_makes_no_pair() -> None:
     (problem,) = _problems(_compose("iteration.candidates=1"))
     assert problem == "iteration.candidates: a pair needs at least 2 candidates, got 1"
+
+
+def test_the_samplers_log_probs_need_a_sampler_that_is_the_reference() -> None:
+    drawn = "iteration.reference_logps=sampler"
+    assert check(_compose(drawn))
+    (problem,) = _problems(_compose(drawn, "objective=ld_dpo"))
+    assert "objective ld_dpo needs log-probs of prefixes" in problem
+    (problem,) = _problems(_compose(drawn, "data=uf"))
+    assert "no policy draws completions" in problem
+    (problem,) = _problems(_compose(drawn, "iteration.reference=initial"))
+    assert "needs iteration.reference=previous" in problem
 
 
 def _command(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

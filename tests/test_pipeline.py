@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -171,6 +172,23 @@ def test_killed_at_ten_random_moments_the_end_state_is_the_same(tmp_path: Path) 
         assert set(expected) == set(actual)
         assert {name for name in expected if expected[name] != actual[name]} == set()
         attempt += 1
+
+
+def test_the_samplers_own_log_probs_take_the_references_place(finished: Path) -> None:
+    result = _run(finished, "objective=dpo", "iteration.reference_logps=sampler", "iteration.iterations=1")
+    assert result.returncode == 0, result.stderr[-3000:]
+    record = json.loads((finished / "sweep" / "jobs" / "0" / "run.json").read_text())
+    sides = ["chosen", "rejected"]
+    found: dict[str, pd.DataFrame] = {}
+    for manifest in (finished / "outputs" / "reference").glob("*/manifest.json"):
+        content = json.loads(manifest.read_text())
+        if content["parents"]["pairs"] == record["points"][1]["pairs"]:
+            rows = pd.read_parquet(manifest.parent / "reference.parquet").set_index("pair_id")
+            found["sampler" if manifest.parent.name == record["points"][1]["reference"] else "model"] = rows
+    assert set(found) == {"sampler", "model"}
+    assert len(found["model"]) > 10 and (found["model"][sides] < -1).all(axis=None)
+    pd.testing.assert_frame_equal(found["sampler"][sides], found["model"][sides], atol=1e-3, rtol=0)
+    assert found["sampler"][["chosen_prefix", "rejected_prefix"]].isna().all(axis=None)
 
 
 def test_a_failing_stage_is_recorded_and_loses_nothing(finished: Path) -> None:

@@ -34,8 +34,16 @@ def build_model(folder: Path, texts: list[str]) -> None:
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=4096, bos_token_id=0, eos_token_id=1, pad_token_id=2,
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=4096,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=2,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
 
@@ -49,15 +57,30 @@ def test_one_round_on_805_instructions(tmp_path: Path, repository: Path, verific
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text("".join(json.dumps({"prompt": row["instruction"]}) + "\n" for row in rows), encoding="utf-8")
     overrides = [
-        "model=local", f"model.path={tmp_path}/model", "data=pairrm_gen_uf", "data/source=local",
-        f"data.source.path={prompts}", "ranker=length_only", "judge=length_only", "benchmark=[]",
-        "iteration.iterations=1", "iteration.prompts=805", "iteration.candidates=2",
-        "iteration.decoding.max_new_tokens=48", "data/filters=paper", "data.filters.drop_truncated=false",
+        "model=local",
+        f"model.path={tmp_path}/model",
+        "data=pairrm_gen_uf",
+        "data/source=local",
+        f"data.source.path={prompts}",
+        "ranker=length_only",
+        "judge=length_only",
+        "benchmark=[]",
+        "iteration.iterations=1",
+        "iteration.prompts=805",
+        "iteration.candidates=2",
+        "iteration.decoding.max_new_tokens=48",
+        "data/filters=paper",
+        "data.filters.drop_truncated=false",
         "trainer.max_length=2560",
-        f"store.root={tmp_path}/outputs", f"hydra.run.dir={tmp_path}/sweep/jobs/0",
+        f"store.root={tmp_path}/outputs",
+        f"hydra.run.dir={tmp_path}/sweep/jobs/0",
     ]
     result = subprocess.run(
-        [sys.executable, "run.py", *overrides], cwd=repository, capture_output=True, text=True, timeout=540,
+        [sys.executable, "run.py", *overrides],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        timeout=540,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert result.returncode == 0, result.stderr[-3000:] + result.stdout[-2000:]

@@ -42,9 +42,7 @@ def test_a_failing_tracker_is_switched_off_and_the_record_is_whole(tmp_path: Pat
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
     assert [row["step"] for row in rows] == [0, 1, 2, 3] and {row["kind"] for row in rows} == {"train"}
     assert broken.calls == 2
-    assert [record.getMessage() for record in caplog.records] == [
-        "Broken failed and is switched off: no route to host"
-    ]
+    assert [record.getMessage() for record in caplog.records] == ["Broken failed and is switched off: no route to host"]
 
 
 def test_wandb_names_every_metric_of_a_benchmark(tmp_path: Path, monkeypatch) -> None:

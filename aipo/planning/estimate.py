@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from aipo.artifacts import PlanStore, StageEvent
+from aipo.iteration import Iteration
 from aipo.planning.costs import Cost, Hardware, Workload, decoding_cost, forward_cost, training_cost
 from aipo.planning.memory import TrainingSetup, model_gib
 from aipo.planning.shapes import ModelShape, shape_of_folder
-from aipo.stages import Iteration, build_component
+from aipo.stages import build_component
 
 
 def walk(config: Mapping[str, Any]) -> list[StageEvent]:
@@ -58,7 +59,8 @@ def stage_costs(config: Mapping[str, Any], shape: ModelShape) -> dict[str, Cost]
         costs["candidates"] = decoding_cost(
             shape, hardware, workload, iteration.prompts, iteration.candidates, new_tokens
         )
-    costs["reference"] = forward_cost(shape, hardware, pairs, row)
+    if iteration.reference_logps == "model":
+        costs["reference"] = forward_cost(shape, hardware, pairs, row)
     epochs = config["trainer"].get("epochs", 1)
     costs["train"] = training_cost(shape, hardware, workload, pairs * epochs, checkpointing)
     for name, node in (config["benchmark"] or {}).items():

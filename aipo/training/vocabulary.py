@@ -2,7 +2,7 @@
 
 The projection onto the vocabulary runs tile by tile; only the log-normaliser of each token is kept, and the backward
 pass computes each tile again. Peak extra memory is one tile and the gradient of the head, whatever the batch.
-A problem that fits into one tile keeps that tile instead, which saves the recomputation and stays bounded.
+A problem of few entries (`PLAIN_ENTRIES`) is left to PyTorch's own cross entropy, which is faster there and bounded.
 """
 
 from __future__ import annotations
@@ -21,6 +21,12 @@ class LogitTransform:
     scale: float = 1.0
     softcap: float | None = None
     """None: no capping. Gemma-2's `final_logit_softcapping`."""
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """The transformed `logits`, which autograd can follow."""
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
 
     def apply_(self, logits: Tensor) -> Tensor:
         """Transform `logits` in place and return them."""
@@ -52,6 +58,9 @@ CPU_TILING = Tiling(tokens=512, vocabulary=2048)
 # Large enough to fill a data-centre GPU; 256 MiB in float32.
 GPU_TILING = Tiling(tokens=4096, vocabulary=16384)
 
+# Entries of the matrix up to which holding it costs less time than tiling it; 64 MiB in float32.
+PLAIN_ENTRIES = 2**24
+
 
 def token_logps(
     hidden: Tensor,
@@ -65,7 +74,11 @@ def token_logps(
 
     `hidden` (tokens, width), `weight` (vocabulary, width), `bias` (vocabulary,) or None, `targets` (tokens,) int64.
     Returns (tokens,), float32, or float64 for float64 inputs: products in the inputs' dtype, softmax in float32.
+    With a `tiling` given, the problem is tiled by it however small.
     """
+    if tiling is None and hidden.shape[0] * weight.shape[0] <= PLAIN_ENTRIES:
+        logits = torch.nn.functional.linear(hidden, weight, bias).to(_accumulation_dtype(hidden.dtype))
+        return -torch.nn.functional.cross_entropy(transform(logits), targets, reduction="none")
     if tiling is None:
         tiling = CPU_TILING if hidden.device.type == "cpu" else GPU_TILING
     return _TokenLogps.apply(hidden, weight, bias, targets, transform, tiling)
@@ -112,20 +125,6 @@ class _TokenLogps(torch.autograd.Function):
         tokens, vocabulary = hidden.shape[0], weight.shape[0]
         dtype = _accumulation_dtype(hidden.dtype)
         ctx.transform, ctx.tiling = transform, tiling
-        ctx.one_tile = (
-            tokens * vocabulary <= tiling.tokens * tiling.vocabulary
-            and transform.softcap is None
-            and any(ctx.needs_input_grad[:3])
-        )
-        if ctx.one_tile:
-            logits = _logits(hidden, weight, bias, transform)
-            target_logits = logits.gather(1, targets.unsqueeze(1)).squeeze(1)
-            highest = logits.amax(1, keepdim=True)
-            probabilities = logits.sub_(highest).exp_()
-            total = probabilities.sum(1, keepdim=True)
-            probabilities.div_(total)
-            ctx.save_for_backward(hidden, weight, bias, targets, probabilities)
-            return target_logits - (total.log_() + highest).squeeze(1)
         normaliser = torch.empty(tokens, dtype=dtype, device=hidden.device)
         target_logits = torch.zeros(tokens, dtype=dtype, device=hidden.device)
         for low in range(0, tokens, tiling.tokens):
@@ -145,8 +144,6 @@ class _TokenLogps(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        if ctx.one_tile:
-            return (*_backward_one_tile(ctx, grad), None, None, None)
         hidden, weight, bias, targets, normaliser = ctx.saved_tensors
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         dtype, transform, tiling = normaliser.dtype, ctx.transform, ctx.tiling
@@ -187,20 +184,3 @@ class _TokenLogps(torch.autograd.Function):
             None,
             None,
         )
-
-
-def _backward_one_tile(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    hidden, weight, bias, targets, probabilities = ctx.saved_tensors
-    needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
-    grad = grad.to(probabilities.dtype).unsqueeze(1)
-    # Out of place: the same graph may be walked again with retain_graph.
-    tile = (probabilities * grad.neg()).scatter_add_(1, targets.unsqueeze(1), grad)
-    if ctx.transform.scale != 1.0:
-        tile.mul_(ctx.transform.scale)
-    grad_bias = tile.sum(0).to(bias.dtype) if needs_bias else None
-    tile = tile.to(hidden.dtype)
-    return (
-        torch.mm(tile, weight) if needs_hidden else None,
-        torch.mm(tile.t(), hidden) if needs_weight else None,
-        grad_bias,
-    )

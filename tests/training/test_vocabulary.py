@@ -18,10 +18,12 @@ def direct(hidden, weight, bias, targets, transform):
     return logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
 
 
-@pytest.mark.parametrize("tiling", [Tiling(1, 1), Tiling(5, 7), Tiling(17, 7), Tiling(5, 23), Tiling(10**6, 10**6)])
+@pytest.mark.parametrize(
+    "tiling", [Tiling(1, 1), Tiling(5, 7), Tiling(17, 7), Tiling(5, 23), Tiling(10**6, 10**6), None]
+)
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("transform", [LogitTransform(), LogitTransform(0.5, None), LogitTransform(2.0, 3.0)])
-def test_value_and_gradient(tiling: Tiling, with_bias: bool, transform: LogitTransform) -> None:
+def test_value_and_gradient(tiling: Tiling | None, with_bias: bool, transform: LogitTransform) -> None:
     torch.manual_seed(0)
     hidden = torch.randn(17, 8, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(23, 8, dtype=torch.float64, requires_grad=True)

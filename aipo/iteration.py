@@ -1,0 +1,33 @@
+"""The loop's own settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aipo.records import Decoding
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """The loop's own settings (Algorithm 1): T iterations, P prompts each, N candidates per prompt."""
+
+    iterations: int
+    prompts: int
+    candidates: int
+    decoding: Decoding
+    reference: str = "previous"
+    """`previous`: the policy that sampled the data (Algorithm 1). `initial`: the base model, in every iteration."""
+    reference_logps: str = "model"
+    """`model`: scored by the reference policy. `sampler`: those the sampler noted while drawing, without a pass; equal
+    to 1e-4 nats in float32, half a nat apart in bfloat16 (`benchmarks/sampler_logps.py`)."""
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "prompts", "candidates"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"iteration.{name} must be at least 1, got {getattr(self, name)}")
+        if self.reference not in ("previous", "initial"):
+            raise ValueError(f"iteration.reference must be previous or initial, got {self.reference!r}")
+        if self.reference_logps not in ("model", "sampler"):
+            raise ValueError(f"iteration.reference_logps must be model or sampler, got {self.reference_logps!r}")
+        if self.reference_logps == "sampler" and self.reference != "previous":
+            raise ValueError("iteration.reference_logps=sampler needs iteration.reference=previous: who drew, is asked")
