@@ -18,7 +18,7 @@ from aipo.training.memory import peak_memory_gib, reset_peak
 from aipo.training.vocabulary import CPU_TILING, LogitTransform, token_logps
 
 SPEED = [(64, 64, 218), (256, 256, 2_000), (512, 256, 8_000), (512, 256, 32_000), (2048, 256, 32_000)]
-MEMORY = [(2048, 32_000), (8192, 32_000), (8192, 128_000), (16_384, 128_000)]
+MEMORY = [(2048, 32_000), (8192, 32_000), (8192, 128_000)]
 WIDTH = 256
 
 

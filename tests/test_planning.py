@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from aipo.artifacts import StageEvent, StageReport
+from aipo.artifacts import StageEvent
 from aipo.check import check
 from aipo.planning.costs import (
     Hardware,
@@ -250,33 +250,20 @@ def test_a_sweep_counts_a_shared_stage_once(capsys: pytest.CaptureFixture[str], 
     assert "Sweep of 2 jobs: 17 stages to run, shared ones once" in capsys.readouterr().out
 
 
-def test_a_priced_judge_gets_its_bill() -> None:
-    @dataclass
-    class Price:
-        source: str = "a price list"
-
-        def dollars(self, prompt_tokens: int, reply_tokens: int) -> float:
-            return prompt_tokens * 1e-5 + reply_tokens * 3e-5
-
-    class Judge:
-        name = "priced"
-        price = Price()
-
-    config = {
-        "workload": {"_target_": "types.SimpleNamespace", "judge_prompt_tokens": 1000, "judge_reply_tokens": 100},
-        "judge": {"_target_": "builtins.object"},
-        "benchmark": {"gold": {"_target_": "types.SimpleNamespace", "n_judge_requests": 50}},
-    }
-    events = [
-        StageEvent("judgments", "a", "planned", 0.0, StageReport(), note) for note in ("base gold", "iter 0 gold")
-    ]
-    events += [StageEvent("judgments", "b", "cached", 0.0, StageReport(), "iter 1 gold")]
-    with pytest.MonkeyPatch.context() as patch:
-        built = build_component
-        patch.setattr(
-            "aipo.planning.estimate.build_component",
-            lambda node, **given: Judge() if node is config["judge"] else built(node, **given),
-        )
-        (load,) = judge_loads(config, events)
-    assert load.requests == 100
-    assert load.dollars == pytest.approx(100 * (0.01 + 0.003))
+def test_judge_and_ranker_get_their_bills(tmp_path: Path) -> None:
+    given = ["judge=gpt_4_1106_preview", "ranker=llm_judge", "ranker.judge.price.input_per_million=20"]
+    given += ["benchmark=[mini_alpaca_eval]", "iteration.iterations=2", f"store.root={tmp_path}/none"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = check(compose("config", overrides=given))
+    workload, price = config["workload"], config["judge"]["price"]
+    prompt, reply = workload["judge_prompt_tokens"], workload["judge_reply_tokens"]
+    output = reply * price["output_per_million"]
+    judging, ranking = judge_loads(config, walk(config))
+    questions = build_component(config["benchmark"]["alpaca_eval"]).n_judge_requests
+    assert questions > 100
+    # the base model and two trained ones; two rounds of every prompt's candidates
+    assert judging.requests == 3 * questions
+    assert ranking.requests == 2 * config["iteration"]["prompts"] * config["iteration"]["candidates"]
+    each = (prompt * price["input_per_million"] + output) / 1e6
+    assert judging.dollars == pytest.approx(3 * questions * each)
+    assert ranking.dollars == pytest.approx(ranking.requests * (prompt * 20 + output) / 1e6)

@@ -98,9 +98,10 @@ class JudgeLoad:
 
 
 def judge_loads(config: Mapping[str, Any], events: Sequence[StageEvent]) -> Iterator[JudgeLoad]:
-    """The main judge's requests for all judgments still to be made; diagnostic judges are free."""
-    workload: Workload = build_component(config["workload"])
-    judge = build_component(config["judge"])
+    """The main judge's requests for all judgments still to be made, and those of a ranker that asks a judge.
+
+    Diagnostic judges are free. Equal candidates are asked about once; they are counted as if all were different.
+    """
     requests = 0
     for name, node in (config["benchmark"] or {}).items():
         runs = sum(
@@ -108,12 +109,20 @@ def judge_loads(config: Mapping[str, Any], events: Sequence[StageEvent]) -> Iter
             for event in events
         )
         requests += build_component(node).n_judge_requests * runs
+    yield _judge_load(config, build_component(config["judge"]), requests)
+    ranker, iteration = build_component(config["ranker"]), build_component(config["iteration"])
+    if hasattr(ranker, "judge") and build_component(config["data"]).ranking == "ranker":
+        requests = runs_of("ranking", events) * iteration.prompts * iteration.candidates
+        yield _judge_load(config, ranker.judge, requests)
+
+
+def _judge_load(config: Mapping[str, Any], judge: Any, requests: int) -> JudgeLoad:
     price = getattr(judge, "price", None)
     if price is None:
-        yield JudgeLoad(judge.name, requests, None, "")
-    else:
-        dollars = requests * price.dollars(workload.judge_prompt_tokens, workload.judge_reply_tokens)
-        yield JudgeLoad(judge.name, requests, dollars, price.source)
+        return JudgeLoad(judge.name, requests, None, "")
+    workload: Workload = build_component(config["workload"])
+    dollars = requests * price.dollars(workload.judge_prompt_tokens, workload.judge_reply_tokens)
+    return JudgeLoad(judge.name, requests, dollars, price.source)
 
 
 @dataclass
