@@ -333,12 +333,19 @@ class Stages:
         name: str = "",
     ) -> Artifact:
         label = "base" if iteration < 0 else f"iter {iteration}"
+
+        def build_alone(folder: Path) -> StageReport:
+            from aipo.training.memory import release_cached_memory
+
+            release_cached_memory()  # the model of the stage before; training may run in processes of its own
+            return build(folder)
+
         return self.store.run(
             stage,
             version=1,
             config=content,
             parents=parents,
-            build=build,
+            build=build_alone,
             resumable=resumable,
             note=f"{label} {name}".strip(),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,13 @@ def peak_memory_gib(device: torch.device) -> float:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024 / _GIB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / _GIB
+
+
+def release_cached_memory() -> None:
+    """Give GPU memory that nothing uses any more back to the driver: other processes cannot use what one caches."""
+    if torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def reset_peak(device: torch.device) -> None:

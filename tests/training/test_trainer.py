@@ -24,7 +24,7 @@ from aipo.train import Trainer
 from aipo.training.checkpoint import CheckpointError
 from aipo.training.loop import NonFiniteError
 from aipo.training.lora import Lora
-from aipo.training.memory import peak_memory_gib
+from aipo.training.memory import peak_memory_gib, release_cached_memory
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAINER = Trainer(learning_rate=1e-2, pairs_per_step=6, tokens_per_batch=80)
@@ -301,3 +301,14 @@ def test_a_world_of_another_size_is_refused(policy: PolicyRef, reference, tmp_pa
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
     result = subprocess.run([*command, sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert result.returncode != 0 and "trainer.processes=3, but this run has 2 process(es)" in result.stderr
+
+
+def test_cached_gpu_memory_is_released_only_where_there_is_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append("empty"))
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    release_cached_memory()
+    assert calls == []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    release_cached_memory()
+    assert calls == ["empty"]
