@@ -1,4 +1,4 @@
-"""The cost curve of our training step: `python benchmarks/cost_curve.py`, about ten minutes on one core.
+"""The cost curve of our training step: `python benchmarks/cost_curve.py`, some minutes on one core.
 
 From one shape (a Llama of four layers, hidden size 256, float32) on, one quantity is varied at a time: completion
 length, vocabulary, pairs, tokens of a micro-batch. Each point is a process of its own. Beside its peak memory stand
@@ -17,7 +17,7 @@ from tqdm import tqdm
 from train_step import SHAPES, Shape, alternate, make_workplace
 
 START = dataclasses.replace(
-    SHAPES["cpu"], vocabulary=8_000, pairs=16, completion_mean=110, longest=300, epochs=1, tokens_per_batch=2048
+    SHAPES["cpu"], vocabulary=8_000, pairs=32, completion_mean=110, longest=300, epochs=1, tokens_per_batch=2048
 )
 POINTS: list[dict[str, int]] = [
     {},
@@ -25,8 +25,8 @@ POINTS: list[dict[str, int]] = [
     {"completion_mean": 440, "longest": 1200},
     {"vocabulary": 32_000},
     {"vocabulary": 128_000},
-    {"pairs": 32},
     {"pairs": 64},
+    {"pairs": 128},
     {"tokens_per_batch": 8192, "pairs_per_step": 16},
     {"tokens_per_batch": 8192, "pairs_per_step": 16, "vocabulary": 128_000},
 ]
