@@ -118,4 +118,5 @@ def sum_sides(logps: Tensor, batch: PairBatch) -> SideLogps:
     zeros = exact.new_zeros(2 * batch.pairs)
     full = zeros.index_add(0, batch.sides, exact).to(logps.dtype)
     prefix = zeros.index_add(0, batch.sides, torch.where(batch.prefix, exact, 0.0)).to(logps.dtype)
-    return SideLogps(*full.chunk(2), *prefix.chunk(2))
+    # Copies, not views: sharded weights are gathered for the backward pass by a hook on these tensors.
+    return SideLogps(*(half.clone() for sums in (full, prefix) for half in sums.chunk(2)))

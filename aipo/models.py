@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from aipo.planning.shapes import ModelShape
 
 if TYPE_CHECKING:
+    import torch
     from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -88,6 +89,21 @@ class PolicyRef:
             trust_remote_code=self.trust_remote_code,
         )
         _validate(model.generation_config)
+        return model.eval()
+
+    def load_outline(self, dtype: torch.dtype) -> PreTrainedModel:
+        """The model without its weights, which are on the meta device: for code that gives each process a part."""
+        from accelerate import init_empty_weights
+        from transformers import AutoModelForCausalLM
+
+        with init_empty_weights(include_buffers=False):
+            model = AutoModelForCausalLM.from_config(
+                self._load_config(),
+                dtype=dtype,
+                attn_implementation=self.attn_implementation,
+                trust_remote_code=self.trust_remote_code,
+            )
+        model.tie_weights()
         return model.eval()
 
     def context_tokens(self) -> int | None:

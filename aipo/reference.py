@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from aipo.records import Pair
 
 if TYPE_CHECKING:
+    from aipo.logps import PairScorer
     from aipo.models import PolicyRef
+    from aipo.training.processes import World
 
 
 class MissingReferenceError(ValueError):
@@ -29,37 +31,63 @@ class ReferenceLogps:
 
 
 def compute_reference_logps(
-    policy: PolicyRef, pairs: Sequence[Pair], *, tokens_per_batch: int | None = None, progress: bool = True
+    policy: PolicyRef,
+    pairs: Sequence[Pair],
+    *,
+    tokens_per_batch: int | None = None,
+    progress: bool = True,
+    world: World | None = None,
+    sharded: bool = False,
 ) -> list[ReferenceLogps]:
     """One row per pair, in the order of `pairs`, in the dtype `policy` names, on the accelerator where there is one.
 
-    `tokens_per_batch` bounds the padded input tokens of a batch; None: a default for the device. A log-prob that is
-    not finite raises ValueError: the reference would poison every loss.
+    `tokens_per_batch` bounds the padded input tokens of a batch; None: a default for the device. The processes of
+    `world` (None: this one alone) share the batches, each with all weights or, with `sharded`, with its part of them;
+    all get every row. A log-prob that is not finite raises ValueError: the reference would poison every loss.
     """
     import torch
     from tqdm import tqdm
 
     from aipo.batching import require_trainable, shared_row_tokens, token_batches
-    from aipo.logps import PairScorer
     from aipo.training.memory import DEFAULT_TOKENS_PER_BATCH
+    from aipo.training.processes import World
 
     require_trainable(pairs)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    scorer = PairScorer(policy.load_model().to(device))
+    world = world or World.join(1)
+    scorer = _scorer(policy, world, sharded)
     # Without a backward pass nothing is kept, so a batch may be larger than in training.
-    budget = tokens_per_batch or DEFAULT_TOKENS_PER_BATCH[device.type] * (1 if device.type == "cpu" else 4)
-    rows: list[ReferenceLogps | None] = [None] * len(pairs)
-    with torch.inference_mode(), tqdm(total=len(pairs), desc="reference", disable=None if progress else True) as bar:
-        for indices in token_batches([shared_row_tokens(pair) for pair in pairs], budget):
+    budget = tokens_per_batch or DEFAULT_TOKENS_PER_BATCH[world.device.type] * (1 if world.device.type == "cpu" else 4)
+    batches = list(token_batches([shared_row_tokens(pair) for pair in pairs], budget))
+    mine = batches[world.rank :: world.size]
+    idle = len(mine) < len(batches[:: world.size])
+    found: dict[int, list[float]] = {}
+    hidden = not (progress and world.is_main)
+    # Not inference mode: sharded weights are filled in place.
+    with torch.no_grad(), tqdm(total=len(pairs), desc="reference", disable=hidden or None) as bar:
+        for indices in mine:
             sides = scorer(scorer.collate([pairs[index] for index in indices]))
             columns = torch.stack([*sides]).double().cpu()
             if not bool(columns.isfinite().all()):
                 bad = pairs[indices[int((~columns.isfinite()).any(0).nonzero()[0])]].pair_id
                 raise ValueError(f"pair {bad}: the reference policy {policy.path} gives a log-prob that is not finite")
-            for index, values in zip(indices, columns.T.tolist(), strict=True):
-                rows[index] = ReferenceLogps(pairs[index].pair_id, *values)
-            bar.update(len(indices))
-    return [row for row in rows if row is not None]
+            found |= dict(zip(indices, columns.T.tolist(), strict=True))
+            bar.update(min(len(indices) * world.size, bar.total - bar.n))
+        if idle and sharded:  # every process must run a sharded model equally often
+            scorer(scorer.collate(pairs[:1]))
+    everyone = {index: values for part in world.gather(found) for index, values in part.items()}
+    return [ReferenceLogps(pair.pair_id, *everyone[index]) for index, pair in enumerate(pairs)]
+
+
+def _scorer(policy: PolicyRef, world: World, sharded: bool) -> PairScorer:
+    import torch
+
+    from aipo.logps import PairScorer
+
+    if sharded and world.size > 1:
+        from aipo.training.sharding import sharded_scorer
+
+        return sharded_scorer(policy, world, dtype=getattr(torch, policy.dtype))
+    return PairScorer(policy.load_model().to(world.device))
 
 
 def sampler_reference_logps(pairs: Sequence[Pair]) -> list[ReferenceLogps]:

@@ -212,10 +212,14 @@ class Stages:
         drawn = self.iteration.reference_logps == "sampler"
 
         def build(folder: Path) -> StageReport:
-            from aipo.reference import compute_reference_logps, sampler_reference_logps
+            from aipo.reference import sampler_reference_logps
 
             found = read_parquet(pairs.path / "pairs.parquet", Pair)
-            rows = sampler_reference_logps(found) if drawn else compute_reference_logps(reference.ref, found)
+            if drawn:
+                rows = sampler_reference_logps(found)
+            else:
+                trainer = build_component(self.config["trainer"])
+                rows = trainer.reference(policy=reference.ref, pairs=found, out=folder)
             write_parquet(folder / "reference.parquet", rows)
             agreeing = sum(row.chosen > row.rejected for row in rows)
             return StageReport({"pairs": len(rows), "agreement": agreeing / len(rows)})

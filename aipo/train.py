@@ -51,17 +51,19 @@ class Trainer:
     checkpoint_every_steps: int | None = None
     checkpoint_every_seconds: float | None = 600.0
     processes: int = 1
-    """Processes, one per GPU. More than one are started with torchrun."""
+    """Processes on all nodes, one per GPU. More than one are started with torchrun; they share the reference pass."""
+    nodes: int = 1
+    """Machines over which the processes are spread evenly: all of the Slurm job's that this one is part of."""
     strategy: Literal["ddp", "fsdp2"] = "ddp"
     """With several processes: all weights in each (ddp), or a shard (fsdp2)."""
 
     OPERATIONAL: ClassVar[tuple[str, ...]] = (
-        *("checkpoint_every_steps", "checkpoint_every_seconds", "evaluate_every_steps", "memory_limit_gib"),
+        *("checkpoint_every_steps", "checkpoint_every_seconds", "evaluate_every_steps", "memory_limit_gib", "nodes"),
     )
 
     def __post_init__(self) -> None:
         optional = ("max_length", "tokens_per_batch", "evaluate_every_steps", "checkpoint_every_steps")
-        for name in ("epochs", "pairs_per_step", "processes", *optional):
+        for name in ("epochs", "pairs_per_step", "processes", "nodes", *optional):
             value = getattr(self, name)
             if value is None and name in optional:
                 continue
@@ -77,6 +79,7 @@ class Trainer:
             ("max_grad_norm", self.max_grad_norm is None or self.max_grad_norm > 0, "above 0, or null"),
             ("memory_limit_gib", self.memory_limit_gib is None or self.memory_limit_gib > 0, "above 0, or null"),
             ("strategy", self.strategy in ("ddp", "fsdp2"), "ddp or fsdp2"),
+            ("nodes", self.processes % self.nodes == 0, f"a divisor of trainer.processes={self.processes}"),
             ("lora", self.lora is None or self.strategy == "ddp", "null with strategy fsdp2"),
         ):
             if not good:
@@ -86,6 +89,25 @@ class Trainer:
         """The settings that shape the result: a checkpoint made with others is refused."""
         values = dataclasses.asdict(self)
         return {name: value for name, value in values.items() if name not in self.OPERATIONAL}
+
+    def missing(self) -> list[str]:
+        """The nodes that are not there."""
+        from aipo.training.nodes import missing_nodes
+
+        return missing_nodes(self.nodes)
+
+    def reference(self, *, policy: PolicyRef, pairs: Sequence[Pair], out: Path) -> list[ReferenceLogps]:
+        """The log-probs of `pairs` under `policy`, with as many processes, laid out the same way, as train.
+
+        `out` is a folder for what the processes tell each other; nothing stays there.
+        """
+        if self.processes > 1:
+            from aipo.training.launch import reference_in_processes
+
+            return reference_in_processes(self, policy, pairs, out)
+        from aipo.reference import compute_reference_logps
+
+        return compute_reference_logps(policy, pairs)
 
     def run(
         self,

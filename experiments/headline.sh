@@ -3,9 +3,12 @@
 #   experiments/headline.sh
 #   experiments/headline.sh model=mistral_nemo_instruct_2407     the smallest alone
 #   SCALE=miniature experiments/headline.sh
+# and, from a login node, the two that need several nodes:
+#   experiments/headline.sh model=llama_3_70b_instruct trainer.nodes=4 trainer.processes=32 hydra/launcher=slurm_nodes hydra.launcher.gpus_per_node=8
+#   experiments/headline.sh model=mistral_large_2407 trainer.nodes=8 trainer.processes=64 hydra/launcher=slurm_nodes hydra.launcher.gpus_per_node=8
 #
 # Hardware: for SCALE=paper 8 GPUs of 80 GB hold the 12 B and the 27 B model in full fine-tuning; the planner asks for 32 for the
-# 70 B and for 64 for the 123 B model (trainer.strategy=fsdp2). vLLM for sampling, an OpenAI key for judging.
+# 70 B and for 64 for the 123 B model, in nodes of 8. vLLM for sampling, an OpenAI key for judging.
 # Estimates (SCALE=paper): 140 h one job after the other, 1,119 h of device time, 6.35 TiB of trained models, 125,760 judge
 # requests for about $3,207.
 # Estimates are the planner's (plan=true on 2026-11-24, lengths and rates assumed in conf/workload and conf/hardware), not measured.

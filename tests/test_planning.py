@@ -20,7 +20,7 @@ from aipo.planning.costs import (
     forward_cost,
     training_cost,
 )
-from aipo.planning.estimate import judge_loads, sweep_totals, walk
+from aipo.planning.estimate import devices_held, judge_loads, model_shape, stage_costs, sweep_totals, walk
 from aipo.planning.memory import Memory, TrainingSetup, activation_bytes, lora_parameters, training_memory
 from aipo.planning.report import duration, print_plan, print_sweep
 from aipo.planning.shapes import ModelShape
@@ -225,8 +225,29 @@ def test_a_plan_says_when_training_does_not_fit_and_what_would(capsys: pytest.Ca
     large = [*MODEL[1:], "model=llama_3_70b_instruct", "data/filters=paper", "iteration.iterations=1"]
     text, _ = _plan(capsys, *large)
     assert "DOES NOT FIT: 8 devices" in text and "Divided among 32 such devices" in text
-    text, _ = _plan(capsys, *large, "hardware.devices=32", "trainer.processes=32")
-    assert "Fits: 32 devices" in text
+    remedy = ["trainer.strategy=fsdp2", "trainer.processes=32", "trainer.nodes=4"]
+    assert f"({' '.join(remedy)})" in text
+    text, _ = _plan(capsys, *large, *remedy)
+    assert "Fits: 32 devices" in text and "on 8 devices of 80 GiB, trained on 32" in text
+    assert "trainer.nodes=4: expected a Slurm job of as many nodes" in text
+    # 12 bytes for each of 70,553,706,496 weights
+    assert "Main memory of the first node: 788 GiB" in text
+
+
+def test_training_takes_the_devices_it_is_given(tmp_path: Path) -> None:
+    given = [*MODEL, "iteration.iterations=1", f"store.root={tmp_path}/none", "benchmark=[gold]"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        one, four = (
+            check(compose("config", overrides=[*given, f"trainer.processes={8 * nodes}", f"trainer.nodes={nodes}"]))
+            for nodes in (1, 4)
+        )
+    shape = model_shape(one)
+    assert shape is not None
+    few, many = stage_costs(one, shape), stage_costs(four, shape)
+    for stage in ("reference", "train"):
+        assert many[stage].hours == pytest.approx(few[stage].hours / 4)
+    assert many["candidates"] == few["candidates"]  # sampled on the first node alone
+    assert (devices_held(one), devices_held(four)) == (8, 32)
 
 
 def test_a_plan_without_a_shape_estimates_nothing_and_does_not_fail(

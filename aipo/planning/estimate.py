@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ def model_shape(config: Mapping[str, Any]) -> ModelShape | None:
 def stage_costs(config: Mapping[str, Any], shape: ModelShape) -> dict[str, Cost]:
     """The cost of one execution of each kind of stage that uses the policy, in the order of a round."""
     hardware: Hardware = build_component(config["hardware"])
+    trained_on = replace(hardware, devices=training_setup(config).processes)
     workload: Workload = build_component(config["workload"])
     iteration: Iteration = build_component(config["iteration"])
     recipe = build_component(config["data"])
@@ -60,13 +61,18 @@ def stage_costs(config: Mapping[str, Any], shape: ModelShape) -> dict[str, Cost]
             shape, hardware, workload, iteration.prompts, iteration.candidates, new_tokens
         )
     if iteration.reference_logps == "model":
-        costs["reference"] = forward_cost(shape, hardware, pairs, row)
+        costs["reference"] = forward_cost(shape, trained_on, pairs, row)
     epochs = config["trainer"].get("epochs", 1)
-    costs["train"] = training_cost(shape, hardware, workload, pairs * epochs, checkpointing)
+    costs["train"] = training_cost(shape, trained_on, workload, pairs * epochs, checkpointing)
     for name, node in (config["benchmark"] or {}).items():
         questions = build_component(node).n_answers
         costs[f"answers {name}"] = decoding_cost(shape, hardware, workload, questions, 1, workload.answer_tokens)
     return costs
+
+
+def devices_held(config: Mapping[str, Any]) -> int:
+    """The devices that a job holds from its start to its end: those of one node, or of all that training needs."""
+    return max(config["hardware"]["devices"], training_setup(config).processes)
 
 
 def training_setup(config: Mapping[str, Any]) -> TrainingSetup:
@@ -159,7 +165,7 @@ def sweep_totals(configs: Sequence[Mapping[str, Any]]) -> Totals:
             continue
         hours = sum(runs_of(kind, events) * cost.hours for kind, cost in stage_costs(config, shape).items())
         totals.hours += hours
-        totals.device_hours += hours * config["hardware"]["devices"]
+        totals.device_hours += hours * devices_held(config)
         totals.disk_gib += runs_of("train", events) * model_gib(shape, training_setup(config).dtype)
     return totals
 

@@ -11,7 +11,16 @@ from rich.table import Table
 
 from aipo.artifacts import StageEvent
 from aipo.planning.costs import Hardware, devices_per_replica
-from aipo.planning.estimate import judge_loads, model_shape, runs_of, stage_costs, sweep_totals, training_setup, walk
+from aipo.planning.estimate import (
+    devices_held,
+    judge_loads,
+    model_shape,
+    runs_of,
+    stage_costs,
+    sweep_totals,
+    training_setup,
+    walk,
+)
 from aipo.planning.memory import TrainingSetup, checkpoint_gib, model_gib, training_memory
 from aipo.planning.missing import missing_needs
 from aipo.planning.shapes import ModelShape
@@ -104,8 +113,10 @@ def _print_estimates(
 ) -> None:
     hardware: Hardware = build_component(config["hardware"])
     console.print("\nEstimates", style="bold")
+    trained_on = training_setup(config).processes
+    apart = "" if trained_on == hardware.devices else f", trained on {trained_on}"
     console.print(
-        f"{_count(shape.parameters)} parameters on {_devices(hardware.devices)} of {hardware.memory_gib:g} GiB; "
+        f"{_count(shape.parameters)} parameters on {_devices(hardware.devices)} of {hardware.memory_gib:g} GiB{apart}; "
         "lengths and rates are assumptions: conf/workload, conf/hardware",
         soft_wrap=True,
     )
@@ -124,9 +135,8 @@ def _print_estimates(
     table.add_section()
     table.add_row("total", "", "", "", duration(total))
     console.print(table)
-    console.print(
-        f"{duration(total * hardware.devices)} of device time. Not counted: ranking, judging, loading, starting servers"
-    )
+    held = duration(total * devices_held(config))
+    console.print(f"{held} of device time. Not counted: ranking, judging, loading, starting servers")
 
 
 def _print_memory(console: Console, config: Mapping[str, Any], shape: ModelShape) -> None:
@@ -147,6 +157,10 @@ def _print_memory(console: Console, config: Mapping[str, Any], shape: ModelShape
         f"longest the filters let through" + ("" if fits else f". {_remedy(shape, setup, hardware)}"),
         soft_wrap=True,
     )
+    if setup.sharded and setup.processes > 1:
+        console.print(
+            f"Main memory of the first node: {_size(checkpoint_gib(shape, setup))}, where a checkpoint is put together"
+        )
     replica = devices_per_replica(shape, hardware)
     console.print(
         f"Sampling: one 16-bit copy of the weights on {_devices(replica)}, a quarter of the memory left for its cache"
@@ -158,7 +172,8 @@ def _remedy(shape: ModelShape, setup: TrainingSetup, hardware: Hardware) -> str:
     for nodes in (1, 2, 4, 8, 16, 32):
         more = replace(setup, processes=nodes * hardware.devices, sharded=True)
         if hardware.devices > 1 and training_memory(shape, more).total <= USABLE * hardware.memory_gib:
-            return f"Divided among {more.processes} such devices (trainer.strategy=fsdp2) it would"
+            settings = f"trainer.strategy=fsdp2 trainer.processes={more.processes} trainer.nodes={nodes}"
+            return f"Divided among {more.processes} such devices ({settings}) it would"
     return "Use shorter completions, gradient checkpointing, trainer.lora, or a smaller model"
 
 

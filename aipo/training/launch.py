@@ -1,4 +1,4 @@
-"""More than one process: torchrun as a child of this one, for as long as one training run lasts."""
+"""More than one process: torchrun as a child of this one, for as long as one stage lasts."""
 
 from __future__ import annotations
 
@@ -11,73 +11,110 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from aipo.models import PolicyRef
 from aipo.records import Pair, read_parquet, write_parquet
 from aipo.reference import ReferenceLogps
+from aipo.training.nodes import on_every_node
+from aipo.training.preemption import Preemption, ignore_signal
 
 if TYPE_CHECKING:
     from aipo.train import Trainer
     from aipo.training.loop import Job
 
+RESULTS = {"train": "summary.json", "reference": "rows.parquet"}
+"""What the main process of a task leaves in the job's folder."""
+STOP = "stop"
+"""The file there that asks the processes to save and stop."""
+
 _POLL_SECONDS = 0.2
-_GRACE_SECONDS = 5.0  # a cluster signals every process; only a parent that was signalled alone has to tell its children
 
 
 class WorkerError(RuntimeError):
-    """A training process failed."""
+    """A process failed."""
 
 
 def train_in_processes(
     settings: Trainer, job: Job, log: Callable[[Mapping[str, float]], None]
 ) -> dict[str, float | int]:
     """Run `job` under torchrun with `settings.processes` processes and pass its rows to `log` as they appear."""
-    from aipo.training.preemption import Preemption
+    folder = _new_folder(job.out)
+    write_job(folder, settings, job)
+    tail = _Tail(job.out / "metrics.jsonl", folder / "started", log)
 
-    folder = job.out / "launch"
+    with Preemption() as preemption:
+
+        def poll() -> None:
+            tail.forward()
+            if preemption.requested:
+                (folder / STOP).touch()
+
+        try:
+            result = _run_workers(folder, settings, "train", poll)
+        finally:
+            if preemption.requested:
+                preemption.pass_on()
+    summary = json.loads(result.read_text(encoding="utf-8"))
+    shutil.rmtree(folder)
+    return summary
+
+
+def reference_in_processes(
+    settings: Trainer, policy: PolicyRef, pairs: Sequence[Pair], out: Path
+) -> list[ReferenceLogps]:
+    """The log-probs of `pairs` under `policy`, by `settings.processes` processes under torchrun."""
+    from aipo.training.loop import Job
+
+    folder = _new_folder(out)
+    write_job(folder, settings, Job(policy, pairs, None, {}, out, 0))
+    rows = read_parquet(_run_workers(folder, settings, "reference", lambda: None), ReferenceLogps)
+    shutil.rmtree(folder)
+    return rows
+
+
+def _new_folder(out: Path) -> Path:
+    folder = out / "launch"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    write_job(folder, settings, job)
-    metrics = job.out / "metrics.jsonl"
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-        *("--nproc-per-node", str(settings.processes)),
-        *("--signals-to-handle", "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2"),
-        *("-m", "aipo.training.worker", str(folder)),
-    ]
-    with Preemption() as preemption:
-        child = subprocess.Popen(command, preexec_fn=_die_with_parent)
-        tail = _Tail(metrics, folder / "started", log)
-        told_at: float | None = None
-        try:
-            while child.poll() is None:
-                tail.forward()
-                if preemption.requested and told_at is None:
-                    told_at = time.monotonic() + _GRACE_SECONDS
-                if told_at is not None and time.monotonic() >= told_at:
-                    child.send_signal(signal.SIGUSR2)
-                    told_at = float("inf")
-                time.sleep(_POLL_SECONDS)
-        finally:
-            if child.poll() is None:
-                child.terminate()
-                child.wait()
-        tail.forward()
-        if preemption.requested:
-            preemption.pass_on()
-    summary = folder / "summary.json"
-    if child.returncode != 0 or not summary.exists():
+    return folder
+
+
+def _run_workers(
+    folder: Path, settings: Trainer, task: Literal["train", "reference"], poll: Callable[[], None]
+) -> Path:
+    """Start the processes and wait for them, calling `poll` meanwhile. Returns the file the main one left."""
+    child = subprocess.Popen(_command(folder, settings, task), preexec_fn=_prepare_child)
+    try:
+        while child.poll() is None:
+            poll()
+            time.sleep(_POLL_SECONDS)
+    finally:
+        if child.poll() is None:
+            child.terminate()
+            child.wait()
+    poll()
+    result = folder / RESULTS[task]
+    if child.returncode != 0 or not result.exists():
         errors = "\n".join(path.read_text(encoding="utf-8") for path in sorted(folder.glob("error-*.txt")))
         raise WorkerError(
-            f"training with {settings.processes} processes failed (torchrun exit status {child.returncode})"
+            f"{task} with {settings.processes} processes failed (exit status {child.returncode})"
             + (f":\n{errors}" if errors else "; see its output above")
         )
-    result = json.loads(summary.read_text(encoding="utf-8"))
-    shutil.rmtree(folder)
     return result
+
+
+def _command(folder: Path, settings: Trainer, task: str) -> list[str]:
+    torchrun = [
+        *(sys.executable, "-m", "torch.distributed.run"),
+        *("--nproc-per-node", str(settings.processes // settings.nodes)),
+    ]
+    worker = ["-m", "aipo.training.worker", task, str(folder)]
+    if settings.nodes == 1:
+        return [*torchrun, "--standalone", *worker]
+    return on_every_node([*torchrun, *worker], settings.nodes)
 
 
 def write_job(folder: Path, settings: Trainer, job: Job) -> None:
@@ -86,7 +123,7 @@ def write_job(folder: Path, settings: Trainer, job: Job) -> None:
         "settings": dataclasses.asdict(settings),
         "policy": dataclasses.asdict(job.policy),
         "objective": dict(job.objective_config),
-        "out": str(job.out.resolve()),
+        "out": str(job.out.resolve()),  # every node sees the same folder
         "seed": job.seed,
     }
     (folder / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
@@ -146,8 +183,9 @@ class _Tail:
             self.log(json.loads(line))
 
 
-def _die_with_parent() -> None:
+def _prepare_child() -> None:
     """On Linux, have torchrun terminated when this process is killed: an orphan would go on writing into `out`."""
+    ignore_signal()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
     if os.getppid() == 1:

@@ -21,7 +21,7 @@ from aipo.training.checkpoint import Checkpoints, MetricsFile
 from aipo.training.gradients import METRICS, BatchGradient, BatchResult, LossInputs
 from aipo.training.memory import DEFAULT_TOKENS_PER_BATCH, find_tokens_per_batch, peak_memory_gib, reset_peak
 from aipo.training.model import export
-from aipo.training.preemption import Preemption
+from aipo.training.preemption import Interruption, Preemption
 from aipo.training.processes import World
 from aipo.training.schedule import step_indices, steps_per_epoch, warmup_cosine
 from aipo.training.strategies import Strategy, build_strategy
@@ -29,6 +29,8 @@ from aipo.training.strategies import Strategy, build_strategy
 if TYPE_CHECKING:
     from aipo.models import PolicyRef
     from aipo.train import Trainer
+
+_SHARED_STATE = ("tokens_per_batch", "rng")
 
 
 class NonFiniteError(RuntimeError):
@@ -95,27 +97,36 @@ def train(
     world: World,
     log: Callable[[Mapping[str, float]], None],
     started: Callable[[], None] = lambda: None,
+    interruption: Interruption | None = None,
 ) -> dict[str, float | int]:
     """Train in this process, one of `world.size`. Only the main process writes files and calls `log`.
 
     `started` is called once, in the main process, when `metrics.jsonl` holds the rows of this run and no others.
+    `interruption` None: a cluster's signal to this process.
     """
     objective, inputs, evaluation = check(settings, job)
     strategy = build_strategy(settings, job, world)
     checkpoints = Checkpoints(job.out / "checkpoints", job.identity(settings.identity()))
-    saved = checkpoints.load()
+    # Where weights are sharded, the main process reads the checkpoint and hands the shards out.
+    saved = checkpoints.load() if world.is_main or not strategy.sharded else None
+    resumed = world.from_main(None if saved is None else {name: saved[name] for name in ("step", *_SHARED_STATE)})
     optimizer = _optimizer(settings, strategy)
     gradient = BatchGradient(
         strategy.forward, strategy.scorer.collate, objective, world, 1, inputs.pairs[0] if strategy.sharded else None
     )
-    if saved is None:
+    if resumed is None:
         gradient.tokens_per_batch = world.from_main(_tokens_per_batch(settings, strategy, inputs, gradient))
     else:
-        gradient.tokens_per_batch = saved["tokens_per_batch"]
-        strategy.load(saved["weights"], optimizer, saved["optimizer"])
-        torch.set_rng_state(saved["rng"])
+        weights, moments = ({}, {}) if saved is None else (saved["weights"], saved["optimizer"])
+        strategy.load(weights, optimizer, moments)
+        gradient.tokens_per_batch = resumed["tokens_per_batch"]
+        torch.set_rng_state(resumed["rng"])
     run = _Run(settings, job, world, strategy, optimizer, gradient, inputs, evaluation, checkpoints)
-    return run.to_the_end(0 if saved is None else int(saved["step"]), log, started)
+    done = 0 if resumed is None else int(resumed["step"])
+    if interruption is not None:
+        return run.to_the_end(done, log, started, interruption)
+    with Preemption() as preemption:
+        return run.to_the_end(done, log, started, preemption)
 
 
 class _Run:
@@ -139,7 +150,11 @@ class _Run:
         self.saved_at = time.monotonic()
 
     def to_the_end(
-        self, done: int, log: Callable[[Mapping[str, float]], None], started: Callable[[], None]
+        self,
+        done: int,
+        log: Callable[[Mapping[str, float]], None],
+        started: Callable[[], None],
+        interruption: Interruption,
     ) -> dict[str, float | int]:
         from tqdm import tqdm
 
@@ -150,7 +165,7 @@ class _Run:
         for row in metrics.rows if metrics else ():
             log(row)
         bar = tqdm(total=self.total_steps, initial=done, desc="train", disable=None if self.world.is_main else True)
-        with bar, Preemption() as preemption:
+        with bar:
             for step in range(done, self.total_steps):
                 row = self._step(step)
                 if metrics:
@@ -158,7 +173,7 @@ class _Run:
                     log(row)
                 bar.set_postfix(loss=f"{row['loss']:.4f}", margin=f"{row['reward_margin']:.3f}", refresh=False)
                 bar.update()
-                self._maybe_save(step + 1, preemption)
+                self._maybe_save(step + 1, interruption)
         return self._finish(metrics)
 
     def _step(self, step: int) -> dict[str, float]:
@@ -219,16 +234,16 @@ class _Run:
                 totals[name] += means[name] * len(indices)
         return {f"evaluation_{name}": value / len(lengths) for name, value in totals.items()}
 
-    def _maybe_save(self, done: int, preemption: Preemption) -> None:
+    def _maybe_save(self, done: int, interruption: Interruption) -> None:
         steps, seconds = self.settings.checkpoint_every_steps, self.settings.checkpoint_every_seconds
         due = bool(steps and done % steps == 0) or bool(seconds and time.monotonic() - self.saved_at >= seconds)
         # One process's clock or signal decides for all of them.
-        wish = self.world.largest(2 if preemption.requested else int(due))
+        wish = self.world.largest(2 if interruption.requested else int(due))
         if wish and done < self.total_steps:
             self._save(done)
         if wish == 2:
             self.world.wait()
-            preemption.pass_on()
+            interruption.pass_on()
 
     def _save(self, done: int) -> None:
         weights, optimizer = self.strategy.state(self.optimizer)
@@ -284,8 +299,10 @@ def _tokens_per_batch(settings: Trainer, strategy: Strategy, inputs: LossInputs,
 
     def attempt(rows: int) -> int:
         gradient.tokens_per_batch = rows * width
-        gradient.accumulate(inputs.take([longest] * rows), rows)
-        strategy.zero_grad()
+        try:
+            gradient.accumulate(inputs.take([longest] * rows), rows)
+        finally:
+            strategy.zero_grad()
         return rows * width
 
     largest = settings.pairs_per_step * width

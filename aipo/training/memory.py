@@ -61,21 +61,34 @@ def find_tokens_per_batch(
 
     `attempt(rows)` runs both passes on that many copies of the longest row and returns its padded tokens. Memory grows
     linearly with rows, so one and two rows give the line. `limit_gib` None: 90 % of the GPU's memory. `reserve_bytes`
-    are left for what is allocated later, the optimizer's state. Never more than `largest`, never fewer than one row.
+    are left for what is allocated later, the optimizer's state. Never more than `largest`, never fewer than one row:
+    MemoryError where not even that fits. A second row that a GPU has no room for leaves it at one.
     """
     if limit_gib is None:
         limit_gib = 0.9 * torch.cuda.get_device_properties(device).total_memory / _GIB
-    measured = []
+    limit_gib -= reserve_bytes / _GIB
+    measured: list[tuple[int, float]] = []
     for rows in (1, 1, 2):  # the first warms up: libraries, workspaces, gradients
         reset_peak(device)
-        tokens = attempt(rows)
+        try:
+            tokens = attempt(rows)
+        except torch.OutOfMemoryError:
+            break
         measured.append((tokens, peak_memory_gib(device)))
-    (one, base), (two, more) = measured[1:]
-    limit_gib -= reserve_bytes / _GIB
+    release_cached_memory()
+    remedy = (
+        "shorten the pairs, turn on gradient_checkpointing, use more processes with fsdp2, or raise memory_limit_gib"
+    )
+    if len(measured) < 2:
+        raise MemoryError(f"the longest row does not fit into the device's memory at all; {remedy}")
+    one, base = measured[1]
     if base > limit_gib:
         raise MemoryError(
-            f"one row of {one} tokens needs {base:.2f} GiB, the limit leaves {limit_gib:.2f}; shorten the pairs, "
-            "turn on gradient_checkpointing, or raise memory_limit_gib"
+            f"one row of {one} tokens needs {base:.2f} GiB, {limit_gib:.2f} are left for it (optimizer and "
+            f"memory_limit_gib taken off); {remedy}"
         )
+    if len(measured) == 2:
+        return one
+    two, more = measured[2]
     per_token = max((more - base) / (two - one), 1e-9)
     return max(one, min(largest, one + int((limit_gib - base) / per_token)))

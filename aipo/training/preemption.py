@@ -5,8 +5,52 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, Protocol
+
+
+class Interruption(Protocol):
+    """Whoever can ask a training run to save and stop at the next step boundary."""
+
+    @property
+    def requested(self) -> bool:
+        """True from the moment it was asked."""
+        ...
+
+    def pass_on(self) -> None:
+        """The state is saved: stop."""
+        ...
+
+
+class Stopped(Exception):
+    """A training process saved its state and stopped, as its parent asked."""
+
+
+class StopFile:
+    """Asks the processes of one run, on whatever machine, through a file that they all see.
+
+    Not by signals: those reach some processes twice and others never, and torchrun kills its workers after half a
+    minute, when a large model has not been saved yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def requested(self) -> bool:
+        """True when the file is there."""
+        return self.path.exists()
+
+    def pass_on(self) -> None:
+        """Raise Stopped."""
+        raise Stopped
+
+
+def ignore_signal() -> None:
+    """Let this process and its children ignore SIGUSR2: it is their parent who answers it."""
+    if hasattr(signal, "SIGUSR2"):
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
 class Preemption:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -100,8 +99,3 @@ class Strategy:
                 for member, part in zip(bucket, flat.split([member.numel() for member in bucket]), strict=True):
                     member.copy_(part.view_as(member))
                 bucket = []
-
-
-def float32_policy(job: Job) -> Job:
-    """The job with its policy loaded in float32, for layouts that keep their own bfloat16 copy."""
-    return replace(job, policy=replace(job.policy, dtype="float32"))

@@ -1,4 +1,4 @@
-"""One process of a training run with several: `torchrun ... -m aipo.training.worker <folder>`.
+"""One process of several: `torchrun ... -m aipo.training.worker <train|reference> <folder>`.
 
 The folder is written by `aipo.training.launch`, which starts this module and reads what it leaves.
 """
@@ -12,24 +12,47 @@ import traceback
 from pathlib import Path
 
 
-def main(folder: Path) -> None:
-    """Train as one of the processes of the job in `folder`; the main one leaves `summary.json`."""
-    from aipo.training.launch import read_job
+def main(task: str, folder: Path) -> None:
+    """Take part in `task` for the job in `folder`; the main process leaves the result there."""
+    from aipo.records import write_parquet
+    from aipo.reference import compute_reference_logps
+    from aipo.training.launch import RESULTS, STOP, read_job
     from aipo.training.loop import train
+    from aipo.training.preemption import StopFile, Stopped
     from aipo.training.processes import World
 
     settings, job = read_job(folder)
     world = World.join(settings.processes)
-    summary = train(settings, job, world, lambda row: None, started=lambda: (folder / "started").touch())
-    if world.is_main:
-        (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    result = folder / RESULTS[task]
+    if task == "train":
+        try:
+            summary = train(
+                settings,
+                job,
+                world,
+                lambda row: None,
+                started=lambda: (folder / "started").touch(),
+                interruption=StopFile(folder / STOP),
+            )
+        except Stopped:
+            summary = None
+        if world.is_main and summary is not None:
+            result.write_text(json.dumps(summary), encoding="utf-8")
+    else:
+        rows = compute_reference_logps(job.policy, job.pairs, world=world, sharded=settings.strategy == "fsdp2")
+        if world.is_main:
+            write_parquet(result, rows)
     world.leave()
 
 
 if __name__ == "__main__":
-    place = Path(sys.argv[1])
+    place = Path(sys.argv[2])
     try:
-        main(place)
+        main(sys.argv[1], place)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Not a return: gloo's threads abort one exit in some thirty while the interpreter is taken down.
+        os._exit(0)
     except Exception:
         rank = os.environ.get("RANK", "0")
         (place / f"error-{rank}.txt").write_text(traceback.format_exc(), encoding="utf-8")

@@ -24,7 +24,7 @@ from aipo.train import Trainer
 from aipo.training.checkpoint import CheckpointError
 from aipo.training.loop import NonFiniteError
 from aipo.training.lora import Lora
-from aipo.training.memory import peak_memory_gib, release_cached_memory
+from aipo.training.memory import find_tokens_per_batch, peak_memory_gib, release_cached_memory
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAINER = Trainer(learning_rate=1e-2, pairs_per_step=6, tokens_per_batch=80)
@@ -227,6 +227,22 @@ def test_tokens_per_batch_is_found_under_a_limit(policy: PolicyRef, reference, t
         run(policy, reference, tmp_path / "small", replace(TRAINER, tokens_per_batch=None, memory_limit_gib=0.001))
 
 
+def test_one_row_at_a_time_where_a_second_does_not_fit() -> None:
+    def device_with_room_for(most: int):
+        def attempt(rows: int) -> int:
+            if rows > most:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return 100 * rows
+
+        return attempt
+
+    cpu, limit = torch.device("cpu"), peak_memory_gib(torch.device("cpu")) + 1
+    assert find_tokens_per_batch(device_with_room_for(1), cpu, limit, 3200, 0) == 100
+    assert find_tokens_per_batch(device_with_room_for(2), cpu, limit, 3200, 0) == 3200
+    with pytest.raises(MemoryError, match="the longest row does not fit"):
+        find_tokens_per_batch(device_with_room_for(0), cpu, limit, 3200, 0)
+
+
 WORKER = """
 import json, sys, time
 from pathlib import Path
@@ -274,33 +290,6 @@ def test_killed_in_either_epoch_the_weights_are_the_same_bits(policy: PolicyRef,
     assert equal(weights(tmp_path / "whole"), weights(tmp_path / "broken"))
     steps = [json.loads(line)["step"] for line in (tmp_path / "broken" / "metrics.jsonl").open()]
     assert steps == list(range(1, 9))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
-@pytest.mark.parametrize("name", ["aipo", "aot"])
-def test_two_processes_train_the_same_model(
-    strategy: str, name: str, policy: PolicyRef, reference, tmp_path: Path
-) -> None:
-    """20 pairs in steps of 6: uneven lengths, a last step of 2; one epoch with one process and with two."""
-    small = replace(TRAINER, learning_rate=1e-3)
-    alone, _ = run(policy, reference, tmp_path / "one", small, objective(name))
-    rows, summary = run(
-        policy, reference, tmp_path / "two", replace(small, processes=2, strategy=strategy), objective(name)
-    )
-    for one, other in zip(alone, rows, strict=True):
-        for key in ("loss", "reward_margin", "reward_accuracy", "chosen_tokens", "grad_norm", "reference_margin"):
-            assert other[key] == pytest.approx(one[key], abs=1e-5, rel=1e-4), key
-    assert equal(weights(tmp_path / "one"), weights(tmp_path / "two"), 1e-5)
-    assert summary["steps"] == 4
-
-
-@pytest.mark.slow
-def test_a_world_of_another_size_is_refused(policy: PolicyRef, reference, tmp_path: Path) -> None:
-    code = "from aipo.training.processes import World; World.join(3)"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
-    result = subprocess.run([*command, sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert result.returncode != 0 and "trainer.processes=3, but this run has 2 process(es)" in result.stderr
 
 
 def test_cached_gpu_memory_is_released_only_where_there_is_some(monkeypatch: pytest.MonkeyPatch) -> None:
