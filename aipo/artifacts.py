@@ -94,6 +94,20 @@ class Store:
         self.lock = lock
         self.listeners: list[Callable[[StageEvent], None]] = []
 
+    def missing(self) -> list[str]:
+        """Why nothing could be written under `root`. Writes nothing itself."""
+        place = self.existing_folder()
+        if not place.is_dir():
+            return [f"store.root={self.root}: {place} is not a folder; choose another"]
+        if not os.access(place, os.W_OK | os.X_OK):
+            return [f"store.root={self.root}: no permission to write in {place}; choose another"]
+        return []
+
+    def existing_folder(self) -> Path:
+        """`root`, or as much of its path as is there."""
+        place = self.root.absolute()
+        return next(path for path in (place, *place.parents) if path.exists())
+
     def run(
         self,
         stage: str,

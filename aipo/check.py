@@ -121,6 +121,10 @@ def _bindings(path: str, node: Any) -> Iterator[str]:
             if key not in parameters and key not in HYDRA_KEYS:
                 expected = ", ".join(name for name in parameters if name != "self")
                 yield f"{path}.{key}: unknown key; {node['_target_']} takes {expected}"
+    for key, value in node.items():
+        expected = _kinds(parameters[key]) if key in parameters else {}
+        if expected and type(value) not in expected:
+            yield f"{path}.{key}: expected {' or '.join(dict.fromkeys(expected.values()))}, got {value!r}"
     if not node.get("_partial_", False):
         for name, parameter in parameters.items():
             required = parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
@@ -128,6 +132,23 @@ def _bindings(path: str, node: Any) -> Iterator[str]:
                 yield f"{path}.{name}: missing; {node['_target_']} requires it"
     for key, value in node.items():
         yield from _nested(f"{path}.{key}", value)
+
+
+KINDS = {
+    "int": {int: "a whole number"},
+    "float": {float: "a number", int: "a number"},
+    "bool": {bool: "true or false"},
+    "str": {str: "text"},
+    "None": {type(None): "null"},
+}
+
+
+def _kinds(parameter: inspect.Parameter) -> dict[type, str]:
+    """The plain types that an annotation allows, with their names in YAML's terms; empty where it names any other."""
+    parts = [part.strip() for part in str(parameter.annotation).split("|")]
+    if not set(parts) <= set(KINDS):
+        return {}
+    return {kind: name for part in parts for kind, name in KINDS[part].items()}
 
 
 def _nested(path: str, value: Any) -> Iterator[str]:

@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, open_dict
 
 from aipo.check import ConfigError, check
+from aipo.planning.missing import missing_needs
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -81,6 +82,28 @@ def test_bad_values_are_refused_by_the_constructors() -> None:
     assert any("iteration" in problem and "top_p must be in (0, 1], got 1.5" in problem for problem in problems)
     (problem,) = _problems(_compose("iteration.reference=latest"))
     assert "previous or initial, got 'latest'" in problem
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("iteration.prompts=many", "iteration.prompts: expected a whole number, got 'many'"),
+        ("iteration.prompts=2.5", "iteration.prompts: expected a whole number, got 2.5"),
+        ("iteration.prompts=null", "iteration.prompts: expected a whole number, got None"),
+        ("iteration.decoding.temperature=hot", "iteration.decoding.temperature: expected a number, got 'hot'"),
+        ("trainer.learning_rate=true", "trainer.learning_rate: expected a number, got True"),
+        ("trainer.max_grad_norm=off", "trainer.max_grad_norm: expected a number or null, got 'off'"),
+        ("trainer.gradient_checkpointing=1", "trainer.gradient_checkpointing: expected true or false, got 1"),
+        ("objective.loss.beta=big", "objective.loss.beta: expected a number, got 'big'"),
+        ("store.root=/etc/hostname/store", "missing store.root=/etc/hostname/store: /etc/hostname is not a folder"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_told_in_yamls_terms(override: str, problem: str) -> None:
+    config = _compose(override)
+    if problem.startswith("missing"):
+        assert [f"missing {need}" for need in missing_needs(check(config))] == [f"{problem}; choose another"]
+    else:
+        assert _problems(config) == [problem]
 
 
 def test_truth_of_the_miniature_is_refused_elsewhere(tmp_path: Path) -> None:

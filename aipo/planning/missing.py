@@ -36,6 +36,7 @@ def missing_package(module: str, extra: str) -> list[str]:
 
 
 def _components(config: Mapping[str, Any]) -> Iterator[Any]:
+    yield build_component(config["store"])
     recipe = build_component(config["data"])
     model = build_component(config["model"])
     yield model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -10,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aipo.artifacts import StageEvent
-from aipo.planning.costs import Hardware, devices_per_replica
+from aipo.planning.costs import GIB, Hardware, devices_per_replica
 from aipo.planning.estimate import (
     devices_held,
     judge_loads,
@@ -180,12 +181,13 @@ def _remedy(shape: ModelShape, setup: TrainingSetup, hardware: Hardware) -> str:
 def _print_disk(console: Console, config: Mapping[str, Any], shape: ModelShape, events: Sequence[StageEvent]) -> None:
     setup = training_setup(config)
     models = runs_of("train", events)
+    free = shutil.disk_usage(build_component(config["store"]).existing_folder()).free
     each, state = model_gib(shape, setup.dtype), checkpoint_gib(shape, setup)
     if not models:
         return
     console.print(
         f"\nDisk: {models} trained model{'s' * (models > 1)} of {_size(each)} = {_size(models * each)}; "
-        f"while one trains, up to two checkpoints of {_size(state)} more",
+        f"while one trains, up to two checkpoints of {_size(state)} more. Free there: {_size(free / GIB)}",
     )
 
 
