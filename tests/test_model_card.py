@@ -14,7 +14,7 @@ from aipo.model_card import LENGTH_PLOT, ExportError, export_policy, main
 from aipo.models import PolicyRef
 
 MODEL_NODE = {
-    "_target_": "aipo.models.PolicyRef", "path": "someone/some-model", "revision": "0" * 40, "dtype": "bfloat16",
+    "_target_": "aipo.models.PolicyRef", "path": "someone/tiny", "revision": "0" * 40, "dtype": "bfloat16",
 }  # fmt: skip
 
 
@@ -117,9 +117,9 @@ def test_the_folder_is_the_trained_model(job: Path, tmp_path: Path) -> None:
 def test_the_card_says_what_the_artifacts_say(job: Path, tmp_path: Path) -> None:
     text = (export_policy(job, tmp_path / "my-model") / "README.md").read_text(encoding="utf-8")
     for line in (
-        "base_model: someone/some-model",
+        "base_model: someone/tiny",
         "# my-model",
-        f"| base model | someone/some-model at {'0' * 40} |",
+        f"| base model | someone/tiny at {'0' * 40} |",
         "| objective | aipo (beta 0.1, alpha 0.07) |",
         "| responses | 5 of its own for each prompt: Decoding (temperature 0.4, top_k 50) |",
         "| source of prompts | UltraFeedback (split train) |",
@@ -148,7 +148,7 @@ def test_the_header_is_yaml_that_the_hub_reads(job: Path, tmp_path: Path) -> Non
     from huggingface_hub import ModelCard
 
     data = ModelCard.load(export_policy(job, tmp_path / "out") / "README.md").data
-    assert data.base_model == "someone/some-model" and data.library_name == "transformers"
+    assert data.base_model == "someone/tiny" and data.library_name == "transformers"
     assert data.tags == ["preference-optimization", "aipo"]
 
 
