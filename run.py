@@ -12,12 +12,12 @@ def main(config: DictConfig) -> None:
     """Compose, check, run one job."""
     from hydra.core.hydra_config import HydraConfig
 
-    from aipo import pipeline
-    from aipo.check import ConfigError
+    from aipo.pipeline import loop
+    from aipo.pipeline.check import ConfigError
 
     job = HydraConfig.get()
     try:
-        pipeline.run(config, Path(job.runtime.output_dir), list(job.overrides.task), job.runtime.choices)
+        loop.run(config, Path(job.runtime.output_dir), list(job.overrides.task), job.runtime.choices)
     except ConfigError as error:
         print(error, file=sys.stderr)
         sys.exit(2)

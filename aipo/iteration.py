@@ -19,7 +19,7 @@ class Iteration:
     """`previous`: the policy that sampled the data (Algorithm 1). `initial`: the base model, in every iteration."""
     reference_logps: str = "model"
     """`model`: scored by the reference policy. `sampler`: those the sampler noted while drawing, without a pass; equal
-    to 1e-4 nats in float32, half a nat apart in bfloat16 (`benchmarks/sampler_logps.py`)."""
+    to 1e-4 nats in float32, half a nat apart in bfloat16 (`speed/sampler_logps.py`)."""
 
     def __post_init__(self) -> None:
         for name in ("iterations", "prompts", "candidates"):

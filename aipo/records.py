@@ -237,3 +237,23 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
                 raise ValueError(f"{path}, line {number}: expected a JSON object, got {type(row).__name__}")
             rows.append(row)
     return rows
+
+
+@dataclass(frozen=True)
+class ReferenceLogps:
+    """A pair's log-probs under the reference policy, in nats, summed over completion tokens."""
+
+    pair_id: str
+    chosen: float
+    rejected: float
+    chosen_prefix: float
+    """Over the first min(chosen, rejected) tokens only; so is `rejected_prefix`."""
+    rejected_prefix: float
+
+
+@dataclass(frozen=True)
+class RankedPrompt:
+    """A ranking row: the ranker's score of each candidate."""
+
+    prompt_id: str
+    scores: tuple[float, ...]

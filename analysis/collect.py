@@ -22,7 +22,7 @@ BASE_ITERATION = -1
 """The iteration number of the model that no objective has trained yet."""
 STATUSES = ("done", "running", "failed")
 NOT_RECORDED = "not recorded"
-OFFICIAL_ASSETS = "aipo.benchmarks.official."
+OFFICIAL_ASSETS = "aipo.benchmarks.official.questions."
 
 
 class AnalysisError(RuntimeError):

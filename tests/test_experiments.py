@@ -14,9 +14,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, open_dict
 
-from aipo.callbacks import combinations
-from aipo.check import check
-from aipo.planning.report import walk
+from aipo.pipeline.check import check
+from aipo.pipeline.loop import walk
+from aipo.pipeline.sweep import combinations
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))

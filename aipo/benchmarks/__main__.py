@@ -1,5 +1,11 @@
-"""Run the command line of `aipo.benchmarks.command`."""
+"""`python -m aipo.benchmarks assets|score|export`."""
 
-from aipo.benchmarks.command import main
+import sys
+
+if sys.argv[1:2] == ["assets"]:
+    from aipo.benchmarks.official.assets import main
+
+    raise SystemExit(main(sys.argv[2:]))
+from aipo.benchmarks.official.command import main
 
 raise SystemExit(main())

@@ -25,9 +25,9 @@ from aipo.benchmarks.judging import (
     require_share,
 )
 from aipo.benchmarks.verdicts import parse_first_token, parse_identifier
-from aipo.judges import Judge, JudgeError
+from aipo.judges.judge import Judge, JudgeError
 from aipo.records import Answer, Chat, Decoding, JudgeReply, Judgment, Message, Metric
-from aipo.samplers import Sampler
+from aipo.samplers.sampler import Sampler
 
 if TYPE_CHECKING:
     import pandas as pd

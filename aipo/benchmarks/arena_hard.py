@@ -21,9 +21,9 @@ from aipo.benchmarks.judging import (
 )
 from aipo.benchmarks.token_counters import PolicyTokens, TokenCounter
 from aipo.benchmarks.verdicts import GAME_PREFERENCE, parse_game
-from aipo.judges import Judge
+from aipo.judges.judge import Judge
 from aipo.records import Answer, Decoding, JudgeReply, Judgment, Message, Metric
-from aipo.samplers import Sampler
+from aipo.samplers.sampler import Sampler
 
 ORDERS: tuple[Order, Order] = ("baseline_first", "policy_first")
 """Game 1 shows the baseline as assistant A, game 2 the policy."""

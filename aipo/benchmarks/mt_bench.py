@@ -22,9 +22,9 @@ from aipo.benchmarks.judging import (
     require_share,
 )
 from aipo.benchmarks.verdicts import parse_rating
-from aipo.judges import Judge
+from aipo.judges.judge import Judge
 from aipo.records import Answer, Completion, Decoding, Judgment, Message, Metric
-from aipo.samplers import Sampler
+from aipo.samplers.sampler import Sampler
 
 TEMPERATURES: Mapping[str, float] = {
     "writing": 0.7,

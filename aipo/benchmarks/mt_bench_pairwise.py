@@ -12,7 +12,7 @@ from typing import Any
 from aipo.benchmarks.judging import Order, Request, by_question, by_request, length_metrics, refuse_unscored
 from aipo.benchmarks.mt_bench import MTBench, MTBenchAssets, prompt_name, question_ids, reference_fields
 from aipo.benchmarks.verdicts import parse_winner
-from aipo.judges import Judge
+from aipo.judges.judge import Judge
 from aipo.records import Answer, Judgment, Message, Metric
 
 ORDERS: tuple[Order, Order] = ("policy_first", "baseline_first")

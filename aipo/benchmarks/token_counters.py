@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from aipo.records import Completion
 
 if TYPE_CHECKING:
-    from aipo.assets import AssetCache
+    from aipo.benchmarks.official.assets import AssetCache
 
 
 class TokenCounter(Protocol):
@@ -38,7 +38,7 @@ class PolicyTokens:
 
 @dataclass(frozen=True)
 class Cl100kTokens:
-    """tiktoken's cl100k_base, Arena-Hard's `token_len`. Needs the encoding in the asset cache (`aipo.assets`)."""
+    """tiktoken's cl100k_base, Arena-Hard's `token_len`. Needs the encoding in the asset cache."""
 
     cache: AssetCache | None = None
     """None: the default folder."""
@@ -47,19 +47,19 @@ class Cl100kTokens:
 
     def missing(self) -> list[str]:
         """The encoding, where it is not in the cache."""
-        from aipo.assets import AssetCache, cl100k_asset
+        from aipo.benchmarks.official.assets import AssetCache, cl100k_asset
 
         cache = self.cache or AssetCache()
         if not cache.missing([cl100k_asset()]):
             return []
         return [
-            f"tokenizer cl100k_base in {cache.folder}: fetch it with `python -m aipo.assets arena_hard`, or count with "
-            f"token_counter._target_=aipo.benchmarks.token_counters.EstimatedTokens"
+            f"tokenizer cl100k_base in {cache.folder}: fetch it with `python -m aipo.benchmarks assets arena_hard`, or "
+            "count with token_counter._target_=aipo.benchmarks.EstimatedTokens"
         ]
 
     def count(self, completions: Sequence[Completion]) -> list[int]:
         """Tokens of each completion; special tokens inside an answer are counted as the text they are."""
-        from aipo.assets import AssetCache, load_cl100k
+        from aipo.benchmarks.official.assets import AssetCache, load_cl100k
 
         encoding = load_cl100k(self.cache or AssetCache())
         return [len(encoding.encode(completion.text, disallowed_special=())) for completion in completions]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from aipo.judges import JudgeError
+from aipo.judges.judge import JudgeError
 
 T = TypeVar("T")
 

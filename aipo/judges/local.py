@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aipo.models import PolicyRef
+from aipo.models.policy import PolicyRef
+from aipo.models.tokens import prompt_token_ids
 from aipo.records import Chat, Decoding, JudgeReply
 from aipo.samplers.hf import HFSampler
-from aipo.tokens import prompt_token_ids
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from aipo.judges import JudgeError
 from aipo.judges.attempts import Attempts, BadReply, Fatal
 from aipo.judges.endpoints import Endpoint, Price
+from aipo.judges.judge import JudgeError
 from aipo.records import Chat, JudgeReply
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from aipo.judges import JudgeError
+from aipo.judges.judge import JudgeError
 from aipo.records import Chat, Message
 
 _ALPACA = re.compile(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aipo.judges import JudgeError
+from aipo.judges.judge import JudgeError
 from aipo.judges.store import StoredReplies, read_replies, reply_key
 from aipo.records import Chat, JudgeReply
 

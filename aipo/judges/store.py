@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aipo.judges import Judge
+from aipo.judges.judge import Judge
 from aipo.records import Chat, JudgeReply, Judgment, from_row, to_row
 
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aipo.benchmarks.judging import by_question, length_metrics
-from aipo.judges import Judge
+from aipo.judges.judge import Judge
 from aipo.miniature.benchmark_assets import held_out_questions, require_room
 from aipo.miniature.gold import GoldCount, count_facts
 from aipo.records import Answer, Chat, Decoding, Judgment, Message, Metric
-from aipo.samplers import Sampler
+from aipo.samplers.sampler import Sampler
 
 
 @dataclass(frozen=True)

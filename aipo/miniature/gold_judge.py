@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from aipo.judges import JudgeError
+from aipo.judges.judge import JudgeError
 from aipo.judges.reading import JudgePrompt, read_judge_prompt
 from aipo.miniature.gold import count_facts
 from aipo.miniature.noise import content_noise

@@ -3,7 +3,7 @@
 `docs/objectives.md` has a table of them all. What to do when a batch is split: `aipo.objectives.coupling`.
 """
 
-from aipo.objectives.agreement import aipo, alpha_dpo, dpo_nll
+from aipo.objectives.aipo import aipo, alpha_dpo, dpo_nll
 from aipo.objectives.batch_coupled import alpha_dpo_2410, aot, bco, kto
 from aipo.objectives.direct import discopop, dpo, exo, hinge, identity_po, robust_dpo
 from aipo.objectives.length import dpo_norm, ilr_dpo, ld_dpo, r_dpo

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from aipo.planning.shapes import ModelShape
+from aipo.models.shape import ModelShape
 
 GIB = 2**30
 

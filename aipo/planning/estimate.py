@@ -7,23 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from aipo.artifacts import PlanStore, StageEvent
+from aipo.artifacts import StageEvent
+from aipo.components import build_component
 from aipo.iteration import Iteration
+from aipo.models.shape import ModelShape, shape_of_folder
 from aipo.planning.costs import Cost, Hardware, Workload, decoding_cost, forward_cost, training_cost
 from aipo.planning.memory import TrainingSetup, model_gib
-from aipo.planning.shapes import ModelShape, shape_of_folder
-from aipo.stages import build_component
-
-
-def walk(config: Mapping[str, Any]) -> list[StageEvent]:
-    """Every stage of the config, cached or planned, in the order of a run; one that is met again only once."""
-    from aipo.pipeline import plan
-
-    store = PlanStore(config["store"]["root"], config["store"].get("lock", "flock"))
-    events: dict[tuple[str, str], StageEvent] = {}
-    store.listeners.append(lambda event: events.setdefault((event.stage, event.fingerprint), event))
-    plan(config, store)
-    return list(events.values())
 
 
 def model_shape(config: Mapping[str, Any]) -> ModelShape | None:
@@ -147,11 +136,11 @@ class Totals:
     dollars: float | None = None
 
 
-def sweep_totals(configs: Sequence[Mapping[str, Any]]) -> Totals:
-    """Sums over the checked configs of a sweep's jobs."""
-    totals, seen = Totals(jobs=len(configs)), set()
-    for config in configs:
-        events = [event for event in walk(config) if (event.stage, event.fingerprint) not in seen]
+def sweep_totals(jobs: Sequence[tuple[Mapping[str, Any], Sequence[StageEvent]]]) -> Totals:
+    """Sums over a sweep's jobs: the checked config of each, and every stage it would go through."""
+    totals, seen = Totals(jobs=len(jobs)), set()
+    for config, walked in jobs:
+        events = [event for event in walked if (event.stage, event.fingerprint) not in seen]
         events = [event for event in events if event.outcome == "planned"]
         seen |= {(event.stage, event.fingerprint) for event in events}
         totals.stages += len(events)

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from aipo.models.shape import ModelShape
 from aipo.planning.costs import GIB
-from aipo.planning.shapes import ModelShape
 
 LOGIT_TILE = 4096 * 16384
-"""Logits computed at once on a GPU (`aipo.training.vocabulary.GPU_TILING`), in float32."""
+"""Logits computed at once on a GPU (`aipo.models.vocabulary.GPU_TILING`), in float32."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from aipo.artifacts import StageEvent
+from aipo.components import build_component
+from aipo.models.shape import ModelShape
 from aipo.planning.costs import GIB, Hardware, devices_per_replica
 from aipo.planning.estimate import (
     devices_held,
@@ -20,14 +22,8 @@ from aipo.planning.estimate import (
     stage_costs,
     sweep_totals,
     training_setup,
-    walk,
 )
 from aipo.planning.memory import TrainingSetup, checkpoint_gib, model_gib, training_memory
-from aipo.planning.missing import missing_needs
-from aipo.planning.shapes import ModelShape
-from aipo.stages import build_component
-
-__all__ = ["print_plan", "print_sweep", "walk"]
 
 STAGES = (
     *("base_model", "pool", "prompts", "candidates", "ranking", "pairs", "reference", "train"),
@@ -37,8 +33,8 @@ USABLE = 0.9
 """Share of a device's memory that training may fill; the trainer's own limit."""
 
 
-def print_plan(config: Mapping[str, Any], events: list[StageEvent]) -> None:
-    """Print the plan of a checked config whose stages were walked with a PlanStore."""
+def print_plan(config: Mapping[str, Any], events: list[StageEvent], missing: Sequence[str]) -> None:
+    """Print the plan of a checked config: its stages, as a PlanStore told them, and what it lacks."""
     console = Console(width=132, highlight=False)
     _print_stages(console, events)
     shape = model_shape(config)
@@ -49,15 +45,14 @@ def print_plan(config: Mapping[str, Any], events: list[StageEvent]) -> None:
         _print_memory(console, config, shape)
         _print_disk(console, config, shape, events)
     _print_judging(console, config, events)
-    missing = missing_needs(config)
     console.print("\nMissing: nothing" if not missing else f"\nMissing, {len(missing)}:")
     for item in missing:
         console.print(f"  - {item}", markup=False, soft_wrap=True)
 
 
-def print_sweep(configs: Sequence[Mapping[str, Any]]) -> None:
+def print_sweep(jobs: Sequence[tuple[Mapping[str, Any], Sequence[StageEvent]]]) -> None:
     """The totals of a sweep, in three lines."""
-    totals, console = sweep_totals(configs), Console(width=132, highlight=False)
+    totals, console = sweep_totals(jobs), Console(width=132, highlight=False)
     console.print(f"\nSweep of {totals.jobs} jobs: {totals.stages:,} stages to run, shared ones once", style="bold")
     line = f"{duration(totals.hours)} one job after the other, {duration(totals.device_hours)} of device time, "
     line += f"{_size(totals.disk_gib)} of trained models, {totals.requests:,} judge requests"

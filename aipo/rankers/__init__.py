@@ -1,24 +1,15 @@
 """Rankers: order the candidates of one prompt."""
 
-from __future__ import annotations
+from aipo.rankers.length_only import LengthOnlyRanker
+from aipo.rankers.llm_judge import LLMJudgeRanker
+from aipo.rankers.pairrm import PairRM
+from aipo.rankers.ranker import Ranker
+from aipo.rankers.reward_model import RewardModel
 
-from collections.abc import Sequence
-from typing import Protocol
-
-from aipo.records import Chat
-
-
-class Ranker(Protocol):
-    """Scores candidates. A score says nothing across prompts, and never depends on the other prompts of a batch."""
-
-    name: str
-    gives_win_probability: bool
-    """False: `win_probabilities` is None whatever it is asked."""
-
-    def rank(self, prompts: Sequence[Chat], candidates: Sequence[Sequence[str]]) -> list[list[float]]:
-        """One score per candidate, larger is better, within its prompt."""
-        ...
-
-    def win_probabilities(self, prompts: Sequence[Chat], pairs: Sequence[tuple[str, str]]) -> list[float] | None:
-        """P(first beats second) for each prompt's pair, or None when this ranker gives no probability."""
-        ...
+__all__ = [
+    "LLMJudgeRanker",
+    "LengthOnlyRanker",
+    "PairRM",
+    "Ranker",
+    "RewardModel",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aipo.models import PolicyRef
+from aipo.models.policy import PolicyRef
 
 
 def missing_checkpoint(path: str, revision: str | None) -> list[str]:

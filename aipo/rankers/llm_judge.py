@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-from aipo.judges import Judge
+from aipo.judges.judge import Judge
 from aipo.judges.store import StoredJudge
 from aipo.records import Chat, Message
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from aipo.rankers.batches import length_batches, padded
 from aipo.rankers.checkpoint import checkpoint_identity, missing_checkpoint
+from aipo.rankers.pairrm_model import PairRMError
 from aipo.records import Chat
 
 if TYPE_CHECKING:
@@ -27,10 +28,6 @@ if TYPE_CHECKING:
 
 MARKERS = ("<|source|>", "<|candidate1|>", "<|candidate2|>", "<|candidate|>")
 DTYPES = ("float32", "bfloat16", "float16")
-
-
-class PairRMError(RuntimeError):
-    """A checkpoint is not a PairRM."""
 
 
 class Comparison(NamedTuple):

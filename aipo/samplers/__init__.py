@@ -1,22 +1,17 @@
 """Samplers: prompts in, completions out."""
 
-from __future__ import annotations
+from aipo.samplers.hf import HFSampler
+from aipo.samplers.protocols import VLLM, ChatMessages, TransformersServe
+from aipo.samplers.sampler import Sampler
+from aipo.samplers.server import ServerSampler
+from aipo.samplers.vllm_server import VLLMServer
 
-from collections.abc import Sequence
-from typing import Protocol
-
-from aipo.records import Chat, Completion, Decoding
-
-
-class Sampler(Protocol):
-    """Draws completions from one policy. Results come in input order, `n` for each prompt, reproducible by `seed`."""
-
-    def sample(self, chats: Sequence[Chat], decoding: Decoding, *, n: int, seed: int) -> list[list[Completion]]:
-        """Chat completions: each chat goes through the policy's chat template."""
-        ...
-
-    def complete(
-        self, texts: Sequence[str], decoding: Decoding, *, n: int, seed: int, stop: Sequence[str] = ()
-    ) -> list[list[Completion]]:
-        """Plain continuations of raw text, without a chat template, cut before the first of `stop` (Self-Instruct)."""
-        ...
+__all__ = [
+    "ChatMessages",
+    "HFSampler",
+    "Sampler",
+    "ServerSampler",
+    "TransformersServe",
+    "VLLM",
+    "VLLMServer",
+]

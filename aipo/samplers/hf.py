@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from aipo.models import PolicyRef
+from aipo.models.policy import PolicyRef
+from aipo.models.tokens import plain_token_ids, prompt_token_ids, room_for_answers, stop_token_ids
 from aipo.records import Chat, Completion, Decoding
-from aipo.tokens import plain_token_ids, prompt_token_ids, room_for_answers, stop_token_ids
 
 if TYPE_CHECKING:
     from torch import Tensor

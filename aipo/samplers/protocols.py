@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
+from aipo.models.tokens import completion_from_text, end_of_turn_id
 from aipo.records import Chat, Completion, Decoding
-from aipo.tokens import completion_from_text, end_of_turn_id
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -20,12 +20,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from aipo.models import PolicyRef
+from aipo.models.policy import PolicyRef
+from aipo.models.tokens import plain_token_ids, prompt_token_ids, room_for_answers, stop_token_ids
 from aipo.records import Chat, Completion, Decoding
 from aipo.samplers.journal import Journal
 from aipo.samplers.protocols import Draw, ReplyError, Request, ServerProtocol
 from aipo.samplers.vllm_server import VLLMServer
-from aipo.tokens import plain_token_ids, prompt_token_ids, room_for_answers, stop_token_ids
 
 logger = logging.getLogger("aipo")
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from aipo.models import PolicyRef
+from aipo.models.policy import PolicyRef
 
 logger = logging.getLogger("aipo")
 

@@ -6,15 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
-from aipo.batching import PairBatch, shared_row_tokens, token_batches
-from aipo.logps import SideLogps
+from aipo.models.batching import PairBatch, shared_row_tokens, token_batches
+from aipo.models.logps import SideLogps
 from aipo.objectives import Objective, PairLogps, PairLoss
 from aipo.objectives.coupling import concatenate, linear_surrogate, policy_gradients
 from aipo.records import Pair
-from aipo.reference import ReferenceLogps
-from aipo.training.processes import World
+from aipo.training.job import LossInputs
+from aipo.training.processes.world import World
 
 METRICS = (
     "loss",
@@ -26,65 +25,6 @@ METRICS = (
     "reference_margin",
     "reference_agreement",
 )
-
-
-class MissingInputError(ValueError):
-    """The objective needs something that the pairs do not have."""
-
-
-@dataclass(frozen=True)
-class LossInputs:
-    """Pairs and what the objective needs beside the policy's log-probs. `reference` is aligned with `pairs`."""
-
-    pairs: Sequence[Pair]
-    reference: Sequence[ReferenceLogps] | None
-
-    def check(self, objective: Objective) -> None:
-        """Raise MissingInputError when `objective` needs something that is not there."""
-        if objective.uses_reference and self.reference is None:
-            raise MissingInputError(f"objective {objective.name} needs reference log-probs; none were given")
-        if objective.uses_win_probability:
-            without = [pair.pair_id for pair in self.pairs if pair.win_probability is None]
-            if without:
-                raise MissingInputError(
-                    f"objective {objective.name} needs the ranker's win probability; {len(without)} of "
-                    f"{len(self.pairs)} pairs have none, the first: {without[:3]}. Choose a ranker that gives one."
-                )
-
-    def take(self, indices: Sequence[int]) -> LossInputs:
-        """The pairs at `indices`."""
-        reference = None if self.reference is None else [self.reference[index] for index in indices]
-        return LossInputs([self.pairs[index] for index in indices], reference)
-
-    def pair_logps(self, objective: Objective, policy: SideLogps, batch: PairBatch) -> PairLogps:
-        """What `objective` is called with. Nothing it does not declare is handed over."""
-
-        def column(values: Sequence[float]) -> Tensor:
-            return torch.tensor(values, dtype=policy.chosen.dtype, device=policy.chosen.device)
-
-        logps = PairLogps(policy.chosen, policy.rejected, None, None, batch.chosen_tokens, batch.rejected_tokens)
-        rows = self.reference or ()
-        if objective.uses_reference:
-            logps = replace(
-                logps,
-                reference_chosen=column([row.chosen for row in rows]),
-                reference_rejected=column([row.rejected for row in rows]),
-            )
-        if objective.uses_prefix:
-            logps = replace(
-                logps,
-                policy_chosen_prefix=policy.chosen_prefix,
-                policy_rejected_prefix=policy.rejected_prefix,
-            )
-        if objective.uses_prefix and objective.uses_reference:
-            logps = replace(
-                logps,
-                reference_chosen_prefix=column([row.chosen_prefix for row in rows]),
-                reference_rejected_prefix=column([row.rejected_prefix for row in rows]),
-            )
-        if objective.uses_win_probability:
-            logps = replace(logps, win_probability=column([float(pair.win_probability or 0.0) for pair in self.pairs]))
-        return logps
 
 
 @dataclass(frozen=True)

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from aipo.batching import require_trainable, shared_row_tokens
-from aipo.objectives import Objective
-from aipo.records import Pair
-from aipo.reference import ReferenceLogps, align_reference
+from aipo.models.batching import shared_row_tokens
 from aipo.training.checkpoint import Checkpoints, MetricsFile
-from aipo.training.gradients import METRICS, BatchGradient, BatchResult, LossInputs
+from aipo.training.gradients import METRICS, BatchGradient, BatchResult
+from aipo.training.job import Job, LossInputs, check
 from aipo.training.memory import DEFAULT_TOKENS_PER_BATCH, find_tokens_per_batch, peak_memory_gib, reset_peak
-from aipo.training.model import export
-from aipo.training.preemption import Interruption, Preemption
-from aipo.training.processes import World
+from aipo.training.processes.preemption import Interruption, Preemption
+from aipo.training.processes.world import World
 from aipo.training.schedule import step_indices, steps_per_epoch, warmup_cosine
-from aipo.training.strategies import Strategy, build_strategy
+from aipo.training.weights.prepare import export
+from aipo.training.weights.replicated import Strategy
 
 if TYPE_CHECKING:
-    from aipo.models import PolicyRef
-    from aipo.train import Trainer
+    from aipo.training.settings import TrainingSettings
 
 _SHARED_STATE = ("tokens_per_batch", "rng")
 
@@ -37,62 +30,8 @@ class NonFiniteError(RuntimeError):
     """A loss or gradient was not finite. The weights are those of the step before."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """Everything one training run works on."""
-
-    policy: PolicyRef
-    pairs: Sequence[Pair]
-    reference: Sequence[ReferenceLogps] | None
-    objective_config: Mapping[str, Any]
-    out: Path
-    seed: int
-    evaluation_pairs: Sequence[Pair] = ()
-    evaluation_reference: Sequence[ReferenceLogps] | None = None
-
-    def inputs(self) -> LossInputs:
-        """The training pairs with their reference rows."""
-        return LossInputs(self.pairs, None if self.reference is None else align_reference(self.pairs, self.reference))
-
-    def evaluation_inputs(self) -> LossInputs:
-        """The held-out pairs with theirs."""
-        rows = self.evaluation_reference
-        return LossInputs(self.evaluation_pairs, None if rows is None else align_reference(self.evaluation_pairs, rows))
-
-    def objective(self) -> Objective:
-        """The objective that the config describes."""
-        from hydra.utils import instantiate
-
-        return instantiate(dict(self.objective_config))
-
-    def identity(self, settings: Mapping[str, Any]) -> str:
-        """What must not change between a run and its resumption."""
-        content = {
-            "settings": settings,
-            "policy": vars(self.policy),
-            "pairs": [pair.pair_id for pair in self.pairs],
-            "reference": None if self.reference is None else [(row.chosen, row.rejected) for row in self.reference],
-            "objective": self.objective_config,
-            "seed": self.seed,
-        }
-        return sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def check(settings: Trainer, job: Job) -> tuple[Objective, LossInputs, LossInputs]:
-    """Everything that can be wrong with the inputs, before a model is loaded."""
-    if not job.pairs:
-        raise ValueError("expected at least one pair to train on, got none")
-    objective, inputs, evaluation = job.objective(), job.inputs(), job.evaluation_inputs()
-    inputs.check(objective)
-    require_trainable(job.pairs, settings.max_length)
-    if evaluation.pairs:
-        evaluation.check(objective)
-        require_trainable(evaluation.pairs, settings.max_length)
-    return objective, inputs, evaluation
-
-
 def train(
-    settings: Trainer,
+    settings: TrainingSettings,
     job: Job,
     world: World,
     log: Callable[[Mapping[str, float]], None],
@@ -132,7 +71,7 @@ def train(
 class _Run:
     def __init__(
         self,
-        settings: Trainer,
+        settings: TrainingSettings,
         job: Job,
         world: World,
         strategy: Strategy,
@@ -275,7 +214,7 @@ class _Run:
         return summary
 
 
-def _optimizer(settings: Trainer, strategy: Strategy) -> torch.optim.Optimizer:
+def _optimizer(settings: TrainingSettings, strategy: Strategy) -> torch.optim.Optimizer:
     parameters = list(strategy.parameters())
     arguments: dict[str, Any] = {
         "lr": settings.learning_rate,
@@ -289,7 +228,9 @@ def _optimizer(settings: Trainer, strategy: Strategy) -> torch.optim.Optimizer:
         return torch.optim.AdamW(parameters, **arguments)
 
 
-def _tokens_per_batch(settings: Trainer, strategy: Strategy, inputs: LossInputs, gradient: BatchGradient) -> int:
+def _tokens_per_batch(
+    settings: TrainingSettings, strategy: Strategy, inputs: LossInputs, gradient: BatchGradient
+) -> int:
     if settings.tokens_per_batch is not None:
         return settings.tokens_per_batch
     if settings.memory_limit_gib is None and gradient.world.device.type == "cpu":
@@ -310,3 +251,12 @@ def _tokens_per_batch(settings: Trainer, strategy: Strategy, inputs: LossInputs,
     return find_tokens_per_batch(
         attempt, gradient.world.device, settings.memory_limit_gib, largest, reserve_bytes=strategy.optimizer_bytes()
     )
+
+
+def build_strategy(settings: TrainingSettings, job: Job, world: World) -> Strategy:
+    """Load the policy and lay its weights out as `settings.strategy` says."""
+    if world.size > 1 and settings.strategy == "fsdp2":
+        from aipo.training.weights.sharded import Sharded
+
+        return Sharded(settings, job, world)
+    return Strategy(settings, job, world)

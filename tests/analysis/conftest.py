@@ -112,7 +112,7 @@ class FakeSweep:
         """One run with synthetic numbers: every objective starts from the same base and the same first pairs."""
         shared = tuple(overrides)
         named = OFFICIAL if official else BENCHMARKS
-        assets = {"assets": "aipo.benchmarks.official.Official"} if official else {}
+        assets = {"assets": "aipo.benchmarks.official.questions.Official"} if official else {}
         points = []
         for iteration in range(-1, iterations):
             trained = (objective, shared) if iteration >= 0 else ()

@@ -20,7 +20,7 @@ from aipo.benchmarks.alpaca_eval import (
     preference_metrics,
     render,
 )
-from aipo.benchmarks.alpaca_eval_files import (
+from aipo.benchmarks.official.alpaca_eval_files import (
     answers_of,
     leaderboard_row,
     official_preference,

@@ -12,7 +12,7 @@ import yaml
 from benchmark_doubles import EchoSampler, Given, ScriptedJudge, completion, our_arena_hard
 
 from aipo.benchmarks.arena_hard import ORDERS, RETRY_MESSAGE, ArenaHard, ArenaHardAssets, game_outcome, game_value
-from aipo.benchmarks.arena_hard_files import (
+from aipo.benchmarks.official.arena_hard_files import (
     read_answers,
     read_judgments,
     standings,

@@ -15,8 +15,17 @@ from pathlib import Path
 
 import pytest
 
-from aipo.assets import ASSETS, Asset, AssetCache, MissingAsset, WrongAsset, asset, load_cl100k, main
-from aipo.benchmarks.official import OfficialAlpacaEval, OfficialArenaHard, OfficialMTBench
+from aipo.benchmarks.official.assets import (
+    ASSETS,
+    Asset,
+    AssetCache,
+    MissingAsset,
+    WrongAsset,
+    asset,
+    load_cl100k,
+    main,
+)
+from aipo.benchmarks.official.questions import OfficialAlpacaEval, OfficialArenaHard, OfficialMTBench
 
 CONTENT = b"question of our own\n"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -44,7 +53,7 @@ def test_missing_file_names_path_url_and_hash(tmp_path: Path) -> None:
     wanted = asset("mt_bench/question.jsonl")
     with pytest.raises(MissingAsset) as caught:
         AssetCache(str(tmp_path)).path(wanted)
-    for part in (str(tmp_path / "mt_bench/question.jsonl"), wanted.url, wanted.sha256, "python -m aipo.assets"):
+    for part in (str(tmp_path / wanted.path), wanted.url, wanted.sha256, "python -m aipo.benchmarks assets"):
         assert part in str(caught.value)
 
 
@@ -178,7 +187,7 @@ def test_command_lists_and_fails_loudly(
 def test_help_is_fast_to_import() -> None:
     """The command lines must not import what only scoring needs."""
     heavy = "{'torch', 'transformers', 'pandas', 'sklearn', 'scipy', 'numpy', 'fastchat'}"
-    code = f"import sys, aipo.assets, aipo.benchmarks.command; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, aipo.benchmarks.official.command; print(sorted({heavy} & set(sys.modules)))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "[]"
 

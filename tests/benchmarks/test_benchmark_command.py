@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 from benchmark_doubles import Given, ScriptedJudge, completion
 
-from aipo.assets import AssetCache
 from aipo.benchmarks.arena_hard import ArenaHard
-from aipo.benchmarks.command import main, table
 from aipo.benchmarks.mt_bench import MTBench
-from aipo.benchmarks.official import OfficialArenaHard, OfficialMTBench
+from aipo.benchmarks.official.assets import AssetCache
+from aipo.benchmarks.official.command import main, table
+from aipo.benchmarks.official.questions import OfficialArenaHard, OfficialMTBench
 from aipo.records import Answer, JudgeReply, write_jsonl, write_parquet
 
 

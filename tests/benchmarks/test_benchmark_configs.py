@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from aipo.assets import MissingAsset
+from aipo.benchmarks.official.assets import MissingAsset
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 NAMES = ["mt_bench", "mt_bench_pairwise", "alpaca_eval", "alpaca_eval_text", "arena_hard"]

@@ -11,8 +11,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from aipo.assets import AssetCache
-from aipo.benchmarks.official import OfficialAlpacaEval, OfficialArenaHard, OfficialMTBench
+from aipo.benchmarks.official.assets import AssetCache
+from aipo.benchmarks.official.questions import OfficialAlpacaEval, OfficialArenaHard, OfficialMTBench
 from aipo.benchmarks.token_counters import Cl100kTokens
 from aipo.records import Completion, JudgeReply
 
@@ -76,6 +76,6 @@ def test_missing_official_files_are_named_with_their_remedy(tmp_path: Path) -> N
     (tmp_path / "mt_bench" / "question.jsonl").write_text("")
     (line,) = assets.missing()
     assert "judge_prompts.jsonl, gpt-4.jsonl" in line and "question.jsonl" not in line
-    assert "python -m aipo.assets mt_bench" in line
+    assert "python -m aipo.benchmarks assets mt_bench" in line
     (line,) = Cl100kTokens(AssetCache(str(tmp_path))).missing()
-    assert "python -m aipo.assets arena_hard" in line
+    assert "python -m aipo.benchmarks assets arena_hard" in line

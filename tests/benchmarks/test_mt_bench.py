@@ -11,7 +11,8 @@ import pytest
 from benchmark_doubles import EchoSampler, Given, ScriptedJudge, completion, our_mt_bench
 
 from aipo.benchmarks.mt_bench import TEMPERATURES, MTBench, MTBenchAssets, single_request
-from aipo.benchmarks.mt_bench_files import (
+from aipo.benchmarks.mt_bench_pairwise import MTBenchPairwise, match_outcome, pair_request
+from aipo.benchmarks.official.mt_bench_files import (
     category_ratings,
     matches,
     ratings,
@@ -20,7 +21,6 @@ from aipo.benchmarks.mt_bench_files import (
     write_pair_judgments,
     write_single_judgments,
 )
-from aipo.benchmarks.mt_bench_pairwise import MTBenchPairwise, match_outcome, pair_request
 from aipo.records import Answer, Chat, JudgeReply, Judgment, read_jsonl
 
 
@@ -263,6 +263,6 @@ def test_constants_are_fastchats() -> None:
     }
     assert fastchat.__version__ == "0.2.36"
     assert {**TEMPERATURES, "arena-hard-200": 0.0} == constants["temperature_config"]
-    from aipo.benchmarks.official import REFERENCE_CATEGORIES
+    from aipo.benchmarks.official.questions import REFERENCE_CATEGORIES
 
     assert {*REFERENCE_CATEGORIES, "arena-hard-200"} == set(constants["NEED_REF_CATS"])

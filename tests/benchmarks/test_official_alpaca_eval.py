@@ -12,7 +12,12 @@ import pytest
 from benchmark_doubles import Given, ScriptedJudge, completion, our_alpaca_eval
 
 from aipo.benchmarks.alpaca_eval import AlpacaEval, is_switched, render
-from aipo.benchmarks.alpaca_eval_files import leaderboard_row, write_annotations, write_leaderboard, write_outputs
+from aipo.benchmarks.official.alpaca_eval_files import (
+    leaderboard_row,
+    write_annotations,
+    write_leaderboard,
+    write_outputs,
+)
 from aipo.records import Answer, Chat, JudgeReply
 
 alpaca_eval = pytest.importorskip("alpaca_eval", reason="needs the extra: pip install aipo[official]")

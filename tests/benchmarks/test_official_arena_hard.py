@@ -13,7 +13,7 @@ import pytest
 from benchmark_doubles import Given, ScriptedJudge, completion, our_arena_hard
 
 from aipo.benchmarks.arena_hard import ArenaHard
-from aipo.benchmarks.arena_hard_files import read_judgments, standings, write_answers, write_judgments
+from aipo.benchmarks.official.arena_hard_files import read_judgments, standings, write_answers, write_judgments
 from aipo.records import Answer, JudgeReply
 
 LABELS = ["[[A>B]]", "[[B>A]]", "[[A>>B]]", "[[A=B]]", "[[B>>A]]", "no label", "[[A<B]]"]

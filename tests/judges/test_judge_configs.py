@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from aipo.check import ConfigError, check
-from aipo.stages import build_component
+from aipo.components import build_component
+from aipo.pipeline.check import ConfigError, check
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIRED = {

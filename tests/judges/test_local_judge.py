@@ -10,7 +10,7 @@ import torch
 from tiny_judge import save_tiny_judge
 
 from aipo.judges.local import LocalJudge
-from aipo.models import PolicyRef
+from aipo.models.policy import PolicyRef
 from aipo.records import Message
 
 

@@ -17,7 +17,7 @@ from aipo.judges.endpoints import OpenAIEndpoint
 from aipo.judges.local import LocalJudge
 from aipo.judges.openai_judge import OpenAIJudge
 from aipo.judges.store import StoredJudge
-from aipo.models import PolicyRef
+from aipo.models.policy import PolicyRef
 from aipo.records import Message
 
 CHATS = [(Message("user", text),) for text in ("which is better ?", "M m", "is m better ?", "M")]

@@ -14,7 +14,7 @@ from aipo.miniature.corpus import Corpus, Writer, write_task_list
 from aipo.miniature.source import MiniatureSource
 from aipo.miniature.tokenizer import SPECIAL_TOKENS, build_tokenizer, vocabulary
 from aipo.miniature.world import FILLERS, count_words, draw_follow_up, draw_prompt
-from aipo.models import PolicyRef
+from aipo.models.policy import PolicyRef
 
 TINY = MiniatureModel(
     hidden=16, layers=1, heads=2, n_documents=60, two_turn_share=0.2, task_list_share=0.2, omitted=0.25, wrong=0.25,

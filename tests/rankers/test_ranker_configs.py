@@ -10,9 +10,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from aipo.check import check
+from aipo.data import Source
+from aipo.pipeline.check import check
 from aipo.rankers import Ranker
-from aipo.sources import Source
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIRED = {  # values that a file leaves to the user

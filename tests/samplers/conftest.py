@@ -6,7 +6,7 @@ import pytest
 import torch
 from toy_models import BOS, END, save, tiny
 
-from aipo.models import PolicyRef
+from aipo.models.policy import PolicyRef
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ import torch
 from scipy.stats import chisquare
 from toy_models import BOS, END, chat, save, tiny
 
-from aipo.models import PolicyRef
+from aipo.models.policy import PolicyRef
+from aipo.models.tokens import prompt_token_ids
 from aipo.records import Completion, Decoding, Message
 from aipo.samplers.cache import UnsupportedCacheError
 from aipo.samplers.hf import HFSampler, _uniform
-from aipo.tokens import prompt_token_ids
 
 GREEDY = Decoding(temperature=0.0, top_p=1.0, top_k=0, max_new_tokens=48)
 PLAIN = Decoding(temperature=1.0, top_p=1.0, top_k=0, max_new_tokens=12)

@@ -17,13 +17,13 @@ from omegaconf import OmegaConf
 from stub_server import StubServer, tokens
 from toy_models import END, chat
 
-from aipo.models import PolicyRef
+from aipo.models.policy import PolicyRef
+from aipo.models.tokens import prompt_token_ids
 from aipo.records import Completion, Decoding
 from aipo.samplers.journal import Journal
 from aipo.samplers.protocols import VLLM, ChatMessages, Draw, ReplyError, TransformersServe
 from aipo.samplers.server import SamplingError, ServerSampler
 from aipo.samplers.vllm_server import VLLMServer
-from aipo.tokens import prompt_token_ids
 
 ROOT = Path(__file__).resolve().parents[2]
 DECODING = Decoding(temperature=0.7, top_p=0.9, top_k=0, max_new_tokens=8)

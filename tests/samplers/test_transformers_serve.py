@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from toy_models import chat
 
-from aipo.models import PolicyRef
+from aipo.models.policy import PolicyRef
 from aipo.records import Decoding
 from aipo.samplers.hf import HFSampler
 from aipo.samplers.protocols import TransformersServe

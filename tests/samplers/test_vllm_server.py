@@ -14,7 +14,7 @@ import pytest
 from stub_server import StubServer
 from toy_models import chat
 
-from aipo.models import PolicyRef
+from aipo.models.policy import PolicyRef
 from aipo.records import Decoding
 from aipo.samplers.protocols import VLLM
 from aipo.samplers.server import ServerSampler
@@ -92,7 +92,7 @@ def test_a_vllm_that_does_not_start_shows_its_log(
 
 def test_vllm_ends_with_a_killed_owner(policy: PolicyRef, environment: Path) -> None:
     code = (
-        "import os, signal; from aipo.models import PolicyRef; from aipo.samplers.vllm_server import VLLMServer; "
+        "import os, signal; from aipo.models import PolicyRef; from aipo.samplers import VLLMServer; "
         f"VLLMServer({str(environment / 'env')!r}, log={str(environment / 'vllm.log')!r})"
         f".start(PolicyRef({policy.path!r})); os.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -10,11 +10,13 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from tiny_models import build, pairs
 
-from aipo.batching import shared_row_tokens
-from aipo.logps import PairScorer
-from aipo.reference import ReferenceLogps, align_reference, compute_reference_logps
-from aipo.training.gradients import BatchGradient, LossInputs, MissingInputError
-from aipo.training.processes import World
+from aipo.models.batching import shared_row_tokens
+from aipo.models.logps import PairScorer
+from aipo.records import ReferenceLogps
+from aipo.training.gradients import BatchGradient
+from aipo.training.job import LossInputs, MissingInputError, align_reference
+from aipo.training.processes.world import World
+from aipo.training.reference import compute_reference_logps
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = World(0, 1, torch.device("cpu"))

@@ -16,11 +16,11 @@ import pytest
 from test_trainer import PAIRS, ROOT, TRAINER, equal, objective, run, weights
 from tiny_models import build
 
-from aipo.models import PolicyRef
-from aipo.reference import compute_reference_logps
-from aipo.train import Trainer
-from aipo.training import nodes
-from aipo.training.nodes import NodesError, missing_nodes, on_every_node
+from aipo.models.policy import PolicyRef
+from aipo.training.processes import nodes
+from aipo.training.processes.nodes import NodesError, missing_nodes, on_every_node
+from aipo.training.reference import compute_reference_logps
+from aipo.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_two_processes_train_the_same_model(
 
 @pytest.mark.slow
 def test_a_world_of_another_size_is_refused() -> None:
-    code = "from aipo.training.processes import World; World.join(3)"
+    code = "from aipo.training.processes.world import World; World.join(3)"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
     result = subprocess.run([*command, sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert result.returncode != 0 and "trainer.processes=3, but this run has 2 process(es)" in result.stderr
@@ -143,7 +143,7 @@ def test_nodes_are_asked_of_slurm_and_told_when_they_are_not_there() -> None:
 
 
 def test_one_torchrun_per_node_and_the_first_leads(monkeypatch: pytest.MonkeyPatch) -> None:
-    torchrun = ["python", "-m", "torch.distributed.run", "--nproc-per-node", "8", "-m", "aipo.training.worker", "train"]
+    torchrun = ["python", "-m", "torch.distributed.run", "--nproc-per-node", "8", "-m", "worker", "train"]
     monkeypatch.delenv("SLURM_JOB_NUM_NODES", raising=False)
     with pytest.raises(NodesError, match="no Slurm job"):
         on_every_node(torchrun, 2)
@@ -161,5 +161,5 @@ def test_one_torchrun_per_node_and_the_first_leads(monkeypatch: pytest.MonkeyPat
     assert command[command.index("python") :] == [
         *("python", "-m", "torch.distributed.run"),
         *("--nnodes", "2", "--master-addr", "n7", "--master-port", "23456"),
-        *("--nproc-per-node", "8", "-m", "aipo.training.worker", "train"),
+        *("--nproc-per-node", "8", "-m", "worker", "train"),
     ]

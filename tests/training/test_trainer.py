@@ -18,13 +18,13 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from tiny_models import build, pairs
 
-from aipo.models import PolicyRef
-from aipo.reference import compute_reference_logps
-from aipo.train import Trainer
+from aipo.models.policy import PolicyRef
 from aipo.training.checkpoint import CheckpointError
 from aipo.training.loop import NonFiniteError
 from aipo.training.lora import Lora
 from aipo.training.memory import find_tokens_per_batch, peak_memory_gib, release_cached_memory
+from aipo.training.reference import compute_reference_logps
+from aipo.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAINER = Trainer(learning_rate=1e-2, pairs_per_step=6, tokens_per_batch=80)
@@ -248,10 +248,10 @@ import json, sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from aipo.models import PolicyRef
+from aipo.models.policy import PolicyRef
 from aipo.records import Pair, read_parquet
-from aipo.reference import ReferenceLogps
-from aipo.train import Trainer
+from aipo.records import ReferenceLogps
+from aipo.training.trainer import Trainer
 folder, out = Path(sys.argv[1]), Path(sys.argv[2])
 def log(row):
     print(row["step"], flush=True)

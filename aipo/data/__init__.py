@@ -1,0 +1,24 @@
+"""Data: where pool prompts and their responses come from, new prompts, and pairs."""
+
+from aipo.data.local import LocalFiles
+from aipo.data.mixture import Mixture
+from aipo.data.pairs import PairFilters
+from aipo.data.prompt_clusters import KMeansClusters, SentenceEmbedding, TfidfEmbedding
+from aipo.data.recipe import Recipe
+from aipo.data.self_instruct import SelfInstruct
+from aipo.data.source import Source
+from aipo.data.ultrafeedback import UltraFeedback, UltraFeedbackBinarized
+
+__all__ = [
+    "KMeansClusters",
+    "LocalFiles",
+    "Mixture",
+    "PairFilters",
+    "Recipe",
+    "SelfInstruct",
+    "SentenceEmbedding",
+    "Source",
+    "TfidfEmbedding",
+    "UltraFeedback",
+    "UltraFeedbackBinarized",
+]

@@ -1,0 +1,160 @@
+"""Prompts, with or without responses, from the user's own JSON, JSONL or Parquet files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from aipo.data.conversations import COLUMNS, RowError, example_from_row
+from aipo.records import Chat, Example
+
+SUFFIXES = (".json", ".jsonl", ".parquet")
+SHOWN_PROBLEMS = 10
+
+
+class SourceError(ValueError):
+    """A source's files cannot be read as what they should be."""
+
+
+@dataclass(frozen=True)
+class LocalFiles:
+    """Rows of one file, or of every .json, .jsonl and .parquet file of a folder by name, in the files' order.
+
+    The columns are those of `aipo.data.conversations.example_from_row`; docs/data.md has examples. Any other column
+    is an error until `ignored_columns` names it, so that a misspelt one is not lost.
+    """
+
+    path: str
+    """A file or a folder. `.json` holds a list of objects, `.jsonl` an object per line."""
+    ignored_columns: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if read := sorted(set(self.ignored_columns) & set(COLUMNS)):
+            raise ValueError(f"data.source.ignored_columns: {read[0]!r} is a column that is read; take it off the list")
+
+    def missing(self) -> list[str]:
+        """What keeps the files from being read: none there, or the first malformed rows, one line each."""
+        try:
+            return list(
+                islice((str(found) for found in self._rows() if isinstance(found, SourceError)), SHOWN_PROBLEMS)
+            )
+        except SourceError as error:
+            return [str(error)]
+
+    def identity(self) -> Mapping[str, str]:
+        """SHA-256 of every file by its name; empty while there is none, which `missing` tells."""
+        try:
+            files = self._files()
+        except SourceError:
+            return {}
+        hashes = {}
+        for path in files:
+            with path.open("rb") as file:
+                hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+        return hashes
+
+    def load(self) -> tuple[list[Example], dict[str, int]]:
+        """All rows; a prompt that came before is dropped and counted as `repeated`.
+
+        SourceError names file, row, what was expected and what was found.
+        """
+        examples: list[Example] = []
+        seen: dict[str, tuple[Chat, str]] = {}
+        chats: set[Chat] = set()
+        repeated = 0
+        for found in self._rows():
+            if isinstance(found, SourceError):
+                raise found
+            place, example = found
+            prompt = example.prompt
+            chat, earlier = seen.setdefault(prompt.prompt_id, (prompt.chat, place))
+            if chat != prompt.chat:
+                raise SourceError(f"{place}: prompt_id: expected a new one, got {prompt.prompt_id!r} as in {earlier}")
+            if prompt.chat in chats:
+                repeated += 1
+                continue
+            chats.add(prompt.chat)
+            examples.append(example)
+        return examples, {"repeated": repeated}
+
+    def _files(self) -> list[Path]:
+        path = Path(self.path)
+        if path.is_dir():
+            files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
+            if not files:
+                raise SourceError(f"data.source.path: expected {', '.join(SUFFIXES)} files in {path}, got none")
+            return files
+        if not path.is_file():
+            raise SourceError(f"data.source.path: no such file or folder: {path} (looked for from {Path.cwd()})")
+        if path.suffix not in SUFFIXES:
+            raise SourceError(f"data.source.path: expected a file that ends with {', '.join(SUFFIXES)}, got {path}")
+        return [path]
+
+    def _rows(self) -> Iterator[tuple[str, Example] | SourceError]:
+        """Each row with its place, or what is wrong with it."""
+        for path in self._files():
+            for place, row in _READERS[path.suffix](path):
+                if isinstance(row, SourceError):
+                    yield row
+                    continue
+                try:
+                    yield place, self._example(row)
+                except RowError as error:
+                    yield SourceError(f"{place}: {error}")
+
+    def _example(self, row: Any) -> Example:
+        if not isinstance(row, dict):
+            raise RowError(f"expected an object with a prompt, got {type(row).__name__}")
+        for name in row:
+            if name not in COLUMNS and name not in self.ignored_columns:
+                raise RowError(
+                    f"{name}: unknown column; expected {', '.join(COLUMNS)}. Rename it, or leave it out with "
+                    f"data.source.ignored_columns=[{','.join((*self.ignored_columns, name))}]"
+                )
+        return example_from_row(row)
+
+
+def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SourceError(f"{path}: expected JSON in UTF-8, got {error}") from error
+    if not isinstance(rows, list):
+        raise SourceError(f"{path}: expected a list of objects, got {type(rows).__name__}; one per line is .jsonl")
+    for number, row in enumerate(rows, start=1):
+        yield f"{path}, row {number}", row
+
+
+def _jsonl_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            place = f"{path}, line {number}"
+            try:
+                yield place, json.loads(line.decode("utf-8"))
+            except ValueError as error:
+                yield place, SourceError(f"{place}: expected a JSON object in UTF-8, got {error}")
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise SourceError(f"{path}: expected a Parquet file, got {error}") from error
+    number = 0
+    for batch in table.iter_batches():
+        for row in batch.to_pylist():
+            number += 1
+            yield f"{path}, row {number}", row
+
+
+_READERS = {".json": _json_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}

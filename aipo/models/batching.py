@@ -1,0 +1,204 @@
+"""From preference pairs to token batches: who shares a batch, and how a batch is laid out.
+
+Two layouts give the same log-probs. In the shared layout a pair is one row, `prompt + chosen + rejected`, so the
+prompt is encoded once; a mask keeps the two completions apart and the position ids of the rejected one start again
+after the prompt. In the separate layout every completion is a row of its own behind its own copy of the prompt.
+The last token of a completion is predicted but predicts nothing, so it is never fed to the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from aipo.records import Pair
+
+PROMPT, CHOSEN, REJECTED, PADDING = 0, 1, 2, -1
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Some pairs as tensors. `n` pairs, `rows` x `width` input tokens, `targets` completion tokens of both sides."""
+
+    pairs: int
+    shared: bool
+    """True: one row per pair. False: rows 0..n-1 hold the chosen side, rows n..2n-1 the rejected one."""
+    input_ids: Tensor
+    """(rows, width) int64, padded on the right with 0."""
+    position_ids: Tensor
+    """(rows, width) int64."""
+    branch: Tensor
+    """(rows, width) int64: PROMPT, CHOSEN, REJECTED or PADDING."""
+    predictors: Tensor
+    """(targets,) int64: for every completion token, the flat index of the input token whose output predicts it."""
+    targets: Tensor
+    """(targets,) int64: the completion tokens, chosen side first."""
+    sides: Tensor
+    """(targets,) int64: i for the chosen side of pair i, n + i for its rejected side."""
+    prefix: Tensor
+    """(targets,) bool: among the first min(chosen, rejected) tokens of its completion."""
+    chosen_tokens: Tensor
+    """(n,) int64, and so `rejected_tokens`: completion tokens, the end-of-turn token included."""
+    rejected_tokens: Tensor
+    span: int
+    """The largest position id plus one: what a sliding attention window is compared with."""
+
+    def to(self, device: torch.device) -> PairBatch:
+        """The same batch on another device."""
+        if device.type == "cpu":
+            return self
+        moved = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            moved[field.name] = value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        return PairBatch(**moved)
+
+
+def shared_row_tokens(pair: Pair) -> int:
+    """Input tokens of a pair in the shared layout."""
+    return len(pair.prompt_token_ids) + len(pair.chosen.token_ids) + len(pair.rejected.token_ids) - 2
+
+
+def longest_side_tokens(pair: Pair) -> int:
+    """Tokens of the prompt and the longer completion: what a model's context has to hold."""
+    return len(pair.prompt_token_ids) + max(len(pair.chosen.token_ids), len(pair.rejected.token_ids))
+
+
+def require_trainable(pairs: Sequence[Pair], max_length: int | None = None) -> None:
+    """Raise ValueError when a pair has an empty prompt or completion, or is longer than `max_length` tokens.
+
+    Nothing is ever truncated: a cut completion has no end-of-turn token and would teach the policy to ramble.
+    """
+    for pair in pairs:
+        for name, ids in (
+            ("prompt", pair.prompt_token_ids),
+            ("chosen completion", pair.chosen.token_ids),
+            ("rejected completion", pair.rejected.token_ids),
+        ):
+            if not ids:
+                raise ValueError(f"pair {pair.pair_id}: the {name} has no tokens; drop such pairs when pairs are built")
+    if max_length is None:
+        return
+    long = [pair for pair in pairs if longest_side_tokens(pair) > max_length]
+    if long:
+        worst = max(long, key=longest_side_tokens)
+        raise ValueError(
+            f"{len(long)} of {len(pairs)} pairs exceed max_length={max_length} tokens; the longest, {worst.pair_id}, "
+            f"has {longest_side_tokens(worst)} (prompt plus longer completion). Filter pairs or raise max_length."
+        )
+
+
+def token_batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
+    """Indices of `lengths` grouped so that rows times longest row stays within `tokens_per_batch`.
+
+    Neighbours in length share a batch, so little is padded. Longest first, so the peak of memory comes at the start.
+    A row longer than the budget gets a batch of its own. Every index appears exactly once; the result depends on
+    nothing but the arguments.
+    """
+    if tokens_per_batch < 1:
+        raise ValueError(f"tokens_per_batch must be at least 1, got {tokens_per_batch}")
+    batches: list[list[int]] = []
+    width = 0
+    for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
+        if batches and (len(batches[-1]) + 1) * width <= tokens_per_batch:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+            width = lengths[index]
+    return batches
+
+
+def collate(pairs: Sequence[Pair], *, shared: bool = True, pad_to_multiple_of: int = 1) -> PairBatch:
+    """Lay pairs out as one batch, in the order given. Completions must not be empty."""
+    layout = _shared_rows if shared else _separate_rows
+    rows = list(layout(pairs))
+    widest = max(len(row.input_ids) for row in rows)
+    width = -(-widest // pad_to_multiple_of) * pad_to_multiple_of
+    input_ids = torch.zeros(len(rows), width, dtype=torch.long)
+    position_ids = torch.zeros(len(rows), width, dtype=torch.long)
+    branch = torch.full((len(rows), width), PADDING, dtype=torch.long)
+    chosen: list[int] = []
+    rejected: list[int] = []
+    for number, row in enumerate(rows):
+        used = len(row.input_ids)
+        input_ids[number, :used] = torch.tensor(row.input_ids)
+        position_ids[number, :used] = torch.tensor(row.position_ids)
+        branch[number, :used] = torch.tensor(row.branch)
+        chosen.extend(number * width + index for index in row.chosen_predictors)
+        rejected.extend(number * width + index for index in row.rejected_predictors)
+    chosen_tokens = torch.tensor([len(pair.chosen.token_ids) for pair in pairs])
+    rejected_tokens = torch.tensor([len(pair.rejected.token_ids) for pair in pairs])
+    counts = torch.cat([chosen_tokens, rejected_tokens])
+    shorter = torch.minimum(chosen_tokens, rejected_tokens).repeat(2)
+    ranks = torch.cat([torch.arange(count) for count in counts.tolist()])
+    targets = [token for pair in pairs for token in pair.chosen.token_ids]
+    targets += [token for pair in pairs for token in pair.rejected.token_ids]
+    return PairBatch(
+        pairs=len(pairs),
+        shared=shared,
+        input_ids=input_ids,
+        position_ids=position_ids,
+        branch=branch,
+        predictors=torch.tensor(chosen + rejected),
+        targets=torch.tensor(targets),
+        sides=torch.arange(2 * len(pairs)).repeat_interleave(counts),
+        prefix=ranks < shorter.repeat_interleave(counts),
+        chosen_tokens=chosen_tokens,
+        rejected_tokens=rejected_tokens,
+        span=int(position_ids.max()) + 1,
+    )
+
+
+@dataclass(frozen=True)
+class _Row:
+    input_ids: list[int]
+    position_ids: list[int]
+    branch: list[int]
+    chosen_predictors: list[int]
+    rejected_predictors: list[int]
+
+
+def _shared_rows(pairs: Sequence[Pair]) -> Iterator[_Row]:
+    for pair in pairs:
+        prompt, chosen, rejected = pair.prompt_token_ids, pair.chosen.token_ids, pair.rejected.token_ids
+        start, first, second = len(prompt), len(chosen) - 1, len(rejected) - 1
+        yield _Row(
+            [*prompt, *chosen[:-1], *rejected[:-1]],
+            [*range(start + first), *range(start, start + second)],
+            [PROMPT] * start + [CHOSEN] * first + [REJECTED] * second,
+            # The last prompt token predicts the first token of both sides.
+            [*range(start - 1, start + first)],
+            [start - 1, *range(start + first, start + first + second)],
+        )
+
+
+def _separate_rows(pairs: Sequence[Pair]) -> Iterator[_Row]:
+    for side in (CHOSEN, REJECTED):
+        for pair in pairs:
+            prompt = pair.prompt_token_ids
+            completion = (pair.chosen if side == CHOSEN else pair.rejected).token_ids
+            start, used = len(prompt), len(prompt) + len(completion) - 1
+            predictors = [*range(start - 1, used)]
+            yield _Row(
+                [*prompt, *completion[:-1]],
+                [*range(used)],
+                [PROMPT] * start + [side] * (used - start),
+                predictors if side == CHOSEN else [],
+                predictors if side == REJECTED else [],
+            )
+
+
+def attention_mask(branch: Tensor, dtype: torch.dtype) -> Tensor:
+    """The additive mask of shared rows, (rows, 1, width, width): 0 where a query may look at a key, else -inf.
+
+    A token sees the prompt and its own branch up to itself. Floats with -inf mean the same to every attention
+    implementation; a boolean 4-D mask does not. Padding sees earlier padding and itself, so no row is empty, which
+    would be NaN; nothing else sees padding.
+    """
+    query, key = branch.unsqueeze(2), branch.unsqueeze(1)
+    visible = ((key == query) | ((key == PROMPT) & (query != PADDING))).tril_()
+    mask = torch.zeros(visible.shape, dtype=dtype, device=branch.device)
+    return mask.masked_fill_(~visible, float("-inf")).unsqueeze(1)

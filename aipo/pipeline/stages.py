@@ -1,0 +1,382 @@
+"""Every stage of the loop: what shapes its content, which artifacts it reads, which one it writes.
+
+A stage method never reads an artifact outside its `build`, so the same methods plan a run without executing it. All
+data goes one way: prompts -> candidates -> ranking -> pairs -> reference -> train -> answers -> judgments -> scores.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from aipo.artifacts import Artifact, StageReport, Store, fingerprint
+from aipo.components import build_component, content_of
+from aipo.iteration import Iteration
+from aipo.models.policy import PolicyRef
+from aipo.rankers.ranking import rank, with_win_probabilities
+from aipo.records import (
+    Answer,
+    Candidates,
+    Example,
+    Judgment,
+    Pair,
+    Prompt,
+    RankedPrompt,
+    from_row,
+    read_jsonl,
+    read_parquet,
+    to_row,
+    write_jsonl,
+    write_parquet,
+)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A model at some point of the loop. `iteration` is -1 for the base model, t after round t."""
+
+    ref: PolicyRef
+    fingerprint: str
+    iteration: int
+
+
+class Stages:
+    """The stages of one job. `config` is the checked, plain config; `log_step` receives each training step."""
+
+    def __init__(self, store: Store, config: Mapping[str, Any], log_step: Callable[[Mapping[str, Any]], None]) -> None:
+        self.store = store
+        self.config = config
+        self.seed: int = config["seed"]
+        self.recipe = build_component(config["data"])
+        self.iteration: Iteration = build_component(config["iteration"])
+        self.log_step = log_step
+
+    def _sampler(self, policy: Policy) -> Any:
+        return build_component(self.config["sampler"])(policy=policy.ref)
+
+    def base_model(self) -> Policy:
+        """The policy everything starts from: built here (the miniature) or found in a folder or on the hub."""
+        model = build_component(self.config["model"])
+        if isinstance(model, PolicyRef):
+            settings = {key: value for key, value in self.config["model"].items() if key != "shape"}
+            content = {"model": settings, "identity": model.identity()}
+            return Policy(replace(model, shape=None), fingerprint("base_model", 1, content, {}), -1)
+
+        def build(folder: Path) -> StageReport:
+            return StageReport(counts=model.build(folder / "model"))
+
+        artifact = self.store.run(
+            "base_model", version=1, config={"model": self.config["model"]}, parents={}, build=build, note="base"
+        )
+        return Policy(PolicyRef(str(artifact.path / "model")), artifact.fingerprint, -1)
+
+    def pool(self) -> Artifact:
+        """All prompts of the source, with the responses and ratings that come with them."""
+        source = self.recipe.source
+
+        def build(folder: Path) -> StageReport:
+            examples, dropped = source.load()
+            if not examples:
+                raise ValueError(f"the source gave no prompt at all; dropped: {dropped or 'nothing'}")
+            write_parquet(folder / "pool.parquet", examples)
+            return StageReport({"prompts": len(examples)}, dropped)
+
+        content = {"source": self.config["data"]["source"], "identity": dict(source.identity())}
+        return self.store.run("pool", version=1, config=content, parents={}, build=build, note="base")
+
+    def prompts(self, pool: Artifact, policy: Policy, iteration: int) -> Artifact:
+        """P prompts of this round: the next slice of the shuffled pool, or new ones by Self-Instruct."""
+        wanted = self.iteration.prompts
+        content: dict[str, Any] = {
+            "prompts": self.recipe.prompts,
+            "count": wanted,
+            "seed": self.seed,
+            "iteration": iteration,
+        }
+        parents = {"pool": pool.fingerprint}
+        if self.recipe.prompts == "self_instruct":
+            content["self_instruct"] = self.config["data"]["self_instruct"]
+            content["sampler"] = content_of(self.config["sampler"])
+            parents["policy"] = policy.fingerprint
+
+        def build(folder: Path) -> StageReport:
+            examples = [example.prompt for example in read_parquet(pool.path / "pool.parquet", Example)]
+            if self.recipe.prompts == "self_instruct":
+                chosen, dropped = self.recipe.self_instruct.generate(
+                    self._sampler(policy), examples, n=wanted, seed=_derived_seed(self.seed, "self_instruct", iteration)
+                )
+            else:
+                chosen, dropped = _slice_of_pool(examples, wanted, self.seed, iteration), {}
+            write_parquet(folder / "prompts.parquet", chosen)
+            return StageReport({"prompts": len(chosen)}, dropped)
+
+        return self._run("prompts", content, parents, build, iteration)
+
+    def candidates(self, pool: Artifact, prompts: Artifact, policy: Policy, iteration: int) -> Artifact:
+        """N completions per prompt from the current policy, or the responses the data set brings."""
+        generated = self.recipe.responses == "generated"
+        content: dict[str, Any] = {"responses": self.recipe.responses}
+        parents = {"prompts": prompts.fingerprint, "policy": policy.fingerprint}
+        if generated:
+            content |= {
+                "sampler": content_of(self.config["sampler"]),
+                "decoding": self.config["iteration"]["decoding"],
+                "candidates": self.iteration.candidates,
+                "seed": self.seed,
+                "iteration": iteration,
+            }
+        else:
+            parents["pool"] = pool.fingerprint
+
+        def build(folder: Path) -> StageReport:
+            rows = read_parquet(prompts.path / "prompts.parquet", Prompt)
+            if generated:
+                completions = self._sampler(policy).sample(
+                    [row.chat for row in rows],
+                    self.iteration.decoding,
+                    n=self.iteration.candidates,
+                    seed=_derived_seed(self.seed, "candidates", iteration),
+                )
+                found = [Candidates(row, tuple(group)) for row, group in zip(rows, completions, strict=True)]
+                dropped: dict[str, int] = {}
+            else:
+                found, dropped = self.recipe.dataset_candidates(
+                    rows, read_parquet(pool.path / "pool.parquet", Example), policy.ref.load_tokenizer()
+                )
+            write_parquet(folder / "candidates.parquet", found)
+            return StageReport(_completion_counts(found), dropped)
+
+        return self._run("candidates", content, parents, build, iteration)
+
+    def ranking(self, candidates: Artifact, iteration: int) -> Artifact:
+        """A score for every candidate."""
+        by_ranker = self.recipe.ranking == "ranker"
+        content: dict[str, Any] = {"ranker": "dataset"}
+        if by_ranker:
+            ranker = build_component(self.config["ranker"])
+            content = {"ranker": content_of(self.config["ranker"])}
+            if hasattr(ranker, "identity"):
+                content["identity"] = ranker.identity()
+
+        def build(folder: Path) -> StageReport:
+            rows = read_parquet(candidates.path / "candidates.parquet", Candidates)
+            if by_ranker:
+                keeping = ranker.stored(folder / "replies.jsonl") if hasattr(ranker, "stored") else ranker
+                ranked = rank(keeping, rows)
+            else:
+                ranked = [RankedPrompt(row.prompt.prompt_id, row.scores or ()) for row in rows]
+            write_parquet(folder / "ranking.parquet", ranked)
+            return StageReport({"prompts": len(ranked)})
+
+        return self._run("ranking", content, {"candidates": candidates.fingerprint}, build, iteration, resumable=True)
+
+    def pairs(self, candidates: Artifact, ranking: Artifact, policy: Policy, iteration: int) -> Artifact:
+        """Best against worst of every prompt, as token ids; every drop is counted by its reason."""
+        parents = {"candidates": candidates.fingerprint, "ranking": ranking.fingerprint, "policy": policy.fingerprint}
+
+        def build(folder: Path) -> StageReport:
+            from aipo.data.pairs import build_pairs, require_pairs
+
+            rows = read_parquet(candidates.path / "candidates.parquet", Candidates)
+            ranked = read_parquet(ranking.path / "ranking.parquet", RankedPrompt)
+            scored = [replace(row, scores=found.scores) for row, found in zip(rows, ranked, strict=True)]
+            pairs, dropped = build_pairs(scored, policy.ref.load_tokenizer(), self.recipe.filters)
+            require_pairs(pairs, dropped)
+            if self.recipe.ranking == "ranker":
+                chats = {row.prompt.prompt_id: row.prompt.chat for row in rows}
+                pairs = with_win_probabilities(build_component(self.config["ranker"]), pairs, chats)
+            write_parquet(folder / "pairs.parquet", pairs)
+            return StageReport(_pair_counts(pairs), dropped)
+
+        return self._run("pairs", {"filters": self.config["data"]["filters"]}, parents, build, iteration)
+
+    def reference(self, pairs: Artifact, reference: Policy, iteration: int) -> Artifact:
+        """The reference policy's log-probs of every pair: one artifact for all objectives of a sweep."""
+        drawn = self.iteration.reference_logps == "sampler"
+
+        def build(folder: Path) -> StageReport:
+            from aipo.training.reference import sampler_reference_logps
+
+            found = read_parquet(pairs.path / "pairs.parquet", Pair)
+            if drawn:
+                rows = sampler_reference_logps(found)
+            else:
+                trainer = build_component(self.config["trainer"])
+                rows = trainer.reference(policy=reference.ref, pairs=found, out=folder)
+            write_parquet(folder / "reference.parquet", rows)
+            agreeing = sum(row.chosen > row.rejected for row in rows)
+            return StageReport({"pairs": len(rows), "agreement": agreeing / len(rows)})
+
+        parents = {"pairs": pairs.fingerprint, "policy": reference.fingerprint}
+        return self._run("reference", {"logps": "sampler"} if drawn else {}, parents, build, iteration)
+
+    def train(self, policy: Policy, pairs: Artifact, reference: Artifact, iteration: int) -> tuple[Policy, Artifact]:
+        """The policy after this round. The objective enters here and nowhere else."""
+        trainer = content_of(self.config["trainer"])
+        content = {"objective": self.config["objective"], "trainer": trainer, "seed": self.seed}
+        parents = {"policy": policy.fingerprint, "pairs": pairs.fingerprint, "reference": reference.fingerprint}
+
+        def build(folder: Path) -> StageReport:
+            from aipo.records import ReferenceLogps
+
+            summary = build_component(self.config["trainer"]).run(
+                policy=policy.ref,
+                pairs=read_parquet(pairs.path / "pairs.parquet", Pair),
+                reference=read_parquet(reference.path / "reference.parquet", ReferenceLogps),
+                objective_config=self.config["objective"],
+                out=folder,
+                seed=self.seed,
+                log=lambda step: self.log_step({"iteration": iteration, **step}),
+            )
+            return StageReport(counts=dict(summary))
+
+        artifact = self._run("train", content, parents, build, iteration, resumable=True)
+        if not artifact.executed and (artifact.path / "metrics.jsonl").exists():
+            for row in read_jsonl(artifact.path / "metrics.jsonl"):
+                self.log_step({"iteration": iteration, **row})
+        return Policy(
+            replace(policy.ref, path=str(artifact.path / "model"), revision=None), artifact.fingerprint, iteration
+        ), artifact
+
+    def answers(self, benchmark: str, policy: Policy) -> Artifact:
+        """The policy's answers to a benchmark's questions."""
+        node = self.config["benchmark"][benchmark]
+
+        def build(folder: Path) -> StageReport:
+            answers = build_component(node).answer(self._sampler(policy), seed=_derived_seed(self.seed, benchmark, 0))
+            write_parquet(folder / "answers.parquet", answers)
+            turns = [turn for answer in answers for turn in answer.turns]
+            return StageReport({"answers": len(answers), "truncated": sum(t.finish == "length" for t in turns)})
+
+        content = {"benchmark": node, "sampler": content_of(self.config["sampler"]), "seed": self.seed}
+        return self._run("answers", content, {"policy": policy.fingerprint}, build, policy.iteration, name=benchmark)
+
+    def judgments(
+        self,
+        benchmark: str,
+        judge: Mapping[str, Any],
+        answers: Artifact,
+        baseline: Artifact | None,
+        iteration: int,
+        label: str,
+    ) -> Artifact:
+        """A judge's verdicts, with its raw replies. `label` names benchmark and judge on the console."""
+        node = self.config["benchmark"][benchmark]
+        judge_object = build_component(judge)
+        parents = {"answers": answers.fingerprint} | ({"baseline": baseline.fingerprint} if baseline else {})
+
+        def build(folder: Path) -> StageReport:
+            from aipo.benchmarks.judging import refuse_unscored
+            from aipo.judges.store import StoredJudge
+
+            stored = StoredJudge(judge_object, folder / "replies.jsonl")
+            component = build_component(node)
+            judgments = component.judge(_answers(answers), stored, baseline=_answers(baseline))
+            if judgments:
+                try:
+                    refuse_unscored(judgments, component.max_unscored_share, benchmark)
+                except ValueError:
+                    stored.ask_again(judgment for judgment in judgments if judgment.value is None)
+                    raise
+            write_jsonl(folder / "judgments.jsonl", judgments)
+            unscored = sum(judgment.value is None for judgment in judgments)
+            return StageReport({"judgments": len(judgments), "unscored": unscored})
+
+        who = {"_target_": judge["_target_"], "name": judge_object.name}
+        content = {"benchmark": node, "judge": who, "identity": judge_object.identity()}
+        return self._run("judgments", content, parents, build, iteration, resumable=True, name=label)
+
+    def scores(
+        self,
+        benchmark: str,
+        answers: Artifact,
+        judgments: Artifact,
+        baseline: Artifact | None,
+        iteration: int,
+        label: str,
+    ) -> Artifact:
+        """A benchmark's numbers."""
+        node = self.config["benchmark"][benchmark]
+        parents = {"answers": answers.fingerprint, "judgments": judgments.fingerprint}
+        parents |= {"baseline": baseline.fingerprint} if baseline else {}
+
+        def build(folder: Path) -> StageReport:
+            rows = [from_row(Judgment, row) for row in read_jsonl(judgments.path / "judgments.jsonl")]
+            metrics = build_component(node).score(_answers(answers), rows, baseline=_answers(baseline))
+            (folder / "metrics.json").write_text(json.dumps(to_row(metrics), indent=1), encoding="utf-8")
+            return StageReport({metric.name: metric.value for metric in metrics})
+
+        return self._run("scores", {"benchmark": node}, parents, build, iteration, name=label)
+
+    def _run(
+        self,
+        stage: str,
+        content: Mapping[str, Any],
+        parents: Mapping[str, str],
+        build: Callable[[Path], StageReport],
+        iteration: int,
+        *,
+        resumable: bool = False,
+        name: str = "",
+    ) -> Artifact:
+        label = "base" if iteration < 0 else f"iter {iteration}"
+
+        def build_alone(folder: Path) -> StageReport:
+            from aipo.training.memory import release_cached_memory
+
+            release_cached_memory()  # the model of the stage before; training may run in processes of its own
+            return build(folder)
+
+        return self.store.run(
+            stage,
+            version=1,
+            config=content,
+            parents=parents,
+            build=build_alone,
+            resumable=resumable,
+            note=f"{label} {name}".strip(),
+        )
+
+
+def _answers(artifact: Artifact | None) -> list[Answer] | None:
+    return None if artifact is None else read_parquet(artifact.path / "answers.parquet", Answer)
+
+
+def _derived_seed(seed: int, purpose: str, iteration: int) -> int:
+    """A seed of its own for each purpose and round, so that no two stages draw the same noise."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}/{iteration}".encode()).digest()[:4], "big")
+
+
+def _slice_of_pool(pool: list[Prompt], wanted: int, seed: int, iteration: int) -> list[Prompt]:
+    """The round's own slice of the pool in one seeded order: no prompt is used twice before all were used once."""
+    if wanted > len(pool):
+        raise ValueError(f"iteration.prompts={wanted} asks for more than the pool's {len(pool)}; lower it")
+    order = list(range(len(pool)))
+    random.Random(seed).shuffle(order)
+    start = iteration * wanted
+    return [pool[order[(start + offset) % len(pool)]] for offset in range(wanted)]
+
+
+def _completion_counts(rows: list[Candidates]) -> dict[str, float | int]:
+    completions = [completion for row in rows for completion in row.completions]
+    if not completions:
+        raise ValueError("no prompt has a completion; check data.responses and the source")
+    return {
+        "prompts": len(rows),
+        "completions": len(completions),
+        "mean_tokens": sum(completion.n_tokens for completion in completions) / len(completions),
+        "truncated": sum(completion.finish == "length" for completion in completions),
+    }
+
+
+def _pair_counts(pairs: list[Pair]) -> dict[str, float | int]:
+    return {
+        "pairs": len(pairs),
+        "chosen_tokens": sum(pair.chosen.n_tokens for pair in pairs) / len(pairs),
+        "rejected_tokens": sum(pair.rejected.n_tokens for pair in pairs) / len(pairs),
+    }

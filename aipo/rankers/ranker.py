@@ -1,0 +1,24 @@
+"""Rankers: order the candidates of one prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from aipo.records import Chat
+
+
+class Ranker(Protocol):
+    """Scores candidates. A score says nothing across prompts, and never depends on the other prompts of a batch."""
+
+    name: str
+    gives_win_probability: bool
+    """False: `win_probabilities` is None whatever it is asked."""
+
+    def rank(self, prompts: Sequence[Chat], candidates: Sequence[Sequence[str]]) -> list[list[float]]:
+        """One score per candidate, larger is better, within its prompt."""
+        ...
+
+    def win_probabilities(self, prompts: Sequence[Chat], pairs: Sequence[tuple[str, str]]) -> list[float] | None:
+        """P(first beats second) for each prompt's pair, or None when this ranker gives no probability."""
+        ...

@@ -1,0 +1,1 @@
+"""More than one process: worlds, torchrun, nodes, preemption."""

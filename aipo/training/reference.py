@@ -1,0 +1,89 @@
+"""Reference log-probs: computed once per (reference policy, pairs), shared by every objective of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from aipo.records import Pair, ReferenceLogps
+from aipo.training.job import MissingReferenceError
+
+if TYPE_CHECKING:
+    from aipo.models.logps import PairScorer
+    from aipo.models.policy import PolicyRef
+    from aipo.training.processes.world import World
+
+
+def compute_reference_logps(
+    policy: PolicyRef,
+    pairs: Sequence[Pair],
+    *,
+    tokens_per_batch: int | None = None,
+    progress: bool = True,
+    world: World | None = None,
+    sharded: bool = False,
+) -> list[ReferenceLogps]:
+    """One row per pair, in the order of `pairs`, in the dtype `policy` names, on the accelerator where there is one.
+
+    `tokens_per_batch` bounds the padded input tokens of a batch; None: a default for the device. The processes of
+    `world` (None: this one alone) share the batches, each with all weights or, with `sharded`, with its part of them;
+    all get every row. A log-prob that is not finite raises ValueError: the reference would poison every loss.
+    """
+    import torch
+    from tqdm import tqdm
+
+    from aipo.models.batching import require_trainable, shared_row_tokens, token_batches
+    from aipo.training.memory import DEFAULT_TOKENS_PER_BATCH
+    from aipo.training.processes.world import World
+
+    require_trainable(pairs)
+    world = world or World.join(1)
+    scorer = _scorer(policy, world, sharded)
+    # Without a backward pass nothing is kept, so a batch may be larger than in training.
+    budget = tokens_per_batch or DEFAULT_TOKENS_PER_BATCH[world.device.type] * (1 if world.device.type == "cpu" else 4)
+    batches = list(token_batches([shared_row_tokens(pair) for pair in pairs], budget))
+    mine = batches[world.rank :: world.size]
+    idle = len(mine) < len(batches[:: world.size])
+    found: dict[int, list[float]] = {}
+    hidden = not (progress and world.is_main)
+    # Not inference mode: sharded weights are filled in place.
+    with torch.no_grad(), tqdm(total=len(pairs), desc="reference", disable=hidden or None) as bar:
+        for indices in mine:
+            sides = scorer(scorer.collate([pairs[index] for index in indices]))
+            columns = torch.stack([*sides]).double().cpu()
+            if not bool(columns.isfinite().all()):
+                bad = pairs[indices[int((~columns.isfinite()).any(0).nonzero()[0])]].pair_id
+                raise ValueError(f"pair {bad}: the reference policy {policy.path} gives a log-prob that is not finite")
+            found |= dict(zip(indices, columns.T.tolist(), strict=True))
+            bar.update(min(len(indices) * world.size, bar.total - bar.n))
+        if idle and sharded:  # every process must run a sharded model equally often
+            scorer(scorer.collate(pairs[:1]))
+    everyone = {index: values for part in world.gather(found) for index, values in part.items()}
+    return [ReferenceLogps(pair.pair_id, *everyone[index]) for index, pair in enumerate(pairs)]
+
+
+def _scorer(policy: PolicyRef, world: World, sharded: bool) -> PairScorer:
+    import torch
+
+    from aipo.models.logps import PairScorer
+
+    if sharded and world.size > 1:
+        from aipo.training.weights.sharded import sharded_scorer
+
+        return sharded_scorer(policy, world, dtype=getattr(torch, policy.dtype))
+    return PairScorer(policy.load_model().to(world.device))
+
+
+def sampler_reference_logps(pairs: Sequence[Pair]) -> list[ReferenceLogps]:
+    """One row per pair from what the sampler noted while drawing. Log-probs of prefixes are not known: NaN.
+
+    MissingReferenceError where a completion has no log-prob.
+    """
+    without = [pair.pair_id for pair in pairs if pair.chosen.logp is None or pair.rejected.logp is None]
+    if without:
+        raise MissingReferenceError(
+            f"{len(without)} of {len(pairs)} pairs have no log-probs of the sampler's, the first: {without[:3]}; use a "
+            "sampler that returns them (hf, or vllm with sampler.logprobs=true), or iteration.reference_logps=model"
+        )
+    unknown = float("nan")
+    return [ReferenceLogps(p.pair_id, float(p.chosen.logp), float(p.rejected.logp), unknown, unknown) for p in pairs]

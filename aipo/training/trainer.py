@@ -1,0 +1,76 @@
+"""Train a policy on preference pairs, with any objective.
+
+`run` does the work in this process, or starts one process per
+device with torchrun. What comes out is a Hugging Face folder, a log with a row per optimizer step, and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aipo.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from aipo.models.policy import PolicyRef
+    from aipo.records import Pair, ReferenceLogps
+
+
+@dataclass(frozen=True)
+class Trainer(TrainingSettings):
+    """Training as a stage calls it, in this process or in several."""
+
+    def missing(self) -> list[str]:
+        """The nodes that are not there."""
+        from aipo.training.processes.nodes import missing_nodes
+
+        return missing_nodes(self.nodes)
+
+    def reference(self, *, policy: PolicyRef, pairs: Sequence[Pair], out: Path) -> list[ReferenceLogps]:
+        """The log-probs of `pairs` under `policy`, with as many processes, laid out the same way, as train.
+
+        `out` is a folder for what the processes tell each other; nothing stays there.
+        """
+        if self.processes > 1:
+            from aipo.training.processes.launch import reference_in_processes
+
+            return reference_in_processes(self, policy, pairs, out)
+        from aipo.training.reference import compute_reference_logps
+
+        return compute_reference_logps(policy, pairs)
+
+    def run(
+        self,
+        *,
+        policy: PolicyRef,
+        pairs: Sequence[Pair],
+        reference: Sequence[ReferenceLogps] | None,
+        objective_config: Mapping[str, Any],
+        out: Path,
+        seed: int,
+        log: Callable[[Mapping[str, float]], None],
+        evaluation_pairs: Sequence[Pair] = (),
+        evaluation_reference: Sequence[ReferenceLogps] | None = None,
+    ) -> dict[str, float | int]:
+        """Train `policy` on `pairs` and write it to `out/model`; metrics go to `out/metrics.jsonl`.
+
+        `log` gets every step's row once, in order, resumed ones included. While running, `out/checkpoints` holds the
+        newest state; a later call with the same arguments goes on from there, bit for bit on a CPU. `reference` may be
+        None for an objective that uses none. Returns counts for a manifest. Raises NonFiniteError before an update by
+        a loss or gradient that is not finite, with the last good state saved.
+        """
+        from aipo.training.job import Job, check
+        from aipo.training.loop import train
+        from aipo.training.processes.world import World
+
+        out.mkdir(parents=True, exist_ok=True)
+        job = Job(policy, pairs, reference, objective_config, out, seed, evaluation_pairs, evaluation_reference)
+        if self.processes > 1 and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            from aipo.training.processes.launch import train_in_processes
+
+            check(self, job)
+            return train_in_processes(self, job, log)
+        return train(self, job, World.join(self.processes), log)

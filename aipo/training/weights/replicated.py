@@ -1,0 +1,92 @@
+"""How weights lie over processes: every process has all of them (`ddp`), or a shard (`fsdp2`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from aipo.models.batching import PairBatch
+from aipo.models.logps import PairScorer, SideLogps
+from aipo.training.processes.world import World
+from aipo.training.weights.masters import TrainedWeights
+from aipo.training.weights.prepare import prepare
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from aipo.training.job import Job
+    from aipo.training.settings import TrainingSettings
+
+_BUCKET_ELEMENTS = 2**26  # 256 MiB of float32 per all-reduce
+
+
+class Strategy:
+    """Every process holds all weights. Gradients are summed over processes once per step, in the master's float32,
+    after all micro-batches: exact for any number of micro-batches on each process, which DDP's hooks are not."""
+
+    sharded = False
+
+    def __init__(self, settings: TrainingSettings, job: Job, world: World) -> None:
+        self.world = world
+        self.model = job.policy.load_model().to(world.device)
+        self.adapted = prepare(
+            self.model, lora=settings.lora, gradient_checkpointing=settings.gradient_checkpointing, seed=job.seed
+        )
+        self.scorer = PairScorer(self.model)
+        self.forward: Callable[[PairBatch], SideLogps] = self.scorer
+        self.weights = TrainedWeights(self.model)
+
+    def parameters(self) -> Iterable[Tensor]:
+        """What the optimizer updates."""
+        return self.weights.parameters.values()
+
+    def optimizer_bytes(self) -> int:
+        """Memory of Adam's two moments per device."""
+        return sum(2 * weight.numel() * weight.element_size() for weight in self.parameters())
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        self.weights.zero_grad()
+
+    def clip(self, max_norm: float | None) -> float:
+        """Sum gradients over processes and scale them to a norm of at most `max_norm`. Returns the norm before."""
+        gradients = self.weights.gradients()
+        if self.world.size > 1:
+            self._sum_over_processes(gradients)
+        norm = float(torch.nn.utils.get_total_norm(gradients))
+        if max_norm is not None and norm > max_norm:
+            torch._foreach_mul_(gradients, max_norm / (norm + 1e-6))
+        return norm
+
+    def publish(self) -> None:
+        """Give the model the updated weights."""
+        self.weights.publish()
+
+    def state(self, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Weights and optimizer state for a checkpoint."""
+        return self.weights.state(), optimizer.state_dict()
+
+    def load(self, weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+        """Take over what `state` returned."""
+        self.weights.load(dict(weights))
+        optimizer.load_state_dict(dict(state))
+
+    def final_model(self) -> PreTrainedModel | None:
+        """The trained model, adapters merged; None in processes that do not write it."""
+        if not self.world.is_main:
+            return None
+        return self.model if self.adapted is None else self.adapted.merge_and_unload()
+
+    def _sum_over_processes(self, gradients: list[Tensor]) -> None:
+        bucket: list[Tensor] = []
+        for index, gradient in enumerate(gradients):
+            bucket.append(gradient)
+            full = sum(member.numel() for member in bucket) >= _BUCKET_ELEMENTS
+            if full or index == len(gradients) - 1 or gradients[index + 1].dtype != gradient.dtype:
+                flat = self.world.sum_(torch.cat([member.flatten() for member in bucket]))
+                for member, part in zip(bucket, flat.split([member.numel() for member in bucket]), strict=True):
+                    member.copy_(part.view_as(member))
+                bucket = []

@@ -1,0 +1,387 @@
+"""Our training against TRL's DPOTrainer: same pairs, model, batch and precision, alternating in one run.
+
+    python speed/train_step.py --shape cpu            # 64 pairs on one thread, about ten minutes
+    python speed/train_step.py --shape gpu            # needs a data-centre GPU and downloads nothing
+    python speed/train_step.py --shape cpu --repeats 1 --pairs 16    # a quick look
+
+Every measurement is a process of its own, so peak memory is that of one side alone: VmHWM of the process on a CPU,
+allocated memory on a GPU. Both sides train with DPO for the same number of epochs. Pairs/s are those of one epoch, the
+reference pass included: pairs / (reference seconds + training seconds / epochs). Loading and imports are not counted
+for TRL; for ours, loading the policy twice and writing the result are. Results go to `speed/RESULTS.md` and,
+in full, to the JSON file given by `--json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from results_table import append_result, machine_name
+
+from aipo.records import Completion, Pair, read_parquet, write_parquet
+
+EOS = "</s>"
+BETA = 0.1
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is trained on what. Lengths are log-normal with the given means, in tokens."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    key_value_heads: int
+    vocabulary: int
+    dtype: str
+    pairs: int
+    pairs_per_step: int
+    prompt_mean: int
+    completion_mean: int
+    longest: int
+    sigma: float
+    epochs: int
+    gradient_checkpointing: bool
+    tokens_per_batch: int | None
+    learning_rate: float = 1e-5
+
+
+SHAPES = {
+    "cpu": Shape(256, 688, 4, 4, 4, 32_000, "float32", 64, 8, 128, 220, 600, 0.5, 2, False, 2048),
+    # 1.2 B parameters; lengths as in UltraFeedback.
+    "gpu": Shape(2048, 8192, 16, 32, 8, 128_256, "bfloat16", 512, 32, 200, 330, 2048, 0.8, 1, False, None),
+}
+
+
+def make_pairs(shape: Shape, seed: int) -> list[Pair]:
+    """Random tokens with random lengths; every completion ends with the end-of-turn token, id 1."""
+    numbers = random.Random(seed)
+
+    def ids(mean: int) -> tuple[int, ...]:
+        length = numbers.lognormvariate(math.log(mean) - shape.sigma**2 / 2, shape.sigma)
+        return tuple(numbers.randrange(2, shape.vocabulary) for _ in range(max(2, min(shape.longest, round(length)))))
+
+    def completion() -> Completion:
+        return Completion("", (*ids(shape.completion_mean)[:-1], 1), "stop")
+
+    return [
+        Pair(f"p{index}", f"p{index}", ids(shape.prompt_mean), completion(), completion(), 1.0, 0.0)
+        for index in range(shape.pairs)
+    ]
+
+
+def make_workplace(folder: Path, shape: Shape, seed: int) -> None:
+    """A model, a tokenizer that maps the word `wN` to id N, and the pairs."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.key_value_heads,
+        max_position_embeddings=4 * shape.longest,
+        bos_token_id=None,
+        eos_token_id=1,
+        pad_token_id=0,
+    )
+    LlamaForCausalLM(config).to(getattr(torch, shape.dtype)).save_pretrained(folder / "model")
+    words = {"<pad>": 0, EOS: 1} | {f"w{index}": index for index in range(2, shape.vocabulary)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=EOS, pad_token="<pad>").save_pretrained(
+        folder / "model"
+    )
+    write_parquet(folder / "pairs.parquet", make_pairs(shape, seed))
+    (folder / "shape.json").write_text(json.dumps(dataclasses.asdict(shape)), encoding="utf-8")
+
+
+def run_ours(folder: Path, shape: Shape, pairs: list[Pair]) -> dict[str, Any]:
+    """Reference log-probs and training with this library."""
+    from transformers import AutoModelForCausalLM
+
+    from aipo.models.policy import PolicyRef
+    from aipo.training.reference import compute_reference_logps
+    from aipo.training.trainer import Trainer
+
+    policy = PolicyRef(str(folder / "model"), dtype=shape.dtype)
+    objective = {
+        "_target_": "aipo.objectives.Objective",
+        "name": "dpo",
+        "loss": {"_target_": "aipo.objectives.dpo", "_partial_": True, "beta": BETA},
+    }
+    trainer = Trainer(
+        learning_rate=shape.learning_rate,
+        epochs=shape.epochs,
+        pairs_per_step=shape.pairs_per_step,
+        tokens_per_batch=shape.tokens_per_batch,
+        gradient_checkpointing=shape.gradient_checkpointing,
+        checkpoint_every_seconds=None,
+    )
+    rows: list[Any] = []
+    # The libraries' start-up is not a step's cost; TRL's side loads its model before its clock too.
+    AutoModelForCausalLM.from_pretrained(folder / "model")
+    started = time.perf_counter()
+    reference = compute_reference_logps(policy, pairs, tokens_per_batch=shape.tokens_per_batch)
+    referenced = time.perf_counter()
+    with tempfile.TemporaryDirectory() as out:
+        trainer.run(
+            policy=policy,
+            pairs=pairs,
+            reference=reference,
+            objective_config=objective,
+            out=Path(out),
+            seed=0,
+            log=rows.append,
+        )
+        trained = time.perf_counter()
+    return {
+        "reference_s": referenced - started,
+        "train_s": trained - referenced,
+        "losses": [row["loss"] for row in rows],
+    }
+
+
+def run_trl(folder: Path, shape: Shape, pairs: list[Pair], per_device: int) -> dict[str, Any]:
+    """The same with TRL: `per_device` pairs at a time, precomputed reference log-probs, our order of the pairs."""
+    import torch
+    from datasets import Dataset
+    from torch.utils.data import SequentialSampler
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import DPOConfig, DPOTrainer
+
+    from aipo.training.schedule import step_indices, steps_per_epoch
+
+    seconds: dict[str, float] = {}
+
+    class TimedTrainer(DPOTrainer):
+        def _precompute_ref_logps(self, *arguments: Any, **named: Any) -> Any:
+            started = time.perf_counter()
+            result = super()._precompute_ref_logps(*arguments, **named)
+            seconds["reference_s"] = time.perf_counter() - started
+            return result
+
+        def _get_train_sampler(self, dataset: Any = None) -> Any:
+            return SequentialSampler(dataset if dataset is not None else self.train_dataset)
+
+    def words(ids: tuple[int, ...]) -> str:
+        return "".join(f" {EOS if token == 1 else f'w{token}'}" for token in ids)
+
+    steps = steps_per_epoch(len(pairs), shape.pairs_per_step)
+    # One pass over a data set of `epochs` copies, in our order: TRL would shuffle each epoch in its own way.
+    order = [
+        index
+        for step in range(shape.epochs * steps)
+        for index in step_indices(step, len(pairs), shape.pairs_per_step, 0)
+    ]
+    dataset = Dataset.from_list(
+        [
+            {
+                "prompt": words(pairs[index].prompt_token_ids),
+                "chosen": words(pairs[index].chosen.token_ids),
+                "rejected": words(pairs[index].rejected.token_ids),
+            }
+            for index in order
+        ]
+    )
+    half = shape.dtype == "bfloat16"
+    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
+    with tempfile.TemporaryDirectory() as out:
+        trainer = TimedTrainer(
+            model=model,
+            args=DPOConfig(
+                output_dir=out,
+                per_device_train_batch_size=per_device,
+                gradient_accumulation_steps=shape.pairs_per_step // per_device,
+                learning_rate=shape.learning_rate,
+                lr_scheduler_type="cosine",
+                warmup_steps=math.ceil(0.1 * shape.epochs * steps),
+                num_train_epochs=1,
+                beta=BETA,
+                max_length=None,
+                precompute_ref_log_probs=True,
+                gradient_checkpointing=shape.gradient_checkpointing,
+                bf16=half,
+                logging_steps=1,
+                save_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+                use_cpu=not torch.cuda.is_available(),
+            ),
+            processing_class=AutoTokenizer.from_pretrained(folder / "model"),
+            train_dataset=dataset,
+        )
+        tokens = trainer.train_dataset[0]
+        expected = pairs[order[0]]
+        assert tuple(tokens["prompt_ids"]) == expected.prompt_token_ids, "the two sides would see different prompts"
+        assert tuple(tokens["chosen_ids"]) == expected.chosen.token_ids, "the two sides would see different completions"
+        started = time.perf_counter()
+        trainer.train()
+        seconds["train_s"] = time.perf_counter() - started
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    # The reference pass went over `epochs` copies; one is enough.
+    return {
+        "reference_s": seconds["reference_s"] / shape.epochs,
+        "train_s": seconds["train_s"],
+        "losses": losses,
+    }
+
+
+def measure(folder: Path, side: str) -> dict[str, Any]:
+    """One side in this process."""
+    import torch
+
+    shape = Shape(**json.loads((folder / "shape.json").read_text(encoding="utf-8")))
+    pairs = read_parquet(folder / "pairs.parquet", Pair)
+    cuda = torch.cuda.is_available()
+    if not cuda:
+        torch.set_num_threads(1)
+    result = (
+        run_ours(folder, shape, pairs)
+        if side == "ours"
+        else run_trl(folder, shape, pairs, 1 if side == "trl_1" else shape.pairs_per_step)
+    )
+    seconds = result["reference_s"] + result["train_s"] / shape.epochs
+    result |= {
+        "pairs_per_s": len(pairs) / seconds,
+        "peak_memory_gib": torch.cuda.max_memory_allocated() / 2**30 if cuda else _resident_peak_gib(),
+        "device": torch.cuda.get_device_name() if cuda else "cpu",
+    }
+    if cuda:
+        tokens = sum(len(p.prompt_token_ids) + len(p.chosen.token_ids) + len(p.rejected.token_ids) for p in pairs)
+        parameters = shape.layers * (
+            shape.hidden * (2 * shape.hidden + 2 * shape.hidden * shape.key_value_heads // shape.heads)
+            + 3 * shape.hidden * shape.intermediate
+        )
+        head = shape.vocabulary * shape.hidden
+        completions = sum(len(p.chosen.token_ids) + len(p.rejected.token_ids) for p in pairs)
+        # Useful work only: 6 per weight and token, no padding, no recomputation, attention scores left out.
+        result["model_tflops"] = (
+            6 * (parameters * tokens + head * completions) * shape.epochs / result["train_s"] / 1e12
+        )
+    return result
+
+
+def _resident_peak_gib() -> float:
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 2**20
+    raise RuntimeError("this system does not report VmHWM; run the CPU shape on Linux")
+
+
+def alternate(folder: Path, sides: list[str], repeats: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Measure the sides in turn, each in a fresh process."""
+    environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hf")}
+    environment |= {} if "CUDA_VISIBLE_DEVICES" in os.environ else {"OMP_NUM_THREADS": "1"}
+    for repeat in range(repeats):
+        for side in sides:
+            output = folder / f"{side}-{repeat}.json"
+            command = [sys.executable, __file__, "--measure", side, "--folder", str(folder), "--json", str(output)]
+            subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+            yield side, json.loads(output.read_text(encoding="utf-8"))
+
+
+def summarise(shape_name: str, shape: Shape, runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Medians, ratios, and how far the first ten losses are apart."""
+    sides: dict[str, Any] = {}
+    for side, results in runs.items():
+        sides[side] = {
+            name: statistics.median(result[name] for result in results)
+            for name in ("reference_s", "train_s", "pairs_per_s", "peak_memory_gib", "model_tflops")
+            if name in results[0]
+        }
+    ours = sides["ours"]
+    for side in sides.values():
+        side["speed_ratio"] = ours["pairs_per_s"] / side["pairs_per_s"]
+        side["memory_ratio"] = ours["peak_memory_gib"] / side["peak_memory_gib"]
+    for side, results in runs.items():
+        pairs = zip(runs["ours"][0]["losses"][:10], results[0]["losses"][:10], strict=False)
+        sides[side]["largest_loss_difference"] = max(abs(a - b) for a, b in pairs)
+    return {"shape": shape_name, **dataclasses.asdict(shape), "sides": sides, "runs": runs}
+
+
+NAMES = {"ours": "ours", "trl": "TRL, whole batch at once", "trl_1": "TRL, one pair at a time"}
+
+
+def markdown(summary: dict[str, Any], command: str, machine: str) -> str:
+    """Rows for RESULTS.md."""
+    date = datetime.now(UTC).strftime("%Y-%m-%d")
+    shape = f"{summary['shape']}: {summary['pairs']} pairs, batch {summary['pairs_per_step']}, {summary['dtype']}"
+    lines = []
+    for side, values in summary["sides"].items():
+        tflops = f"; {values['model_tflops']:.0f} TFLOP/s" if "model_tflops" in values else ""
+        lines.append(
+            f"| {date} | {shape} | {NAMES[side]} | {values['pairs_per_s']:.2f}{tflops} "
+            f"| {values['peak_memory_gib']:.2f} | {values['speed_ratio']:.2f} | {values['memory_ratio']:.2f} "
+            f"| {values['largest_loss_difference']:.1e} "
+            f"| {len(summary['runs'][side])} | {machine} | `{command}` |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+HEADING = """
+## Training step against TRL 1.16 (`speed/train_step.py`)
+
+Medians; GiB is the peak. Ratios are ours to that row's: speed above 1 and memory below 1 are in our favour. The loss
+difference is the largest of the first ten steps.
+
+| date | shape | side | pairs/s | GiB | speed ratio | memory ratio | loss difference | runs | machine | command |
+|---|---|---|---|---|---|---|---|---|---|---|
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=sorted(SHAPES), default="cpu")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--pairs", type=int, help="another number of pairs than the shape's")
+    parser.add_argument("--sides", nargs="+", choices=sorted(NAMES), default=["ours", "trl", "trl_1"])
+    parser.add_argument("--json", type=Path, help="write the full result here")
+    parser.add_argument("--dry", action="store_true", help="print, and leave RESULTS.md alone")
+    parser.add_argument("--measure", choices=sorted(NAMES), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        arguments.json.write_text(json.dumps(measure(arguments.folder, arguments.measure)), encoding="utf-8")
+        return
+    shape = SHAPES[arguments.shape]
+    if arguments.pairs:
+        shape = dataclasses.replace(shape, pairs=arguments.pairs)
+    command = "python speed/train_step.py " + " ".join(sys.argv[1:])
+    runs: dict[str, list[dict[str, Any]]] = {side: [] for side in arguments.sides}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_workplace(folder, shape, seed=0)
+        for side, result in alternate(folder, arguments.sides, arguments.repeats):
+            runs[side].append(result)
+            print(f"{side}: {result['pairs_per_s']:.3f} pairs/s, {result['peak_memory_gib']:.2f} GiB", flush=True)
+    summary = summarise(arguments.shape, shape, runs)
+    rows = markdown(summary, command, machine_name())
+    print(rows)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(summary, indent=1), encoding="utf-8")
+    if not arguments.dry:
+        append_result(HEADING, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""Every mistake in a config is found before the first stage, and all of them at once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, open_dict
+
+from aipo.pipeline.check import ConfigError, check
+from aipo.pipeline.missing import missing_needs
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _compose(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+def _problems(config: DictConfig) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        check(config)
+    return caught.value.problems
+
+
+def test_the_default_passes_and_is_plain() -> None:
+    plain = check(_compose())
+    assert plain["objective"]["name"] == "aipo" and type(plain["objective"]["loss"]) is dict
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "conf" / "objective").glob("*.yaml")))
+def test_every_objective_passes(name: str) -> None:
+    assert check(_compose(f"objective={name}"))["objective"]["name"] == name
+
+
+@pytest.mark.parametrize("recipe", ["uf", "pairrm_uf", "pairrm_gen_uf", "pairrm_gen_si_uf"])
+def test_every_recipe_passes(recipe: str) -> None:
+    check(_compose(f"data={recipe}"))
+
+
+def test_unknown_keys_at_every_depth_are_listed_together() -> None:
+    config = _compose()
+    with open_dict(config):
+        config.sede = 1
+        config.objective.loss.bta = 0.2
+        config.trainer.learning_rte = 1e-3
+        config.iteration.decoding.temprature = 0.3
+    problems = _problems(config)
+    assert [problem.split(":")[0] for problem in problems] == [
+        "sede",
+        "objective.loss.bta",
+        "iteration.decoding.temprature",
+        "trainer.learning_rte",
+    ]
+    assert "aipo.objectives.aipo takes" in problems[1] and "beta" in problems[1]
+
+
+def test_missing_values_name_the_key() -> None:
+    config = _compose()
+    config.objective.loss.beta = "???"
+    config.trainer = "???"
+    problems = _problems(config)
+    assert len(problems) == 2 and problems[0].startswith("objective.loss.beta: a value is required")
+
+
+def test_a_target_that_does_not_exist() -> None:
+    config = _compose()
+    config.ranker = {"_target_": "aipo.rankers.nothing.Ranker"}
+    (problem,) = _problems(config)
+    assert problem.startswith("ranker._target_: cannot import 'aipo.rankers.nothing.Ranker'")
+
+
+def test_bad_values_are_refused_by_the_constructors() -> None:
+    config = _compose("iteration.reference=latest", "iteration.decoding.top_p=1.5", "seed=zero")
+    problems = _problems(config)
+    assert any("seed: expected a whole number, got 'zero'" in problem for problem in problems)
+    assert any("iteration" in problem and "top_p must be in (0, 1], got 1.5" in problem for problem in problems)
+    (problem,) = _problems(_compose("iteration.reference=latest"))
+    assert "previous or initial, got 'latest'" in problem
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("iteration.prompts=many", "iteration.prompts: expected a whole number, got 'many'"),
+        ("iteration.prompts=2.5", "iteration.prompts: expected a whole number, got 2.5"),
+        ("iteration.prompts=null", "iteration.prompts: expected a whole number, got None"),
+        ("iteration.decoding.temperature=hot", "iteration.decoding.temperature: expected a number, got 'hot'"),
+        ("trainer.learning_rate=true", "trainer.learning_rate: expected a number, got True"),
+        ("trainer.max_grad_norm=off", "trainer.max_grad_norm: expected a number or null, got 'off'"),
+        ("trainer.gradient_checkpointing=1", "trainer.gradient_checkpointing: expected true or false, got 1"),
+        ("objective.loss.beta=big", "objective.loss.beta: expected a number, got 'big'"),
+        ("store.root=/etc/hostname/store", "missing store.root=/etc/hostname/store: /etc/hostname is not a folder"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_told_in_yamls_terms(override: str, problem: str) -> None:
+    config = _compose(override)
+    if problem.startswith("missing"):
+        assert [f"missing {need}" for need in missing_needs(check(config))] == [f"{problem}; choose another"]
+    else:
+        assert _problems(config) == [problem]
+
+
+def test_truth_of_the_miniature_is_refused_elsewhere(tmp_path: Path) -> None:
+    rows = tmp_path / "prompts.jsonl"
+    rows.write_text('{"prompt": "Hello?"}\n')
+    problems = _problems(_compose("data/source=local", f"data.source.path={rows}"))
+    assert any(problem.startswith("ranker: aipo.miniature.ProxyRanker knows the truth") for problem in problems)
+    assert any(problem.startswith("judge: ") for problem in problems)
+    assert any(problem.startswith("benchmark.gold: ") for problem in problems)
+
+
+def test_one_candidate_makes_no_pair() -> None:
+    (problem,) = _problems(_compose("iteration.candidates=1"))
+    assert problem == "iteration.candidates: a pair needs at least 2 candidates, got 1"
+
+
+def test_the_samplers_log_probs_need_a_sampler_that_is_the_reference() -> None:
+    drawn = "iteration.reference_logps=sampler"
+    assert check(_compose(drawn))
+    (problem,) = _problems(_compose(drawn, "objective=ld_dpo"))
+    assert "objective ld_dpo needs log-probs of prefixes" in problem
+    (problem,) = _problems(_compose(drawn, "data=uf"))
+    assert "no policy draws completions" in problem
+    (problem,) = _problems(_compose(drawn, "iteration.reference=initial"))
+    assert "needs iteration.reference=previous" in problem
+
+
+def _command(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "run.py"), *arguments, f"store.root={tmp_path}/outputs"]
+    folder = [f"hydra.run.dir={tmp_path}/sweep/jobs/0", f"hydra.sweep.dir={tmp_path}/sweep"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command + folder, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=120, check=False
+    )
+
+
+def test_the_command_exits_2_lists_all_and_runs_nothing(tmp_path: Path) -> None:
+    result = _command(tmp_path, "+objective.loss.bta=1", "+trainer.foo=2")
+    assert result.returncode == 2, result.stderr
+    assert "2 problem(s)" in result.stderr and "objective.loss.bta" in result.stderr and "trainer.foo" in result.stderr
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_sweep_is_checked_whole_before_its_first_job(tmp_path: Path) -> None:
+    result = _command(tmp_path, "-m", "objective=dpo,aipo", "iteration.candidates=5,1")
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.count("a pair needs at least 2 candidates") == 2
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_an_objective_that_needs_a_probability_needs_a_ranker_that_gives_one() -> None:
+    problems = _problems(_compose("objective=sppo", "ranker=length_only"))
+    needed = "objective sppo needs the ranker's win probability, which aipo.rankers.LengthOnlyRanker"
+    assert any(problem.startswith(needed) for problem in problems)
+    check(_compose("objective=sppo"))
