@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, open_dict
+from composing import composed
+from omegaconf import open_dict
 
 from aipo.pipeline.check import check
 from aipo.pipeline.loop import walk
@@ -26,22 +26,16 @@ SMALL = [
 ]  # fmt: skip
 
 
-def _composed(*overrides: str) -> DictConfig:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("config", overrides=list(overrides), return_hydra_config=True)
-
-
 def _jobs(*overrides: str) -> list[list[str]]:
     """The override lists of the jobs that `python run.py -m <overrides>` starts."""
-    config = _composed(*(item for item in overrides if "," not in item))
+    config = composed(*(item for item in overrides if "," not in item), with_hydra=True)
     with open_dict(config):
         config.hydra.overrides.task = list(overrides)
     return list(combinations(config))
 
 
 def _checked(overrides: list[str]) -> dict:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return check(compose("config", overrides=overrides))
+    return check(composed(*overrides))
 
 
 def _sweep(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
@@ -107,12 +101,12 @@ def test_the_papers_values_are_in_the_grids() -> None:
 
 def test_an_experiment_wins_over_the_scale_and_the_command_line_over_both() -> None:
     given = ("+experiment=length_vs_score", "scale=miniature")
-    assert _composed("scale=miniature").iteration.iterations == 5
-    assert _composed(*given).iteration.iterations == 15
-    assert _composed(*reversed(given)).iteration.iterations == 15
-    assert _composed(*given, "iteration.iterations=2").iteration.iterations == 2
-    assert _composed("+experiment=recipes").objective.name == "dpo"
-    assert _composed("+experiment=recipes", "objective=simpo").objective.name == "simpo"
+    assert composed("scale=miniature").iteration.iterations == 5
+    assert composed(*given).iteration.iterations == 15
+    assert composed(*reversed(given)).iteration.iterations == 15
+    assert composed(*given, "iteration.iterations=2").iteration.iterations == 2
+    assert composed("+experiment=recipes").objective.name == "dpo"
+    assert composed("+experiment=recipes", "objective=simpo").objective.name == "simpo"
     objectives = [_checked(job)["objective"]["name"] for job in _jobs(*given, "objective=dpo,kto")]
     assert objectives == ["dpo", "kto"]
 

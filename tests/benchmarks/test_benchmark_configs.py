@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from composing import composed
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -18,8 +18,7 @@ NAMES = ["mt_bench", "mt_bench_pairwise", "alpaca_eval", "alpaca_eval_text", "ar
 
 @pytest.fixture(scope="module")
 def nodes() -> dict:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose(overrides=[f"+benchmark=[{','.join(NAMES)}]"])
+    config = composed(f"+benchmark=[{','.join(NAMES)}]", name=None)
     return OmegaConf.to_container(config.benchmark, resolve=True)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
+from composing import composed
 from hydra.utils import instantiate
 
 from aipo.benchmarks.official.assets import AssetCache
@@ -45,8 +45,7 @@ class Clerk:
 
 @pytest.mark.parametrize("name", MINIATURE)
 def test_sizes_are_those_of_the_run(name: str) -> None:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        node = next(iter(compose("config", overrides=[f"benchmark=[{name}]"]).benchmark.values()))
+    node = next(iter(composed(f"benchmark=[{name}]").benchmark.values()))
     benchmark, scribe, clerk = instantiate(node, _convert_="all"), Scribe(), Clerk()
     answers = benchmark.answer(scribe, seed=0)
     baseline = benchmark.answer(Scribe(), seed=1) if benchmark.needs_baseline else None

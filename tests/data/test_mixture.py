@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from composing import composed
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -89,14 +90,12 @@ def test_all_that_the_ratio_allows(first: int, second: int, share: float) -> Non
     assert first - found["first"] <= 2 / (1 - share) or second - found["second"] <= 2 / share
 
 
-def test_the_preset_mixes_two_sources_and_tells_what_both_miss(repository: Path, tmp_path: Path) -> None:
-    from hydra import compose, initialize_config_dir
+def test_the_preset_mixes_two_sources_and_tells_what_both_miss(tmp_path: Path) -> None:
     from hydra.utils import instantiate
 
     overrides = ["data=uf", "data/source=mixture", "data/source@data.source.first=local", "data.source.n_prompts=2"]
     overrides += [f"data.source.{side}.path={tmp_path / side}.jsonl" for side in ("first", "second")]
-    with initialize_config_dir(str(repository / "conf"), version_base="1.3"):
-        node = compose("config", overrides=overrides).data.source
+    node = composed(*overrides).data.source
     mixture = instantiate(node, _convert_="all")
     assert [line.split(":")[0] for line in mixture.missing()] == ["first source", "second source"]
     for side in ("first", "second"):

@@ -6,9 +6,9 @@ import sys
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import pytest
+from composing import composed
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -144,15 +144,13 @@ def test_bad_settings_are_refused(key: str, value: int) -> None:
         replace(PLAIN, **{key: value})
 
 
-def test_the_official_settings(repository: Path) -> None:
-    from hydra import compose, initialize_config_dir
+def test_the_official_settings() -> None:
     from hydra.utils import instantiate
 
-    with initialize_config_dir(str(repository / "conf"), version_base="1.3"):
-        made = {
-            name: instantiate(compose("config", [f"data/self_instruct={name}"]).data.self_instruct, _convert_="all")
-            for name in ("official", "official_tfidf", "official_embeddings")
-        }
+    made = {
+        name: instantiate(composed(f"data/self_instruct={name}").data.self_instruct, _convert_="all")
+        for name in ("official", "official_tfidf", "official_embeddings")
+    }
     official = made["official"]
     assert (official.demonstrations, official.tasks_per_call) == (8, 2)
     assert official.decoding == Decoding(temperature=0.5, top_p=0.9, top_k=50, max_new_tokens=1024)

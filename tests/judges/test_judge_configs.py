@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from composing import composed
 
 from aipo.components import build_component
 from aipo.pipeline.check import ConfigError, check
@@ -26,11 +26,6 @@ LACKS = {
     "replay": "no replies.jsonl",
 }
 NAMES = sorted(path.stem for path in (ROOT / "conf" / "judge").glob("*.yaml"))
-
-
-def composed(*overrides: str):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("config", overrides=list(overrides))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from hydra import compose, initialize_config_dir
+from composing import composed
 from hydra.utils import instantiate
 
 from aipo.artifacts import Store
@@ -141,8 +141,7 @@ def test_identity_follows_the_content(folder: Path) -> None:
 
 
 def _base_model(folder: Path, *overrides: str) -> tuple[str, PolicyRef]:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("config", ["model=local", f"model.path={folder}", "sweep=x", *overrides])
+    config = composed("model=local", f"model.path={folder}", "sweep=x", *overrides)
     policy = Stages(Store(folder / "unused"), check(config), lambda step: None).base_model()
     return policy.fingerprint, policy.ref
 

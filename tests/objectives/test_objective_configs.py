@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from composing import composed as compose
 from hydra.errors import InstantiationException
 from hydra.utils import get_method, instantiate
-from toy_pairs import CONF, NAMES, POLICY_FIELDS, hand_pairs, objective
+from toy_pairs import NAMES, POLICY_FIELDS, hand_pairs, objective
 
 import aipo.objectives as objectives
 from aipo.objectives import Objective, PairLogps, PairLoss
@@ -20,8 +20,7 @@ FUNCTIONS = sorted(name for name in objectives.__all__ if inspect.isfunction(get
 
 
 def composed(name: str, *overrides: str):
-    with initialize_config_dir(str(CONF.parent), version_base="1.3"):
-        return compose(config_name=f"objective/{name}", overrides=list(overrides)).objective
+    return compose(*overrides, name=f"objective/{name}").objective
 
 
 def test_functions_and_yaml_files_match():

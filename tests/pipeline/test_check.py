@@ -8,18 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from composing import composed
 from omegaconf import DictConfig, open_dict
 
 from aipo.pipeline.check import ConfigError, check
 from aipo.pipeline.missing import missing_needs
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def _compose(*overrides: str) -> DictConfig:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("config", overrides=list(overrides))
 
 
 def _problems(config: DictConfig) -> list[str]:
@@ -29,22 +24,22 @@ def _problems(config: DictConfig) -> list[str]:
 
 
 def test_the_default_passes_and_is_plain() -> None:
-    plain = check(_compose())
+    plain = check(composed())
     assert plain["objective"]["name"] == "aipo" and type(plain["objective"]["loss"]) is dict
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "conf" / "objective").glob("*.yaml")))
 def test_every_objective_passes(name: str) -> None:
-    assert check(_compose(f"objective={name}"))["objective"]["name"] == name
+    assert check(composed(f"objective={name}"))["objective"]["name"] == name
 
 
 @pytest.mark.parametrize("recipe", ["uf", "pairrm_uf", "pairrm_gen_uf", "pairrm_gen_si_uf"])
 def test_every_recipe_passes(recipe: str) -> None:
-    check(_compose(f"data={recipe}"))
+    check(composed(f"data={recipe}"))
 
 
 def test_unknown_keys_at_every_depth_are_listed_together() -> None:
-    config = _compose()
+    config = composed()
     with open_dict(config):
         config.sede = 1
         config.objective.loss.bta = 0.2
@@ -61,7 +56,7 @@ def test_unknown_keys_at_every_depth_are_listed_together() -> None:
 
 
 def test_missing_values_name_the_key() -> None:
-    config = _compose()
+    config = composed()
     config.objective.loss.beta = "???"
     config.trainer = "???"
     problems = _problems(config)
@@ -69,18 +64,18 @@ def test_missing_values_name_the_key() -> None:
 
 
 def test_a_target_that_does_not_exist() -> None:
-    config = _compose()
+    config = composed()
     config.ranker = {"_target_": "aipo.rankers.nothing.Ranker"}
     (problem,) = _problems(config)
     assert problem.startswith("ranker._target_: cannot import 'aipo.rankers.nothing.Ranker'")
 
 
 def test_bad_values_are_refused_by_the_constructors() -> None:
-    config = _compose("iteration.reference=latest", "iteration.decoding.top_p=1.5", "seed=zero")
+    config = composed("iteration.reference=latest", "iteration.decoding.top_p=1.5", "seed=zero")
     problems = _problems(config)
     assert any("seed: expected a whole number, got 'zero'" in problem for problem in problems)
     assert any("iteration" in problem and "top_p must be in (0, 1], got 1.5" in problem for problem in problems)
-    (problem,) = _problems(_compose("iteration.reference=latest"))
+    (problem,) = _problems(composed("iteration.reference=latest"))
     assert "previous or initial, got 'latest'" in problem
 
 
@@ -99,7 +94,7 @@ def test_bad_values_are_refused_by_the_constructors() -> None:
     ],
 )
 def test_a_value_of_the_wrong_type_is_told_in_yamls_terms(override: str, problem: str) -> None:
-    config = _compose(override)
+    config = composed(override)
     if problem.startswith("missing"):
         assert [f"missing {need}" for need in missing_needs(check(config))] == [f"{problem}; choose another"]
     else:
@@ -109,25 +104,25 @@ def test_a_value_of_the_wrong_type_is_told_in_yamls_terms(override: str, problem
 def test_truth_of_the_miniature_is_refused_elsewhere(tmp_path: Path) -> None:
     rows = tmp_path / "prompts.jsonl"
     rows.write_text('{"prompt": "Hello?"}\n')
-    problems = _problems(_compose("data/source=local", f"data.source.path={rows}"))
+    problems = _problems(composed("data/source=local", f"data.source.path={rows}"))
     assert any(problem.startswith("ranker: aipo.miniature.ProxyRanker knows the truth") for problem in problems)
     assert any(problem.startswith("judge: ") for problem in problems)
     assert any(problem.startswith("benchmark.gold: ") for problem in problems)
 
 
 def test_one_candidate_makes_no_pair() -> None:
-    (problem,) = _problems(_compose("iteration.candidates=1"))
+    (problem,) = _problems(composed("iteration.candidates=1"))
     assert problem == "iteration.candidates: a pair needs at least 2 candidates, got 1"
 
 
 def test_the_samplers_log_probs_need_a_sampler_that_is_the_reference() -> None:
     drawn = "iteration.reference_logps=sampler"
-    assert check(_compose(drawn))
-    (problem,) = _problems(_compose(drawn, "objective=ld_dpo"))
+    assert check(composed(drawn))
+    (problem,) = _problems(composed(drawn, "objective=ld_dpo"))
     assert "objective ld_dpo needs log-probs of prefixes" in problem
-    (problem,) = _problems(_compose(drawn, "data=uf"))
+    (problem,) = _problems(composed(drawn, "data=uf"))
     assert "no policy draws completions" in problem
-    (problem,) = _problems(_compose(drawn, "iteration.reference=initial"))
+    (problem,) = _problems(composed(drawn, "iteration.reference=initial"))
     assert "needs iteration.reference=previous" in problem
 
 
@@ -155,7 +150,7 @@ def test_a_sweep_is_checked_whole_before_its_first_job(tmp_path: Path) -> None:
 
 
 def test_an_objective_that_needs_a_probability_needs_a_ranker_that_gives_one() -> None:
-    problems = _problems(_compose("objective=sppo", "ranker=length_only"))
+    problems = _problems(composed("objective=sppo", "ranker=length_only"))
     needed = "objective sppo needs the ranker's win probability, which aipo.rankers.LengthOnlyRanker"
     assert any(problem.startswith(needed) for problem in problems)
-    check(_compose("objective=sppo"))
+    check(composed("objective=sppo"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
+from composing import composed
 from hydra.utils import instantiate
 
 from aipo.artifacts import StageEvent
@@ -197,8 +197,7 @@ def test_durations_are_told_as_a_person_would(hours: float, text: str) -> None:
 
 
 def _plan(capsys: pytest.CaptureFixture[str], *overrides: str) -> tuple[str, list[StageEvent]]:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = check(compose("config", overrides=list(overrides)))
+    config = check(composed(*overrides))
     events = walk(config)
     print_plan(config, events, missing_needs(config))
     return capsys.readouterr().out, events
@@ -238,11 +237,9 @@ def test_a_plan_says_when_training_does_not_fit_and_what_would(capsys: pytest.Ca
 
 def test_training_takes_the_devices_it_is_given(tmp_path: Path) -> None:
     given = [*MODEL, "iteration.iterations=1", f"store.root={tmp_path}/none", "benchmark=[gold]"]
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        one, four = (
-            check(compose("config", overrides=[*given, f"trainer.processes={8 * nodes}", f"trainer.nodes={nodes}"]))
-            for nodes in (1, 4)
-        )
+    one, four = (
+        check(composed(*given, f"trainer.processes={8 * nodes}", f"trainer.nodes={nodes}")) for nodes in (1, 4)
+    )
     shape = model_shape(one)
     assert shape is not None
     few, many = stage_costs(one, shape), stage_costs(four, shape)
@@ -261,8 +258,7 @@ def test_a_plan_without_a_shape_estimates_nothing_and_does_not_fail(
 
 def test_a_sweep_counts_a_shared_stage_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     given = [*MODEL, "iteration.iterations=1", f"store.root={tmp_path}/none", "benchmark=[gold]"]
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        configs = [check(compose("config", overrides=[*given, f"objective={name}"])) for name in ("dpo", "aipo")]
+    configs = [check(composed(*given, f"objective={name}")) for name in ("dpo", "aipo")]
     jobs = [(config, walk(config)) for config in configs]
     one, both = sweep_totals(jobs[:1]), sweep_totals(jobs)
     # Of the second job only the training and what is made of its policy is new.
@@ -277,8 +273,7 @@ def test_a_sweep_counts_a_shared_stage_once(capsys: pytest.CaptureFixture[str], 
 def test_judge_and_ranker_get_their_bills(tmp_path: Path) -> None:
     given = ["judge=gpt_4_1106_preview", "ranker=llm_judge", "ranker.judge.price.input_per_million=20"]
     given += ["benchmark=[mini_alpaca_eval]", "iteration.iterations=2", f"store.root={tmp_path}/none"]
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = check(compose("config", overrides=given))
+    config = check(composed(*given))
     workload, price = config["workload"], config["judge"]["price"]
     prompt, reply = workload["judge_prompt_tokens"], workload["judge_reply_tokens"]
     output = reply * price["output_per_million"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from pathlib import Path
 
 import pytest
+from composing import composed
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -81,14 +81,12 @@ def test_bad_settings_are_refused(key: str, value: float) -> None:
         LLMJudgeRanker(ScriptedJudge(by_length), **{key: value})
 
 
-def test_what_the_judge_misses_is_missing(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hydra import compose, initialize_config_dir
+def test_what_the_judge_misses_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     from hydra.utils import instantiate
 
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    with initialize_config_dir(str(repository / "conf"), version_base="1.3"):
-        node = compose("config", overrides=["ranker=llm_judge"]).ranker
-        local = compose("config", overrides=["ranker=llm_judge", "judge@ranker.judge=length_only"]).ranker
+    node = composed("ranker=llm_judge").ranker
+    local = composed("ranker=llm_judge", "judge@ranker.judge=length_only").ranker
     ranker = instantiate(node, _convert_="all")
     assert any("ranker.judge: " in line and "OPENAI_API_KEY" in line for line in ranker.missing())
     assert ranker.identity() == ranker.judge.identity()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
+from composing import composed
 from hydra.utils import instantiate
 
 from aipo.data import Source
@@ -27,8 +27,7 @@ def names(group: str) -> list[str]:
 
 
 def checked(overrides: list[str]) -> dict[str, Any]:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return check(compose("config", overrides=overrides))
+    return check(composed(*overrides))
 
 
 def arguments(kind: type, method: str) -> list[str]:
