@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -23,6 +24,8 @@ from aipo.training.weights.replicated import Strategy
 if TYPE_CHECKING:
     from aipo.training.settings import TrainingSettings
 
+IDLE_SHARE_WARNED = 0.1
+"""A larger share of pairs in steps with learning rate 0 is warned of."""
 _SHARED_STATE = ("tokens_per_batch", "rng")
 
 
@@ -86,6 +89,7 @@ class _Run:
         self.checkpoints = checkpoints
         self.lengths = [shared_row_tokens(pair) for pair in inputs.pairs]
         self.total_steps = settings.epochs * steps_per_epoch(len(inputs.pairs), settings.pairs_per_step)
+        self.idle_pairs = self._pairs_at_rate_zero()
         self.saved_at = time.monotonic()
 
     def to_the_end(
@@ -121,7 +125,7 @@ class _Run:
         indices = step_indices(step, len(self.inputs.pairs), self.settings.pairs_per_step, self.job.seed)
         mine = self.world.share(indices, self.lengths)
         result = self.gradient.accumulate(self.inputs.take(mine), len(indices))
-        row = {"step": step + 1, **self._means(result)}
+        row = {"step": step + 1, "pairs": len(indices), **self._means(result)}
         norm = self.strategy.clip(self.settings.max_grad_norm)
         if not (math.isfinite(row["loss"]) and math.isfinite(norm)):
             self.strategy.zero_grad()
@@ -149,6 +153,22 @@ class _Run:
         if self.evaluation.pairs and (step + 1 == self.total_steps or (every and (step + 1) % every == 0)):
             row |= self._evaluate()
         return row
+
+    def _pairs_at_rate_zero(self) -> int:
+        """How many pairs, repeated ones included, stand in steps whose learning rate is 0. Warns where many do."""
+        pairs, settings = len(self.inputs.pairs), self.settings
+        idle = sum(
+            len(step_indices(step, pairs, settings.pairs_per_step, self.job.seed))
+            for step in range(self.total_steps)
+            if warmup_cosine(step, self.total_steps, settings.warmup_ratio) == 0
+        )
+        if idle > IDLE_SHARE_WARNED * pairs * settings.epochs and self.world.is_main:
+            logging.getLogger("aipo").warning(
+                f"train: {pairs} pairs make {self.total_steps} optimizer step(s) of at most {settings.pairs_per_step}; "
+                f"the warm-up starts at learning rate 0, so {idle} pairs train nothing. Give more pairs, lower "
+                "trainer.pairs_per_step, or set trainer.warmup_ratio=0"
+            )
+        return idle
 
     def _means(self, result: BatchResult) -> dict[str, float]:
         """Means over the pairs of all processes; `tokens` is their sum."""
@@ -206,6 +226,7 @@ class _Run:
         self.world.wait()
         rows = metrics.rows
         summary: dict[str, float | int] = {"pairs": len(self.inputs.pairs), "steps": len(rows)}
+        summary["pairs_at_rate_zero"] = self.idle_pairs
         summary |= {f"last_{name}": rows[-1][name] for name in ("loss", "reward_margin", "reward_accuracy")}
         summary |= {name: value for name, value in rows[-1].items() if name.startswith("evaluation_")}
         summary["pairs_per_s"] = sum(row["pairs_per_s"] for row in rows) / len(rows)

@@ -11,9 +11,10 @@ def warmup_cosine(step: int, total_steps: int, warmup_ratio: float) -> float:
     """Factor on the learning rate in optimizer step `step` (from 0) of `total_steps`.
 
     Linear from 0 over ceil(warmup_ratio * total_steps) steps, then half a cosine to 0: the schedule of the official
-    code (transformers' `cosine`), whose first step therefore has rate 0 when there is a warm-up.
+    code (transformers' `cosine`), whose first step therefore has rate 0 when there is a warm-up. One departure: the
+    warm-up never takes all steps, so a round of a single step is trained, at the full rate.
     """
-    warmup_steps = math.ceil(warmup_ratio * total_steps)
+    warmup_steps = min(math.ceil(warmup_ratio * total_steps), total_steps - 1)
     if step < warmup_steps:
         return step / max(1, warmup_steps)
     progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
