@@ -7,16 +7,18 @@ Rows are frozen dataclasses. `to_row` turns one into plain values (nested datacl
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
-import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from aipo.columns import PLAIN, NotColumnarError, field_types, records_of, require_fields, table_of, without_none
+
 Row = TypeVar("Row")
+
+_PLAIN = frozenset(PLAIN)
 
 
 @dataclass(frozen=True)
@@ -157,29 +159,25 @@ class Metric:
 def to_row(record: Any) -> Any:
     """A dataclass as plain values, recursively; other values are returned as they are."""
     if dataclasses.is_dataclass(record):
-        return {field.name: to_row(getattr(record, field.name)) for field in dataclasses.fields(record)}
+        return {name: to_row(getattr(record, name)) for name in field_types(type(record))}
     if isinstance(record, tuple | list):
-        return [to_row(item) for item in record]
+        # Token ids: nothing to look into.
+        return list(record) if _PLAIN.issuperset(map(type, record)) else [to_row(item) for item in record]
     if isinstance(record, Mapping):
         return {key: to_row(value) for key, value in record.items()}
     return record
 
 
-@functools.cache
-def _field_types(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
-
-
 def _restore(kind: Any, value: Any) -> Any:
     if value is None:
         return None
+    kind = without_none(kind)
     origin = typing.get_origin(kind)
-    if origin in (types.UnionType, typing.Union):
-        return _restore(next(arg for arg in typing.get_args(kind) if arg is not type(None)), value)
     if origin is tuple:
         arguments = typing.get_args(kind)
-        inner = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
-        return tuple(_restore(part, item) for part, item in zip(inner, value, strict=True))
+        if arguments[-1] is not Ellipsis:
+            return tuple(_restore(part, item) for part, item in zip(arguments, value, strict=True))
+        return tuple(value) if arguments[0] in _PLAIN else tuple(_restore(arguments[0], item) for item in value)
     if origin is not None and issubclass(origin if isinstance(origin, type) else object, Mapping):
         return dict(value)
     if dataclasses.is_dataclass(kind):
@@ -189,14 +187,8 @@ def _restore(kind: Any, value: Any) -> Any:
 
 def from_row(kind: type[Row], row: Mapping[str, Any]) -> Row:
     """The record of type `kind` that `to_row` turned into `row`. Missing or unknown fields raise ValueError."""
-    hints = _field_types(kind)
-    fields = dataclasses.fields(kind)
-    known = {field.name for field in fields}
-    required = {field.name for field in fields if field.default is dataclasses.MISSING}
-    if unknown := sorted(set(row) - known):
-        raise ValueError(f"{kind.__name__}: unknown field(s) {unknown}; expected {sorted(known)}")
-    if missing := sorted(required - set(row)):
-        raise ValueError(f"{kind.__name__}: missing field(s) {missing}; got {sorted(row)}")
+    require_fields(kind, row)
+    hints = field_types(kind)
     return kind(**{name: _restore(hints[name], value) for name, value in row.items()})
 
 
@@ -205,14 +197,23 @@ def write_parquet(path: Path, records: Iterable[Any]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    pq.write_table(pa.Table.from_pylist([to_row(record) for record in records]), path)
+    rows = list(records)
+    try:
+        table = table_of(rows)
+    except NotColumnarError:
+        table = pa.Table.from_pylist([to_row(row) for row in rows])
+    pq.write_table(table, path)
 
 
 def read_parquet(path: Path, kind: type[Row]) -> list[Row]:
     """Read back what `write_parquet` wrote from records of type `kind`."""
     import pyarrow.parquet as pq
 
-    return [from_row(kind, row) for row in pq.read_table(path).to_pylist()]
+    table = pq.read_table(path)
+    try:
+        return records_of(table, kind)
+    except NotColumnarError:
+        return [from_row(kind, row) for row in table.to_pylist()]
 
 
 def write_jsonl(path: Path, records: Iterable[Any]) -> None:

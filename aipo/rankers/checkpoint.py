@@ -5,6 +5,10 @@ from __future__ import annotations
 from aipo.models.policy import PolicyRef
 
 
+class PairRMError(RuntimeError):
+    """A checkpoint is not a PairRM."""
+
+
 def missing_checkpoint(path: str, revision: str | None) -> list[str]:
     """What the checkpoint lacks, as `PolicyRef.missing` finds it for policies, in the ranker's own key names."""
     renamed = (("model.path", "ranker.path"), ("model.revision", "ranker.revision"))

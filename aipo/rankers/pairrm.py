@@ -19,8 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from aipo.rankers.batches import length_batches, padded
-from aipo.rankers.checkpoint import checkpoint_identity, missing_checkpoint
-from aipo.rankers.pairrm_model import PairRMError
+from aipo.rankers.checkpoint import PairRMError, checkpoint_identity, missing_checkpoint
 from aipo.records import Chat
 
 if TYPE_CHECKING:

@@ -8,6 +8,8 @@ from transformers import DebertaV2Config, DebertaV2Model
 from transformers.models.deberta_v2.modeling_deberta_v2 import DebertaV2PreTrainedModel
 from transformers.utils import logging
 
+from aipo.rankers.checkpoint import PairRMError
+
 CONFIG_KEYS = ("source_prefix_id", "cand1_prefix_id", "cand2_prefix_id", "drop_out", "n_tasks")
 
 
@@ -59,7 +61,3 @@ def load_pairrm(path: str, revision: str | None, dtype: torch.dtype) -> PairRMMo
                 "use llm-blender/PairRM-hf or a folder in its layout"
             )
     return model.eval()
-
-
-class PairRMError(RuntimeError):
-    """A checkpoint is not a PairRM."""

@@ -15,8 +15,8 @@ from tiny_pairrm import write_pairrm
 from transformers import AutoTokenizer, DebertaV2Config, DebertaV2Model
 
 from aipo.rankers.batches import length_batches
+from aipo.rankers.checkpoint import PairRMError
 from aipo.rankers.pairrm import PairRM, source_text
-from aipo.rankers.pairrm_model import PairRMError
 from aipo.records import Chat, Message
 
 WORDS = ("red", "blue", "the", "and", "cab", "a", "b?", "zoo!", "B", "line\nbreak", "it's")
