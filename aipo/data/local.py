@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,8 @@ from aipo.records import Chat, Example
 
 SUFFIXES = (".json", ".jsonl", ".parquet")
 SHOWN_PROBLEMS = 10
+COUNTED_BYTES = 64 * 2**20
+"""Larger files are not read for the check of a config alone."""
 
 
 class SourceError(ValueError):
@@ -34,15 +37,18 @@ class LocalFiles:
     ignored_columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "ignored_columns", tuple(self.ignored_columns))  # YAML gives lists
         if read := sorted(set(self.ignored_columns) & set(COLUMNS)):
             raise ValueError(f"data.source.ignored_columns: {read[0]!r} is a column that is read; take it off the list")
 
     def missing(self) -> list[str]:
         """What keeps the files from being read: none there, or the first malformed rows, one line each."""
         try:
-            return list(
-                islice((str(found) for found in self._rows() if isinstance(found, SourceError)), SHOWN_PROBLEMS)
-            )
+            malformed = (str(found) for found in self._rows() if isinstance(found, SourceError))
+            found = list(islice(malformed, SHOWN_PROBLEMS))
+            if not found:
+                self.load()  # ids that come twice show only here
+            return found
         except SourceError as error:
             return [str(error)]
 
@@ -57,6 +63,17 @@ class LocalFiles:
             with path.open("rb") as file:
                 hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
         return hashes
+
+    def pool_size(self) -> int | None:
+        """The prompts in the files, counted once for as long as these do not change. None for files that `missing`
+        refuses, and for more than COUNTED_BYTES."""
+        try:
+            stamps = [(file, file.stat()) for file in self._files()]
+            if sum(stamp.st_size for _, stamp in stamps) > COUNTED_BYTES:
+                return None
+            return _count(self, tuple((str(file), stamp.st_size, stamp.st_mtime_ns) for file, stamp in stamps))
+        except (SourceError, OSError):
+            return None
 
     def load(self) -> tuple[list[Example], dict[str, int]]:
         """All rows; a prompt that came before is dropped and counted as `repeated`.
@@ -117,6 +134,11 @@ class LocalFiles:
                     f"data.source.ignored_columns=[{','.join((*self.ignored_columns, name))}]"
                 )
         return example_from_row(row)
+
+
+@functools.lru_cache(maxsize=16)
+def _count(source: LocalFiles, stamps: tuple[tuple[str, int, int], ...]) -> int:
+    return len(source.load()[0])
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:

@@ -48,6 +48,11 @@ class Mixture:
             f"{label}/{key}": value for label, source in self._sources() for key, value in source.identity().items()
         }
 
+    def pool_size(self) -> int | None:
+        """What the ratio allows if no prompt is in both; None where either source does not tell."""
+        first, second = self.first.pool_size(), self.second.pool_size()
+        return None if first is None or second is None else sum(self._sizes(first, second))
+
     def load(self) -> tuple[list[Example], dict[str, int]]:
         """The mixture in a seeded order.
 

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from aipo.data.pairs import PairFilters
+from aipo.data.self_instruct import SelfInstruct
 from aipo.data.source import Source
 from aipo.records import Candidates, Example, Prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from aipo.data.self_instruct import SelfInstruct
 
 CHOICES = {
     "prompts": ("pool", "self_instruct"),

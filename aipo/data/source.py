@@ -15,6 +15,11 @@ class Source(Protocol):
         """What pins the content beyond the configuration: hashes of local files, for example. Enters fingerprints."""
         ...
 
+    def pool_size(self) -> int | None:
+        """How many prompts `load` gives, at most; None where only a download could tell. Quick, for the check of a
+        config. SourceError where the settings ask for more than there is."""
+        ...
+
     def load(self) -> tuple[list[Example], dict[str, int]]:
         """All examples in a fixed order, and how many rows were dropped for which reason."""
         ...

@@ -46,6 +46,10 @@ class UltraFeedbackBinarized:
         """A hash of a local folder."""
         return folder_identity(self.path)
 
+    def pool_size(self) -> None:
+        """Known once the data set is here."""
+        return None
+
     def load(self) -> tuple[list[Example], dict[str, int]]:
         """All rows; repeated prompts and malformed rows are dropped and counted."""
         return examples_of(self.path, self.revision, self.split, self._row)
@@ -83,6 +87,10 @@ class UltraFeedback:
     def identity(self) -> Mapping[str, str]:
         """A hash of a local folder."""
         return folder_identity(self.path)
+
+    def pool_size(self) -> None:
+        """Known once the data set is here."""
+        return None
 
     def load(self) -> tuple[list[Example], dict[str, int]]:
         """All rows; repeated prompts and malformed rows are dropped and counted."""

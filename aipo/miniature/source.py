@@ -43,6 +43,10 @@ class MiniatureSource:
         """The content follows from the settings alone; `world` counts changes of the world's texts."""
         return {"world": "1"}
 
+    def pool_size(self) -> int:
+        """As many as asked for."""
+        return self.n_prompts
+
     def load(self) -> tuple[list[Example], dict[str, int]]:
         """The pool in a fixed order, and how many drawn prompts were dropped as repetitions."""
         rng = random.Random(f"pool {self.seed}")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from aipo.models.shape import ModelShape
 
@@ -22,6 +23,18 @@ HUB_TIMEOUT_S = 10.0
 
 class ModelError(RuntimeError):
     """A model's folder does not hold what is needed to load it."""
+
+
+class BaseModel(Protocol):
+    """A base model that is made on this machine."""
+
+    def identity(self) -> Mapping[str, str]:
+        """What pins its weights beyond its settings."""
+        ...
+
+    def build(self, folder: Path) -> dict[str, float | int]:
+        """Write a Hugging Face folder; returns counts for the manifest."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -1,37 +1,33 @@
 """Everything that can be wrong with a composed config, found before the first stage and listed at once.
 
 Hydra merges unknown keys of an experiment file silently, and `_partial_` postpones a wrong argument to the first call,
-which may be hours later. So every `_target_` is imported and bound against its signature here, every component that
-can be built is built (constructors are cheap and validate), and choices that cannot work together are named.
+which may be hours later. So every `_target_` is imported and bound against its signature here, its values against the
+annotations, its kind against the place where it stands (`aipo.pipeline.roles`); every component is built, for
+constructors are cheap and validate; and choices that cannot work together are named.
 """
 
 from __future__ import annotations
 
+import difflib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-COMPONENTS = (
-    "model",
-    "data",
-    "sampler",
-    "ranker",
-    "objective",
-    "iteration",
-    "trainer",
-    "judge",
-    "store",
-    "hardware",
-    "workload",
-)
-COLLECTIONS = ("benchmark", "tracker", "diagnostic_judge")
-SCALARS = ("name", "seed", "plan", "cpu_threads", "sweep", "choices")
+from aipo.models.policy import PolicyRef
+from aipo.pipeline.conflicts import conflicts
+from aipo.pipeline.roles import COLLECTIONS, PARTIAL, ROLES, class_problem, object_problem
+from aipo.pipeline.values import component_types, hints_of, is_component, misfit, shown
+
+COMPONENTS = tuple(group for group in ROLES if group not in COLLECTIONS)
+SCALARS = ("seed", "plan", "cpu_threads", "sweep", "choices")
 HYDRA_KEYS = {"_target_", "_partial_", "_args_", "_convert_", "_recursive_"}
-MINIATURE = "aipo.miniature."
+LARGEST_SEED = 2**32 - 1
+"""What the random generators of all libraries take."""
+LARGEST_THREADS = 1024
 
 
 class ConfigError(ValueError):
@@ -49,25 +45,24 @@ def check(config: DictConfig) -> dict[str, Any]:
         raise ConfigError([f"{key}: a value is required; give it as {key}=..." for key in missing])
     try:
         plain = OmegaConf.to_container(config, resolve=True)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, RecursionError) as error:
         raise ConfigError([str(error).splitlines()[0]]) from error
     assert isinstance(plain, dict)
     problems = [*_top_level(plain), *_scalars(plain)]
-    nodes = [(name, plain[name]) for name in COMPONENTS if name in plain]
-    for name in COLLECTIONS:
-        members = plain.get(name) or {}
-        if not isinstance(members, dict):
-            problems.append(f"{name}: expected a mapping of components, got {members!r}")
-            continue
-        nodes += [(f"{name}.{key}", node) for key, node in members.items()]
-    for path, node in nodes:
-        found = list(_bindings(path, node))
-        problems += found or _construction(path, node)
+    for path, group, node in _nodes(plain):
+        found = list(_bindings(path, node, ROLES[group], partial=group in PARTIAL))
+        problems += found or _construction(path, node, ROLES[group])
     if not problems:
-        problems = list(_incompatibilities(plain))
+        problems = list(conflicts(plain))
     if problems:
         raise ConfigError(problems)
     return plain
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """What to add to an error about an unknown name: the known one that is nearest, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _missing(path: str, node: Any) -> Iterator[str]:
@@ -80,9 +75,9 @@ def _missing(path: str, node: Any) -> Iterator[str]:
 
 
 def _top_level(config: Mapping[str, Any]) -> Iterator[str]:
-    known = {*COMPONENTS, *COLLECTIONS, *SCALARS}
-    for key in sorted(set(config) - known):
-        yield f"{key}: unknown key; expected one of {', '.join(sorted(known))}"
+    known = [*COMPONENTS, *COLLECTIONS, *SCALARS]
+    for key in sorted(map(str, set(config) - set(known))):
+        yield f"{key}: unknown key{did_you_mean(key, known)}; expected one of {', '.join(sorted(known))}"
     for key in (*COMPONENTS, "seed"):
         if key not in config:
             yield f"{key}: missing; choose one from conf/{key}"
@@ -90,114 +85,160 @@ def _top_level(config: Mapping[str, Any]) -> Iterator[str]:
 
 def _scalars(config: Mapping[str, Any]) -> Iterator[str]:
     for key, kind, expected in (
-        ("seed", int, "a whole number"),
-        ("cpu_threads", int, "a whole number of at least 1"),
+        ("seed", int, f"a whole number from 0 to {LARGEST_SEED}"),
+        ("cpu_threads", int, f"a whole number from 1 to {LARGEST_THREADS}"),
         ("plan", bool, "true or false"),
+        ("sweep", str, "the name of a folder under results/"),
     ):
         value = config.get(key)
-        if type(value) is not kind or (key == "cpu_threads" and value < 1):
-            yield f"{key}: expected {expected}, got {value!r}"
+        good = type(value) is kind
+        if good and key == "seed":
+            good = 0 <= value <= LARGEST_SEED
+        elif good and key == "cpu_threads":
+            good = 1 <= value <= LARGEST_THREADS
+        elif key == "sweep":  # left out where one job is composed without Hydra's command line
+            good = value is None or bool(str(value).strip()) and _text_problem(str(value)) is None
+        if not good:
+            yield f"{key}: expected {expected}, got {shown(value)}"
 
 
-def _bindings(path: str, node: Any) -> Iterator[str]:
+def _nodes(config: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """Each component's path, group and node."""
+    for group in ROLES:
+        if group not in config:
+            continue
+        if group not in COLLECTIONS:
+            yield group, group, config[group]
+            continue
+        members = config[group] if config[group] is not None else {}
+        if not isinstance(members, dict) or "_target_" in members:
+            members = {"": members}  # told as the group's own problem
+        for key, node in members.items():
+            yield f"{group}.{key}" if key != "" else group, group, node
+
+
+def _bindings(path: str, node: Any, kinds: tuple[type, ...] = (), *, partial: bool = False) -> Iterator[str]:
     """Problems of one component's keys against its target's signature, nested components included."""
     if not isinstance(node, Mapping):
-        yield f"{path}: expected a component with a _target_, got {node!r}"
+        yield f"{path}: expected a component with a _target_, got {shown(node)}"
         return
     if "_target_" not in node:
-        yield f"{path}: no _target_; got keys {sorted(node)}"
+        yield f"{path}: no _target_; got keys {sorted(map(str, node))}"
         return
-    try:
-        target = get_method(node["_target_"]) if "." in node["_target_"] else None
-    except Exception as error:  # importing a user's module may raise anything
-        yield f"{path}._target_: cannot import {node['_target_']!r}: {error}"
-        return
+    target, problem = _target(path, node["_target_"])
     if target is None:
-        yield f"{path}._target_: expected a dotted path, got {node['_target_']!r}"
+        yield problem
         return
-    parameters = inspect.signature(target).parameters
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        for key in node:
-            if key not in parameters and key not in HYDRA_KEYS:
-                expected = ", ".join(name for name in parameters if name != "self")
-                yield f"{path}.{key}: unknown key; {node['_target_']} takes {expected}"
+    unfinished = node.get("_partial_", False)
+    if type(unfinished) is not bool or "_args_" in node or node.get("_convert_", "all") != "all":
+        yield f"{path}: expected arguments by name and _partial_ true or false, got {shown(dict(node))}"
+        return
+    if kinds and unfinished != partial and not _are_functions(kinds):
+        remedy = "set _partial_: true, the pipeline completes it" if partial else "take _partial_ out"
+        yield f"{path}._partial_: got {str(unfinished).lower()}; {remedy}"
+        return
+    if not inspect.isclass(target) and not unfinished:
+        yield f"{path}._target_: expected a class, got {node['_target_']!r}"
+        return
+    if not _are_functions(kinds) and (problem := class_problem(target, kinds)):
+        yield f"{path}: {problem}"
+        return
+    yield from _arguments(path, node, target)
+
+
+def _target(path: str, name: Any) -> tuple[Any, str]:
+    """What a `_target_` names, or None and why not."""
+    if not isinstance(name, str) or "." not in name:
+        return None, f"{path}._target_: expected a dotted path, got {shown(name)}"
+    try:
+        return get_method(name), ""
+    except (Exception, SystemExit) as error:  # importing a user's module may raise anything
+        reason = " ".join(str(error.__cause__ or error).split())
+        return None, f"{path}._target_: cannot import {name!r}: {reason}"
+
+
+def _are_functions(kinds: tuple[type, ...]) -> bool:
+    return bool(kinds) and all("__call__" in vars(kind) for kind in kinds)
+
+
+def _arguments(path: str, node: Mapping[str, Any], target: Any) -> Iterator[str]:
+    try:
+        parameters, hints = inspect.signature(target).parameters, hints_of(target)
+    except (TypeError, ValueError):  # some of Python's own classes have no signature: building them tells
+        return
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     for key, value in node.items():
-        expected = _kinds(parameters[key]) if key in parameters else {}
-        if expected and type(value) not in expected:
-            yield f"{path}.{key}: expected {' or '.join(dict.fromkeys(expected.values()))}, got {value!r}"
-    if not node.get("_partial_", False):
-        for name, parameter in parameters.items():
-            required = parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
-            if required and parameter.kind is not parameter.VAR_POSITIONAL and name not in node:
-                yield f"{path}.{name}: missing; {node['_target_']} requires it"
-    for key, value in node.items():
-        yield from _nested(f"{path}.{key}", value)
-
-
-KINDS = {
-    "int": {int: "a whole number"},
-    "float": {float: "a number", int: "a number"},
-    "bool": {bool: "true or false"},
-    "str": {str: "text"},
-    "None": {type(None): "null"},
-}
-
-
-def _kinds(parameter: inspect.Parameter) -> dict[type, str]:
-    """The plain types that an annotation allows, with their names in YAML's terms; empty where it names any other."""
-    parts = [part.strip() for part in str(parameter.annotation).split("|")]
-    if not set(parts) <= set(KINDS):
-        return {}
-    return {kind: name for part in parts for kind, name in KINDS[part].items()}
-
-
-def _nested(path: str, value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        if "_target_" in value:
-            yield from _bindings(path, value)
+        if key in HYDRA_KEYS:
+            continue
+        place = f"{path}.{key}"
+        if key not in parameters:
+            if not open_ended:
+                names = [name for name in parameters if name != "self"]
+                close = did_you_mean(str(key), names)
+                yield f"{place}: unknown key{close}; {node['_target_']} takes {', '.join(names)}"
+            continue
+        if expected := misfit(value, hints[key]):
+            yield f"{place}: expected {expected}, got {shown(value)}"
+        elif problem := _text_problem(value) or _seed_problem(str(key), value):
+            yield f"{place}: {problem}"
         else:
-            for key, item in value.items():
-                yield from _nested(f"{path}.{key}", item)
+            yield from _nested(place, value, hints[key])
+    if node.get("_partial_", False):
+        return
+    for name, parameter in parameters.items():
+        by_name = parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        if by_name and parameter.default is parameter.empty and name not in node:
+            yield f"{path}.{name}: missing; {node['_target_']} requires it"
+
+
+def _nested(path: str, value: Any, hint: Any) -> Iterator[str]:
+    if is_component(value):
+        yield from _bindings(path, value, tuple(component_types(hint)))
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _nested(f"{path}.{key}", item, None)
     elif isinstance(value, list):
         for number, item in enumerate(value):
-            yield from _nested(f"{path}[{number}]", item)
+            yield from _nested(f"{path}[{number}]", item, None)
 
 
-def _construction(path: str, node: Mapping[str, Any]) -> list[str]:
-    """Building a component checks its values. What needs an argument that only a run has stays a partial."""
+def _text_problem(value: Any) -> str | None:
+    """What keeps a text, or a text inside a list or mapping, from being written down."""
+    if isinstance(value, Mapping):
+        return next((found for item in value.items() if (found := _text_problem(list(item)))), None)
+    if isinstance(value, list):
+        return next((found for item in value if (found := _text_problem(item))), None)
+    if isinstance(value, str) and ("\0" in value or any("\ud800" <= character <= "\udfff" for character in value)):
+        return f"expected text that UTF-8 can hold, without NUL, got {shown(value)}"
+    return None
+
+
+def _seed_problem(key: str, value: Any) -> str | None:
+    if (key == "seed" or key.endswith("_seed")) and type(value) is int and not 0 <= value <= LARGEST_SEED:
+        return f"expected a whole number from 0 to {LARGEST_SEED}, got {shown(value)}"
+    return None
+
+
+def _construction(path: str, node: Mapping[str, Any], kinds: tuple[type, ...]) -> list[str]:
+    """Building a component checks its values, those inside it first. What a run completes is completed here."""
+    hints = _hints(node)
+    for key, value in node.items():
+        if is_component(value) and (found := _construction(f"{path}.{key}", value, tuple(component_types(hints[key])))):
+            return found
     try:
-        instantiate(node, _convert_="all")
-    except Exception as error:
+        made = instantiate(node, _convert_="all")
+        if path in PARTIAL:
+            made = made(policy=PolicyRef("policy"))
+    except (Exception, SystemExit) as error:
         cause = error.__cause__ or error
-        return [f"{path}: {' '.join(str(cause).split())}"]
-    return []
+        return [f"{path}: {' '.join(str(cause).split()) or type(cause).__name__}"]
+    problem = object_problem(made, kinds)
+    return [f"{path}: {problem}"] if problem else []
 
 
-def _incompatibilities(config: Mapping[str, Any]) -> Iterator[str]:
-    recipe = instantiate(config["data"], _convert_="all")
-    objective = instantiate(config["objective"], _convert_="all")
-    in_miniature = config["data"]["source"]["_target_"].startswith(MINIATURE)
-    if not in_miniature:
-        truth = [("ranker", config["ranker"]), ("judge", config["judge"])]
-        truth += [(f"benchmark.{name}", node) for name, node in (config["benchmark"] or {}).items()]
-        for path, node in truth:
-            if node["_target_"].startswith(MINIATURE):
-                yield (
-                    f"{path}: {node['_target_']} knows the truth of the miniature's world only, but data.source is "
-                    f"{config['data']['source']['_target_']}; choose another {path.split('.')[0]}"
-                )
-    if objective.uses_win_probability and recipe.ranking != "ranker":
-        yield f"objective {objective.name} needs the ranker's win probability, but data.ranking is {recipe.ranking!r}"
-    elif objective.uses_win_probability and not instantiate(config["ranker"], _convert_="all").gives_win_probability:
-        yield (
-            f"objective {objective.name} needs the ranker's win probability, which {config['ranker']['_target_']} "
-            "does not give with these settings; choose ranker=pairrm, a Bradley-Terry reward model or proxy"
-        )
-    iteration = instantiate(config["iteration"], _convert_="all")
-    drawn = "iteration.reference_logps=sampler"
-    if iteration.reference_logps == "sampler" and recipe.responses != "generated":
-        yield f"{drawn}: with data.responses={recipe.responses} no policy draws completions; choose model"
-    if iteration.reference_logps == "sampler" and objective.uses_prefix:
-        yield f"{drawn}: objective {objective.name} needs log-probs of prefixes, which no sampler notes; choose model"
-    if recipe.responses == "generated" and iteration.candidates < 2:
-        yield f"iteration.candidates: a pair needs at least 2 candidates, got {iteration.candidates}"
+def _hints(node: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        hints = hints_of(get_method(node["_target_"]))
+    except (TypeError, ValueError):
+        hints = {}
+    return {key: hints.get(key) for key in node}

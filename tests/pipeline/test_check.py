@@ -73,7 +73,7 @@ def test_a_target_that_does_not_exist() -> None:
 def test_bad_values_are_refused_by_the_constructors() -> None:
     config = composed("iteration.reference=latest", "iteration.decoding.top_p=1.5", "seed=zero")
     problems = _problems(config)
-    assert any("seed: expected a whole number, got 'zero'" in problem for problem in problems)
+    assert any("seed: expected a whole number from 0 to 4294967295, got 'zero'" in problem for problem in problems)
     assert any("iteration" in problem and "top_p must be in (0, 1], got 1.5" in problem for problem in problems)
     (problem,) = _problems(composed("iteration.reference=latest"))
     assert "previous or initial, got 'latest'" in problem

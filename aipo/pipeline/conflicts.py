@@ -1,0 +1,106 @@
+"""Choices that are fine by themselves and cannot work together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from aipo.components import build_component
+from aipo.data.local import SourceError
+from aipo.data.recipe import Recipe
+from aipo.iteration import Iteration
+from aipo.objectives import Objective
+from aipo.rankers.ranker import Ranker
+from aipo.training.trainer import Trainer
+
+MINIATURE = "aipo.miniature."
+
+
+def conflicts(config: Mapping[str, Any]) -> Iterator[str]:
+    """What the components of a config, each of them sound, cannot do with one another."""
+    recipe: Recipe = build_component(config["data"])
+    iteration: Iteration = build_component(config["iteration"])
+    objective: Objective = build_component(config["objective"])
+    ranker: Ranker = build_component(config["ranker"])
+    trainer: Trainer = build_component(config["trainer"])
+    yield from _truth(config)
+    yield from _objective(objective, recipe, ranker, config["ranker"]["_target_"])
+    yield from _sampled_reference(objective, recipe, iteration)
+    yield from _sizes(recipe, iteration)
+    yield from _lengths(recipe, iteration, trainer)
+
+
+def _truth(config: Mapping[str, Any]) -> Iterator[str]:
+    if config["data"]["source"]["_target_"].startswith(MINIATURE):
+        return
+    truth = [("ranker", config["ranker"]), ("judge", config["judge"])]
+    truth += [(f"benchmark.{name}", node) for name, node in (config["benchmark"] or {}).items()]
+    for path, node in truth:
+        if node["_target_"].startswith(MINIATURE):
+            yield (
+                f"{path}: {node['_target_']} knows the truth of the miniature's world only, but data.source is "
+                f"{config['data']['source']['_target_']}; choose another {path.split('.')[0]}"
+            )
+
+
+def _objective(objective: Objective, recipe: Recipe, ranker: Ranker, target: str) -> Iterator[str]:
+    if not objective.uses_win_probability:
+        return
+    if recipe.ranking != "ranker":
+        yield f"objective {objective.name} needs the ranker's win probability, but data.ranking is {recipe.ranking!r}"
+    elif not ranker.gives_win_probability:
+        yield (
+            f"objective {objective.name} needs the ranker's win probability, which {target} "
+            "does not give with these settings; choose ranker=pairrm, a Bradley-Terry reward model or proxy"
+        )
+
+
+def _sampled_reference(objective: Objective, recipe: Recipe, iteration: Iteration) -> Iterator[str]:
+    if iteration.reference_logps != "sampler":
+        return
+    drawn = "iteration.reference_logps=sampler"
+    if recipe.responses != "generated":
+        yield f"{drawn}: with data.responses={recipe.responses} no policy draws completions; choose model"
+    if objective.uses_prefix:
+        yield f"{drawn}: objective {objective.name} needs log-probs of prefixes, which no sampler notes; choose model"
+
+
+def _sizes(recipe: Recipe, iteration: Iteration) -> Iterator[str]:
+    if recipe.responses == "generated" and iteration.candidates < 2:
+        yield f"iteration.candidates: a pair needs at least 2 candidates, got {iteration.candidates}"
+    try:
+        pool = recipe.source.pool_size()
+    except SourceError as error:
+        yield str(error)
+        return
+    if pool is None:  # known when the data set is here; the pool's stage then tells
+        return
+    if recipe.prompts == "pool" and iteration.prompts > pool:
+        yield f"iteration.prompts={iteration.prompts} asks for more than the {pool} prompts of data.source; lower it"
+    if recipe.prompts == "self_instruct" and recipe.self_instruct is not None:
+        shown = recipe.self_instruct.demonstrations
+        if shown > pool:
+            yield f"data.self_instruct.demonstrations={shown} is more than the {pool} prompts of data.source; lower it"
+        clusters = recipe.self_instruct.clusters
+        if clusters is not None and clusters.n_clusters > pool:
+            yield (
+                f"data.self_instruct.clusters.n_clusters={clusters.n_clusters} is more than the {pool} prompts of "
+                "data.source; lower it"
+            )
+
+
+def _lengths(recipe: Recipe, iteration: Iteration, trainer: Trainer) -> Iterator[str]:
+    """A pair that is longer than the trainer takes ends a run, after everything before it was paid for."""
+    filters = recipe.filters
+    completion = filters.max_completion_tokens
+    if recipe.responses == "generated" and not (completion and completion < iteration.decoding.max_new_tokens):
+        completion = iteration.decoding.max_new_tokens
+    if trainer.max_length is None or completion is None:
+        return
+    longest = (filters.max_prompt_tokens or 1) + completion
+    if longest > trainer.max_length:
+        yield (
+            f"trainer.max_length={trainer.max_length}: data.filters and iteration.decoding let pairs of {longest} "
+            "tokens through (prompt and completion), and a longer pair than max_length ends the run; raise it, or "
+            "lower data.filters.max_prompt_tokens or max_completion_tokens"
+        )
