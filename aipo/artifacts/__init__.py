@@ -1,0 +1,19 @@
+"""The store of artifacts: one folder per finished stage, made once, never half, checked before every use."""
+
+from aipo.artifacts.files import StaleArtifactError, StoreError
+from aipo.artifacts.manifest import Artifact, fingerprint, load_manifest, read_manifest, write_manifest
+from aipo.artifacts.store import PlanStore, StageEvent, StageReport, Store
+
+__all__ = [
+    "Artifact",
+    "PlanStore",
+    "StageEvent",
+    "StageReport",
+    "StaleArtifactError",
+    "Store",
+    "StoreError",
+    "fingerprint",
+    "load_manifest",
+    "read_manifest",
+    "write_manifest",
+]

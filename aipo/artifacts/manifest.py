@@ -1,0 +1,102 @@
+"""What an artifact is: its fingerprint, its folder, and the manifest that says what lies in it and whence it came."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aipo.artifacts.files import MANIFEST, StaleArtifactError, check_files, remedy, sync_folder
+from aipo.artifacts.points import reached
+
+SELF_HASH = "manifest_sha256"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished stage (or, in a plan, one to come)."""
+
+    stage: str
+    fingerprint: str
+    path: Path
+    executed: bool = False
+    """True when this process made it just now, False when it was there."""
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest's content. Raises StaleArtifactError when it is missing, changed or another artifact's."""
+        return load_manifest(self.path, self.stage, self.fingerprint)
+
+    def check(self) -> dict[str, Any]:
+        """The manifest, after a quick look at every file: small ones are hashed, large ones where they look changed.
+
+        Raises StaleArtifactError.
+        """
+        manifest = self.manifest()
+        check_files(self.path, manifest["files"])
+        return manifest
+
+    def verify(self) -> dict[str, Any]:
+        """The manifest, after every byte of every file was compared with it. Raises StaleArtifactError."""
+        manifest = self.manifest()
+        check_files(self.path, manifest["files"], full=True)
+        return manifest
+
+
+def fingerprint(stage: str, version: int, config: Mapping[str, Any], parents: Mapping[str, str]) -> str:
+    """16 hex digits of SHA-256 over a canonical JSON of the arguments. Values JSON cannot hold raise TypeError."""
+    content = {"stage": stage, "version": version, "config": config, "parents": parents}
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def read_manifest(root: str | os.PathLike[str], stage: str, digest: str) -> dict[str, Any]:
+    """The manifest of an artifact in the store at `root`, its files checked as before every use (`Artifact.check`).
+
+    Raises StaleArtifactError, also when there is no such artifact.
+    """
+    folder = Path(root) / stage / digest
+    if not folder.is_dir():
+        raise StaleArtifactError(f"artifact {stage}/{digest} is missing from {root}; run the same command again")
+    return Artifact(stage, digest, folder).check()
+
+
+def load_manifest(folder: Path, stage: str, digest: str) -> dict[str, Any]:
+    """The manifest in `folder`, which must be that of `stage` and `digest` and hash to what it says of itself."""
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StaleArtifactError(f"{path} cannot be read ({error}). {remedy(folder)}") from error
+    if not isinstance(manifest, dict) or SELF_HASH not in manifest:
+        raise StaleArtifactError(f"{path}: expected a manifest with {SELF_HASH}, found none. {remedy(folder)}")
+    if (manifest.get("stage"), manifest.get("fingerprint")) != (stage, digest):
+        found = f"{manifest.get('stage')}/{manifest.get('fingerprint')}"
+        raise StaleArtifactError(f"{path}: expected the one of {stage}/{digest}, found {found}'s. {remedy(folder)}")
+    if manifest[SELF_HASH] != _self_hash(manifest):
+        raise StaleArtifactError(f"{path}: it does not hash to its own {SELF_HASH}. {remedy(folder)}")
+    return manifest
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write the manifest into `folder`, whole or not at all, with the hash of its own content, safely on the disk."""
+    content = {**manifest, SELF_HASH: _self_hash(manifest)}
+    temporary = folder / f"{MANIFEST}.tmp"
+    reached("manifest.write", temporary)
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(content, file, indent=1, ensure_ascii=False)
+        file.flush()
+        reached("manifest.written", temporary)
+        os.fsync(file.fileno())
+    reached("manifest.replace", temporary)
+    os.replace(temporary, folder / MANIFEST)
+    sync_folder(folder)
+    reached("manifest.replaced", folder / MANIFEST)
+
+
+def _self_hash(manifest: Mapping[str, Any]) -> str:
+    content = {key: value for key, value in manifest.items() if key != SELF_HASH}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,0 +1,109 @@
+"""Where and with what an artifact was made: machine, devices, threads, commit, packages. Imports no torch."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import re
+import socket
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+RECORDED_PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "scikit-learn", "numpy", "pandas", "aipo")
+_INSTRUCTION_SETS = (("avx512f", "AVX512"), ("avx2", "AVX2"), ("asimd", "ASIMD"), ("neon", "NEON"))
+"""A flag in /proc/cpuinfo and what torch calls the kernels it picks for it, the best first."""
+
+
+def provenance() -> dict[str, Any]:
+    """What a manifest says about the machine and the code. The values that cannot change are read once a process."""
+    return {
+        "host": socket.gethostname(),
+        "cpu": cpu_model(),
+        "instruction_set": instruction_set(),
+        "devices": list(gpu_names()),
+        "threads": _threads(),
+        "commit": commit(),
+        "packages": packages(),
+    }
+
+
+@functools.cache
+def cpu_model() -> str:
+    """The CPU's name as the system gives it, or its architecture."""
+    found = re.search(r"^(?:model name|Model|cpu model)\s*:\s*(.+)$", _cpuinfo(), re.MULTILINE)
+    return found.group(1).strip() if found else platform.processor() or platform.machine()
+
+
+def instruction_set() -> str:
+    """The vector instructions that float sums depend on: torch's word if it is loaded, else from the CPU's flags."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        return str(torch.backends.cpu.get_cpu_capability())
+    flags = set(re.findall(r"\w+", " ".join(re.findall(r"^(?:flags|Features)\s*:(.*)$", _cpuinfo(), re.MULTILINE)[:1])))
+    return next((name for flag, name in _INSTRUCTION_SETS if flag in flags), "DEFAULT")
+
+
+@functools.cache
+def gpu_names() -> tuple[str, ...]:
+    """The machine's NVIDIA GPUs, from the driver's files: asking torch would start CUDA in a process without need."""
+    names = []
+    for file in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        try:
+            found = re.search(r"^Model:\s*(.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+        except OSError:
+            continue
+        names += [found.group(1).strip()] if found else []
+    return tuple(names)
+
+
+@functools.cache
+def commit() -> str | None:
+    """The commit of the source tree when this process first asked, with `+` when it has uncommitted changes.
+
+    None outside a checkout.
+    """
+    here = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            result = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return result.stdout.strip() if result.returncode == 0 else None
+
+    head = git("rev-parse", "HEAD")
+    if head is None:
+        return None
+    return head + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+@functools.cache
+def packages() -> dict[str, str]:
+    """The versions of Python and of the packages that results depend on."""
+    versions = {"python": platform.python_version()}
+    for name in RECORDED_PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def _threads() -> int:
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        return int(torch.get_num_threads())
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return int(wanted) if wanted.isdecimal() else os.cpu_count() or 1
+
+
+@functools.cache
+def _cpuinfo() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return ""

@@ -1,0 +1,247 @@
+"""The artifact store: one folder per finished stage, named by a fingerprint of all that shapes its content.
+
+`<root>/<stage>/<fingerprint>/` holds the data and a `manifest.json`. A stage works in `<fingerprint>.partial/`, writes
+its manifest there last, and the folder takes its final name by one atomic rename: a folder without `.partial` is
+complete. The fingerprint hashes the stage's resolved config, its version number and its parents' fingerprints, and
+nothing else. What does not change the content (machine, commit, packages, seconds, counts) stands in the manifest.
+
+This module knows no stage.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from aipo.artifacts.claims import Claim, ClaimLost, LockKind, logger
+from aipo.artifacts.files import StoreError, record_files, remove, sync_folder
+from aipo.artifacts.manifest import Artifact, fingerprint, write_manifest
+from aipo.artifacts.points import reached
+from aipo.artifacts.provenance import commit, provenance
+
+
+@dataclass
+class StageReport:
+    """What a stage's work returns for its manifest."""
+
+    counts: dict[str, float | int] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Rows left out, by reason."""
+    scratch: tuple[str, ...] = ()
+    """Files and folders that are needed only until the artifact is complete, as checkpoints: removed then."""
+
+
+@dataclass(frozen=True)
+class StageEvent:
+    """What a listener learns when a stage ends (or is planned)."""
+
+    stage: str
+    fingerprint: str
+    outcome: Literal["run", "cached", "planned"]
+    seconds: float
+    report: StageReport
+    note: str
+
+
+class Store:
+    """Runs stages at most once.
+
+    Two processes that need the same stage at once: one works, the other waits for its lock and finds the result.
+    `lock="flock"` is released by the system when its owner dies. Where a file system has no working flock (some NFS
+    and Lustre mounts), `lock="lease"` renews a claim while its owner lives and lets others take it after 60 s without;
+    an owner that wakes up after that can put nothing into place any more.
+
+    A store that is complete for a job is only read. Its files are compared with their manifests whenever they are used.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], lock: LockKind = "flock") -> None:
+        if lock not in ("flock", "lease"):
+            raise ValueError(f"store.lock must be flock or lease, got {lock!r}")
+        self.root = Path(root)
+        self.lock: LockKind = lock
+        self.listeners: list[Callable[[StageEvent], None]] = []
+        self._known: dict[str, Artifact] = {}
+        """Those this process has met, by fingerprint."""
+
+    def missing(self) -> list[str]:
+        """Why nothing could be written under `root`. Writes nothing itself.
+
+        A folder that may only be read is accepted when it holds something: a job needs no more than that if it is all.
+        """
+        place = self.existing_folder()
+        if not place.is_dir():
+            return [f"store.root={self.root}: {place} is not a folder; choose another"]
+        if place == self.root and os.access(place, os.R_OK | os.X_OK) and any(place.iterdir()):
+            return []
+        if not os.access(place, os.W_OK | os.X_OK):
+            return [f"store.root={self.root}: no permission to write in {place}; choose another"]
+        return []
+
+    def existing_folder(self) -> Path:
+        """`root`, or as much of its path as is there."""
+        places = (self.root, *self.root.absolute().parents)
+        return next(path for path in places if os.path.exists(path))  # False where a folder on the way is closed
+
+    def run(
+        self,
+        stage: str,
+        *,
+        version: int,
+        config: Mapping[str, Any],
+        parents: Mapping[str, str],
+        build: Callable[[Path], StageReport],
+        resumable: bool = False,
+        note: str = "",
+        verify: Collection[str] = (),
+    ) -> Artifact:
+        """The artifact of this stage; `build(folder)` fills its folder if it is not there yet.
+
+        A `resumable` build finds in its folder what an earlier, killed attempt left; others start from an empty one.
+        Before a build, the files of its parents are checked; of those that `verify` names, every byte. An exception in
+        `build` leaves no artifact and passes through. Raises StaleArtifactError when a file is not what its manifest
+        says, and StoreError when the artifact is not there and cannot be made here.
+        """
+        digest = fingerprint(stage, version, config, parents)
+        final = self.root / stage / digest
+        started = time.perf_counter()
+        content = {"stage": stage, "fingerprint": digest, "version": version, "config": config, "parents": parents}
+        executed = not final.exists() and self._make(content, build, resumable, verify)
+        artifact = Artifact(stage, digest, final, executed)
+        manifest = artifact.manifest() if executed else artifact.check()
+        self._known[digest] = artifact
+        report = StageReport(manifest["counts"], manifest["dropped"])
+        seconds = time.perf_counter() - started
+        self._tell(StageEvent(stage, digest, "run" if executed else "cached", seconds, report, note))
+        return artifact
+
+    def find(self, stage: str, digest: str) -> Artifact | None:
+        """The finished artifact of that fingerprint, or None."""
+        path = self.root / stage / digest
+        return Artifact(stage, digest, path) if path.exists() else None
+
+    def _tell(self, event: StageEvent) -> None:
+        for listener in self.listeners:
+            listener(event)
+
+    def _make(
+        self,
+        content: Mapping[str, Any],
+        build: Callable[[Path], StageReport],
+        resumable: bool,
+        verify: Collection[str],
+    ) -> bool:
+        """Build the artifact, or wait for whoever does; True when this process built it."""
+        claim = Claim(self.root, content["stage"], content["fingerprint"], self.lock)
+        while True:
+            with claim:
+                if claim.final.exists():
+                    return False
+                try:
+                    self._check_parents(content["parents"], verify)
+                    self._build(claim, content, build, resumable)
+                    return True
+                except ClaimLost:
+                    lost = True
+                except Exception:
+                    # A claim's folder is gone or renamed once another process has it: not this build's fault.
+                    lost = claim.is_lost()
+                    if not lost:
+                        claim.hand_over()
+                        raise
+                except BaseException:
+                    if not claim.is_lost():
+                        claim.hand_over()
+                    raise
+                if lost:
+                    logger.warning(
+                        "%-11s %s  this process was stopped for so long that %s has taken its work over; that one's is "
+                        "used",
+                        claim.stage,
+                        claim.digest,
+                        claim.owner(),
+                    )
+                    claim.discard()
+
+    def _check_parents(self, parents: Mapping[str, str], verify: Collection[str]) -> None:
+        for name, digest in parents.items():
+            if (artifact := self._known.get(digest)) is not None:
+                if name in verify:
+                    artifact.verify()
+                else:
+                    artifact.check()
+
+    def _build(
+        self,
+        claim: Claim,
+        content: Mapping[str, Any],
+        build: Callable[[Path], StageReport],
+        resumable: bool,
+    ) -> None:
+        commit()  # of the code that begins, not of what it was changed to meanwhile
+        complete = claim.take_over(resumable)
+        folder = claim.folder
+        if complete:
+            scratch = Artifact(claim.stage, claim.digest, folder).manifest()["scratch"]
+        else:
+            started = time.perf_counter()
+            report = build(folder)
+            scratch = report.scratch
+            manifest = {
+                **content,
+                "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "seconds": round(time.perf_counter() - started, 3),
+                "counts": report.counts,
+                "dropped": report.dropped,
+                "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3),
+                **provenance(),
+                "scratch": list(scratch),
+                "files": record_files(folder, scratch),
+            }
+            write_manifest(folder, manifest)
+        for name in scratch:
+            reached("scratch.remove", folder / name)
+            remove(folder / name)
+        reached("artifact.confirm", folder)
+        claim.confirm()
+        reached("artifact.rename", folder)
+        try:
+            os.rename(folder, claim.final)
+        except OSError:
+            if claim.is_lost() or claim.final.exists():
+                raise ClaimLost from None
+            raise
+        sync_folder(claim.final.parent)
+        reached("artifact.renamed", claim.final)
+
+
+class PlanStore(Store):
+    """A store that executes nothing: it only tells which stages would run and which are there."""
+
+    def run(
+        self,
+        stage: str,
+        *,
+        version: int,
+        config: Mapping[str, Any],
+        parents: Mapping[str, str],
+        build: Callable[[Path], StageReport],
+        resumable: bool = False,
+        note: str = "",
+        verify: Collection[str] = (),
+    ) -> Artifact:
+        digest = fingerprint(stage, version, config, parents)
+        found = self.find(stage, digest)
+        report = StageReport()
+        if found is not None:
+            manifest = found.manifest()
+            report = StageReport(manifest["counts"], manifest["dropped"])
+        self._tell(StageEvent(stage, digest, "cached" if found else "planned", 0.0, report, note))
+        return Artifact(stage, digest, self.root / stage / digest)
+
+
+__all__ = ["PlanStore", "StageEvent", "StageReport", "Store", "StoreError"]
