@@ -15,6 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aipo.artifacts import StaleArtifactError
+from aipo.artifacts import read_manifest as read_checked_manifest
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -149,22 +152,11 @@ def collect(sweep: Path) -> Sweep:
 
 
 def read_manifest(store: Path, stage: str, digest: str) -> dict[str, Any]:
-    """The manifest of an artifact. Raises AnalysisError when it is missing, or does not belong to its folder."""
-    folder = store / stage / digest
-    path = folder / "manifest.json"
-    if not path.exists():
-        raise AnalysisError(f"artifact {stage}/{digest} is missing from {store}; run the sweep again to remake it")
-    manifest = _read_json(path)
-    if (manifest.get("stage"), manifest.get("fingerprint")) != (stage, digest):
-        raise AnalysisError(
-            f"{path} is stale: it says {manifest.get('stage')}/{manifest.get('fingerprint')}; delete {folder}"
-        )
-    for name, size in manifest.get("files", {}).items():
-        file = folder / name
-        actual = file.stat().st_size if file.exists() else None
-        if actual != size:
-            raise AnalysisError(f"{file} is stale: {size} bytes when made, now {actual}; delete {folder} to remake it")
-    return manifest
+    """The manifest of an artifact, its files compared with it. Raises AnalysisError when they are not what it says."""
+    try:
+        return read_checked_manifest(store, stage, digest)
+    except StaleArtifactError as error:
+        raise AnalysisError(str(error)) from error
 
 
 def read_protocol(store: Path, manifest: Mapping[str, Any]) -> Protocol:

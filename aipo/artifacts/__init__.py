@@ -1,7 +1,7 @@
 """The store of artifacts: one folder per finished stage, made once, never half, checked before every use."""
 
 from aipo.artifacts.files import StaleArtifactError, StoreError
-from aipo.artifacts.manifest import Artifact, fingerprint, load_manifest, read_manifest, write_manifest
+from aipo.artifacts.manifest import Artifact, fingerprint, load_manifest, read_manifest, seal
 from aipo.artifacts.store import PlanStore, StageEvent, StageReport, Store
 
 __all__ = [
@@ -15,5 +15,5 @@ __all__ = [
     "fingerprint",
     "load_manifest",
     "read_manifest",
-    "write_manifest",
+    "seal",
 ]

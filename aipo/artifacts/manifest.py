@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aipo.artifacts.files import MANIFEST, StaleArtifactError, check_files, remedy, sync_folder
+from aipo.artifacts.files import MANIFEST, StaleArtifactError, check_files, record_files, remedy, sync_folder
 from aipo.artifacts.points import reached
 
 SELF_HASH = "manifest_sha256"
@@ -79,6 +79,15 @@ def load_manifest(folder: Path, stage: str, digest: str) -> dict[str, Any]:
     if manifest[SELF_HASH] != _self_hash(manifest):
         raise StaleArtifactError(f"{path}: it does not hash to its own {SELF_HASH}. {remedy(folder)}")
     return manifest
+
+
+def seal(folder: Path, manifest: Mapping[str, Any], scratch: Collection[str] = ()) -> None:
+    """Make `folder` a complete artifact: every file on the disk, recorded in the manifest, which is written last.
+
+    What lies in `scratch` is not part of it.
+    """
+    files = record_files(folder, scratch)
+    write_manifest(folder, {**manifest, "scratch": list(scratch), "files": files})
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from aipo.artifacts.claims import Claim, ClaimLost, LockKind, logger
-from aipo.artifacts.files import StoreError, record_files, remove, sync_folder
-from aipo.artifacts.manifest import Artifact, fingerprint, write_manifest
+from aipo.artifacts.files import StoreError, remove, sync_folder
+from aipo.artifacts.manifest import Artifact, fingerprint, seal
 from aipo.artifacts.points import reached
 from aipo.artifacts.provenance import commit, provenance
 
@@ -199,10 +199,8 @@ class Store:
                 "dropped": report.dropped,
                 "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3),
                 **provenance(),
-                "scratch": list(scratch),
-                "files": record_files(folder, scratch),
             }
-            write_manifest(folder, manifest)
+            seal(folder, manifest, scratch)
         for name in scratch:
             reached("scratch.remove", folder / name)
             remove(folder / name)

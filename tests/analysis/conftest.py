@@ -16,6 +16,7 @@ import pytest
 # pytest puts tests/ on the path, where `analysis` would name this folder; a package found later on the path wins.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
+from aipo.artifacts import seal  # noqa: E402
 from aipo.records import Completion, Metric, Pair, to_row, write_jsonl, write_parquet  # noqa: E402
 
 # Objective -> tokens gained per iteration; the score follows the length a little and the objective a lot.
@@ -44,18 +45,28 @@ class FakeSweep:
     judge: dict[str, Any] = field(default_factory=lambda: {"_target_": "aipo.miniature.judge.GoldJudge"})
 
     def artifact(
-        self, stage: str, key: Sequence[Any], *, config: dict | None = None, parents: dict | None = None, **report: Any
-    ) -> tuple[str, Path]:
-        """A finished artifact named by its key; the caller adds the data."""
+        self,
+        stage: str,
+        key: Sequence[Any],
+        write: Callable[[Path], None],
+        *,
+        config: dict | None = None,
+        parents: dict | None = None,
+        **report: Any,
+    ) -> str:
+        """A finished artifact named by its key, with what `write` puts into its folder; returns its fingerprint."""
         digest = hashlib.sha256(repr((stage, *key)).encode()).hexdigest()[:16]
         folder = self.store / stage / digest
-        folder.mkdir(parents=True, exist_ok=True)
+        if folder.exists():  # jobs share artifacts
+            return digest
+        folder.mkdir(parents=True)
+        write(folder)
         manifest = {"stage": stage, "fingerprint": digest, "version": 1}
         manifest |= {"config": config or {}, "parents": parents or {}}
         manifest |= {"created": "2026-01-01T00:00:00Z", "seconds": 1.0, "counts": {}, "dropped": {}, "commit": "0"}
         manifest |= {"packages": {}, **report}
-        (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-        return digest, folder
+        seal(folder, manifest)
+        return digest
 
     def score(
         self,
@@ -70,12 +81,18 @@ class FakeSweep:
         benchmark = {"assets": {"_target_": assets}}
         config = {"judge": judge or self.judge, "identity": {"name": (judge or self.judge).get("name", "gold")}}
         config["benchmark"] = benchmark
-        judgments, folder = self.artifact("judgments", (key, str(config)), config=config)
-        write_jsonl(folder / "judgments.jsonl", [{"replies": [{"text": '{"model": "x"}', "model": model}]}])
+        replies = [{"text": '{"model": "x"}', "model": model}]
+        judgments = self.artifact(
+            "judgments",
+            (key, str(config), model),
+            lambda folder: write_jsonl(folder / "judgments.jsonl", [{"replies": replies}]),
+            config=config,
+        )
+        rows = json.dumps(to_row(list(metrics)))
         source = {"config": {"benchmark": benchmark}, "parents": {"judgments": judgments}}
-        digest, folder = self.artifact("scores", (key, str(config)), **source)
-        (folder / "metrics.json").write_text(json.dumps(to_row(list(metrics))), encoding="utf-8")
-        return digest
+        return self.artifact(
+            "scores", (key, judgments, rows), lambda folder: (folder / "metrics.json").write_text(rows), **source
+        )
 
     def pairs(
         self, key: Sequence[Any], rows: Sequence[tuple[int, int, float]], dropped: dict[str, int]
@@ -86,11 +103,11 @@ class FakeSweep:
             sides = [Completion("text", tuple(range(length + 1)), "stop") for length in (chosen, rejected)]
             pairs.append(Pair(f"p{number}", f"q{number}", (1, 2), *sides, chosen_score=1.0, rejected_score=0.0))
             margins.append({"pair_id": f"p{number}", "chosen": -10.0 + margin, "rejected": -10.0})
-        digest, folder = self.artifact("pairs", key, dropped=dropped)
-        write_parquet(folder / "pairs.parquet", pairs)
-        reference, folder = self.artifact("reference", key)
+        digest = self.artifact(
+            "pairs", key, lambda folder: write_parquet(folder / "pairs.parquet", pairs), dropped=dropped
+        )
         rows_of = [row | {"chosen_prefix": 0.0, "rejected_prefix": 0.0} for row in reversed(margins)]
-        write_parquet(folder / "reference.parquet", rows_of)
+        reference = self.artifact("reference", key, lambda folder: write_parquet(folder / "reference.parquet", rows_of))
         return digest, reference
 
     def job(

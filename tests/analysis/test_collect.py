@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 
 import pytest
 
@@ -63,20 +64,22 @@ def test_jobs_without_a_record_and_scores_that_a_done_job_lacks_are_listed(fake_
     assert (second.job, second.iteration) == ("0", 0) and "mt_bench: no score" in second.what
 
 
-def test_missing_and_stale_artifacts_are_listed(fake_sweep):
+def test_missing_and_changed_artifacts_are_listed(fake_sweep):
     run = fake_sweep.job("dpo", iterations=1, benchmarks=("gold",))
     base, trained = (point["scores"]["gold"] for point in run["points"])
-    (fake_sweep.store / "scores" / base / "manifest.json").unlink()
-    manifest = fake_sweep.store / "scores" / trained / "manifest.json"
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"files": {"metrics.json": 3}}))
+    shutil.rmtree(fake_sweep.store / "scores" / base)
+    metrics = fake_sweep.store / "scores" / trained / "metrics.json"
+    digits = metrics.read_text()
+    metrics.write_text(digits.replace('"value": 0.', '"value": 8.', 1))
+    assert len(metrics.read_text()) == len(digits) and metrics.read_text() != digits
     pairs = fake_sweep.store / "pairs" / run["points"][1]["pairs"] / "manifest.json"
     pairs.write_text(json.dumps(json.loads(pairs.read_text()) | {"fingerprint": "0" * 16}))
     sweep = collect(fake_sweep.folder)
     assert sweep.scores.empty and sweep.pairs.empty
     base_problem, score_problem, pair_problem = sweep.problems
     assert base_problem.iteration == -1 and f"scores/{base} is missing" in base_problem.what
-    assert score_problem.iteration == 0 and "3 bytes when made" in score_problem.what
-    assert "pairs/0000000000000000" in pair_problem.what and "stale" in pair_problem.what
+    assert score_problem.iteration == 0 and "metrics.json: the manifest lists SHA-256" in score_problem.what
+    assert "pairs/0000000000000000" in pair_problem.what and "mv " in pair_problem.what
 
 
 @pytest.mark.parametrize(
