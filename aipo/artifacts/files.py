@@ -115,6 +115,12 @@ def check_files(
         raise StaleArtifactError(f"{folder / unlisted[0]}: the manifest does not list this file. {remedy(folder)}")
 
 
+def sync_file(path: Path) -> None:
+    """Bring a file's content to the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Bring a folder's names to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)

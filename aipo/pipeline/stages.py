@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -63,8 +63,10 @@ class Stages:
         """The policy everything starts from: built here (the miniature) or found in a folder or on the hub."""
         model = build_component(self.config["model"])
         if isinstance(model, PolicyRef):
-            settings = {key: value for key, value in self.config["model"].items() if key != "shape"}
-            content = {"model": settings, "identity": model.identity()}
+            identity = model.identity()
+            where = {"path"} if identity else set()  # a folder's content says which model it is, not its place
+            settings = {key: value for key, value in self.config["model"].items() if key not in {"shape", *where}}
+            content = {"model": settings, "identity": identity}
             return Policy(replace(model, shape=None), fingerprint("base_model", 1, content, {}), -1)
 
         def build(folder: Path) -> StageReport:
@@ -233,9 +235,10 @@ class Stages:
                 seed=self.seed,
                 log=lambda step: self.log_step({"iteration": iteration, **step}),
             )
-            return StageReport(counts=dict(summary))
+            return StageReport(counts=dict(summary), scratch=("checkpoints", "launch"))
 
-        artifact = self._run("train", content, parents, build, iteration, resumable=True)
+        # Weights decide everything after them: every byte is compared before a round of training begins from them.
+        artifact = self._run("train", content, parents, build, iteration, resumable=True, verify=("policy",))
         if not artifact.executed and (artifact.path / "metrics.jsonl").exists():
             for row in read_jsonl(artifact.path / "metrics.jsonl"):
                 self.log_step({"iteration": iteration, **row})
@@ -323,6 +326,7 @@ class Stages:
         *,
         resumable: bool = False,
         name: str = "",
+        verify: Collection[str] = (),
     ) -> Artifact:
         label = "base" if iteration < 0 else f"iter {iteration}"
 
@@ -339,6 +343,7 @@ class Stages:
             parents=parents,
             build=build_alone,
             resumable=resumable,
+            verify=verify,
             note=f"{label} {name}".strip(),
         )
 

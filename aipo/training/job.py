@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -130,16 +131,30 @@ class Job:
         return instantiate(dict(self.objective_config))
 
     def identity(self, settings: Mapping[str, Any]) -> str:
-        """What must not change between a run and its resumption."""
+        """What must not change between a run and its resumption. Where the policy's folder lies is not part of it."""
         content = {
             "settings": settings,
-            "policy": vars(self.policy),
+            "policy": _policy_identity(self.policy),
             "pairs": [pair.pair_id for pair in self.pairs],
             "reference": None if self.reference is None else [(row.chosen, row.rejected) for row in self.reference],
             "objective": self.objective_config,
             "seed": self.seed,
         }
         return sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _policy_identity(policy: PolicyRef) -> dict[str, Any]:
+    """The reference without the place of a local folder; for that, the sizes of its weights and their last MiB."""
+    values = {name: value for name, value in dataclasses.asdict(policy).items() if name != "shape"}
+    folder = Path(policy.path)
+    if folder.is_dir():
+        del values["path"]
+        for file in sorted(folder.glob("*.safetensors")):
+            with file.open("rb") as weights:
+                size = weights.seek(0, os.SEEK_END)
+                weights.seek(max(0, size - 2**20))
+                values[file.name] = [size, sha256(weights.read()).hexdigest()]
+    return values
 
 
 def check(settings: TrainingSettings, job: Job) -> tuple[Objective, LossInputs, LossInputs]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from aipo.artifacts.files import sync_file
 from aipo.models.batching import shared_row_tokens
 from aipo.training.checkpoint import Checkpoints, MetricsFile
 from aipo.training.gradients import METRICS, BatchGradient, BatchResult
@@ -213,6 +214,7 @@ class _Run:
                 "tokens_per_batch": self.gradient.tokens_per_batch,
                 "rng": torch.get_rng_state(),
             }
+            sync_file(self.job.out / "metrics.jsonl")  # before a checkpoint that says these rows are there
             self.checkpoints.save(done, state)
         self.saved_at = time.monotonic()
 
@@ -222,7 +224,6 @@ class _Run:
             self.world.wait()
             return {}
         export(model, self.job.policy, self.job.out / "model")
-        self.checkpoints.remove()
         self.world.wait()
         rows = metrics.rows
         summary: dict[str, float | int] = {"pairs": len(self.inputs.pairs), "steps": len(rows)}

@@ -58,7 +58,8 @@ class Trainer(TrainingSettings):
         """Train `policy` on `pairs` and write it to `out/model`; metrics go to `out/metrics.jsonl`.
 
         `log` gets every step's row once, in order, resumed ones included. While running, `out/checkpoints` holds the
-        newest state; a later call with the same arguments goes on from there, bit for bit on a CPU. `reference` may be
+        newest state; a later call with the same arguments goes on from there, bit for bit on a CPU. It stays when the
+        run is done: whoever has put the model safely away removes it. `reference` may be
         None for an objective that uses none. Returns counts for a manifest. Raises NonFiniteError before an update by
         a loss or gradient that is not finite, with the last good state saved.
         """

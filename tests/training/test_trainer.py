@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -177,6 +178,38 @@ def test_a_checkpoint_of_another_run_is_refused(policy: PolicyRef, reference, tm
         run(policy, broken, tmp_path)
     with pytest.raises(CheckpointError, match="other settings, pairs or model"):
         run(policy, broken, tmp_path, replace(TRAINER, learning_rate=1e-3))
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "a byte of a tensor"])
+def test_a_damaged_checkpoint_is_named_with_its_remedy(policy: PolicyRef, reference, tmp_path: Path, damage) -> None:
+    broken = [replace(row, chosen=float("nan")) if row.pair_id == "p7" else row for row in reference]
+    with pytest.raises(NonFiniteError):
+        run(policy, broken, tmp_path)
+    (kept,) = (tmp_path / "checkpoints").iterdir()
+    content = bytearray((kept / "state.pt").read_bytes())
+    if damage == "a byte of a tensor":
+        content[len(content) // 2] ^= 1
+    kept_bytes = {"empty": 0, "cut": len(content) // 2}.get(damage, len(content))
+    (kept / "state.pt").write_bytes(content[:kept_bytes])
+    with pytest.raises(CheckpointError, match=r"state\.pt cannot be read .*`mv .*checkpoints/step-\d+ "):
+        run(policy, broken, tmp_path)
+    kept.rename(f"{kept}.damaged")
+    with pytest.raises(NonFiniteError):  # from the start
+        run(policy, broken, tmp_path)
+
+
+def test_a_checkpoint_is_resumed_after_the_store_has_moved(policy: PolicyRef, reference, tmp_path: Path) -> None:
+    """The policy's folder and the run's are elsewhere; the bits are those of a run that stayed."""
+    trainer = replace(TRAINER, checkpoint_every_steps=1)
+    rows, _ = run(policy, reference, tmp_path / "stayed", trainer)
+    (kept,) = (tmp_path / "stayed" / "checkpoints").iterdir()
+    shutil.copytree(policy.path, tmp_path / "elsewhere")
+    moved = tmp_path / "moved"
+    shutil.copytree(kept, moved / "checkpoints" / kept.name)
+    shutil.copy(tmp_path / "stayed" / "metrics.jsonl", moved)
+    again, _ = run(replace(policy, path=str(tmp_path / "elsewhere")), reference, moved, trainer)
+    assert [row["step"] for row in again] == [row["step"] for row in rows]
+    assert equal(weights(tmp_path / "stayed"), weights(moved))
 
 
 def test_bad_inputs_are_told_before_a_model_is_loaded(reference, tmp_path: Path) -> None:
