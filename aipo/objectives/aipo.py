@@ -14,6 +14,8 @@ from aipo.objectives.terms import (
     require_positive,
 )
 
+__all__ = ["aipo", "alpha_dpo", "dpo_nll"]
+
 
 def aipo(logps: PairLogps, /, *, beta: float, alpha: float, nll_weight: float) -> PairLoss:
     """AIPO (arXiv 2409.08845), sums in the sigmoid, mean in the NLL term.

@@ -25,6 +25,8 @@ from aipo.objectives.terms import (
     require_positive,
 )
 
+__all__ = ["alpha_dpo_2410", "aot", "bco", "kto"]
+
 SMALLEST_SPREAD = 1e-4
 """Nats per token. Below it AlphaDPO's margins differ by rounding only, as at step 0, and must not be blown up to unit
 spread."""

@@ -24,6 +24,8 @@ from aipo.objectives.terms import (
     require_positive,
 )
 
+__all__ = ["discopop", "dpo", "exo", "hinge", "identity_po", "robust_dpo"]
+
 
 def _with_log_ratio_rewards(loss: Tensor, logps: PairLogps, beta: float) -> PairLoss:
     chosen, rejected = log_ratios(logps)

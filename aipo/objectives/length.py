@@ -16,6 +16,8 @@ from aipo.objectives.terms import (
     require_positive,
 )
 
+__all__ = ["dpo_norm", "ilr_dpo", "ld_dpo", "r_dpo"]
+
 
 def r_dpo(logps: PairLogps, /, *, beta: float, length_weight: float) -> PairLoss:
     """Length-regularised DPO (R-DPO, arXiv 2403.19159), sums.

@@ -12,6 +12,8 @@ from torch import Tensor
 from aipo.objectives.pair_logps import PairLogps, PairLoss
 from aipo.objectives.terms import log_ratios, pair_loss, require_positive
 
+__all__ = ["apo_down", "apo_zero", "nca", "sppo", "sppo_hard"]
+
 
 def _rewards(logps: PairLogps, beta: float) -> tuple[Tensor, Tensor]:
     require_positive(beta=beta)

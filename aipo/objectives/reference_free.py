@@ -17,6 +17,8 @@ from aipo.objectives.terms import (
     require_positive,
 )
 
+__all__ = ["cpo", "cpo_simpo", "orpo", "simpo"]
+
 LARGEST_MEAN_LOGP = -1e-6
 """Nats per token. ORPO's odds p / (1 - p) have a pole at log p = 0; its gradient is bounded by 1e6 per nat here."""
 
