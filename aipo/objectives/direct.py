@@ -1,6 +1,6 @@
 """DPO and the objectives that put another function on its margin.
 
-All but `identity_po` are functions of one number per pair, DPO's margin of summed log-ratios
+All but `identity_po` and `dpop` are functions of one number per pair, DPO's margin of summed log-ratios
 h = log[pi(y_w)/ref(y_w)] - log[pi(y_l)/ref(y_l)], in nats.
 """
 
@@ -21,10 +21,11 @@ from aipo.objectives.terms import (
     policy_margin,
     reference_margin,
     require,
+    require_non_negative,
     require_positive,
 )
 
-__all__ = ["discopop", "dpo", "exo", "hinge", "identity_po", "robust_dpo"]
+__all__ = ["discopop", "dpo", "dpop", "exo", "hinge", "identity_po", "robust_dpo"]
 
 
 def _with_log_ratio_rewards(loss: Tensor, logps: PairLogps, beta: float) -> PairLoss:
@@ -48,6 +49,23 @@ def dpo(logps: PairLogps, /, *, beta: float, label_smoothing: float = 0.0) -> Pa
     require_positive(beta=beta)
     require("label_smoothing", label_smoothing, 0 <= label_smoothing < 0.5, "in [0, 0.5)")
     return _with_log_ratio_rewards(logistic(beta * _margin(logps), label_smoothing), logps, beta)
+
+
+def dpop(logps: PairLogps, /, *, beta: float, drop_weight: float) -> PairLoss:
+    """DPO-Positive (DPOP, the Smaug models, arXiv 2402.13228, section 4), sums.
+
+        -log sigmoid(beta * (h - drop_weight * max(0, log[ref(y_w)/pi(y_w)])))
+
+    beta (> 0): reward per nat. drop_weight (>= 0; lambda in the paper): what each nat counts that the chosen completion
+    has lost against the reference, beside the nat in h itself. The penalty stands inside beta and sigmoid, as the paper
+    writes it. With drop_weight 0 it is DPO. Reward of y_w: beta * (r - drop_weight * max(0, -r)),
+    r = log[pi(y_w)/ref(y_w)]; of y_l: beta * log[pi(y_l)/ref(y_l)].
+    """
+    require_positive(beta=beta)
+    require_non_negative(drop_weight=drop_weight)
+    chosen, rejected = log_ratios(logps)
+    kept = chosen - drop_weight * torch.relu(-chosen)
+    return pair_loss(logistic(beta * (kept - rejected)), beta * kept, beta * rejected)
 
 
 def robust_dpo(logps: PairLogps, /, *, beta: float, label_smoothing: float) -> PairLoss:

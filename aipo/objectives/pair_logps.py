@@ -23,6 +23,9 @@ class PairLogps:
     rejected_tokens: Tensor
     win_probability: Tensor | None = None
     """The ranker's P(chosen beats rejected) in [0, 1]; None unless the objective needs it."""
+    chosen_win_share: Tensor | None = None
+    """Mean P(chosen beats a candidate of its prompt), itself among them at 1/2; None unless needed. So the next."""
+    rejected_win_share: Tensor | None = None
     policy_chosen_prefix: Tensor | None = None
     """Summed over the first min(chosen_tokens, rejected_tokens) tokens only; None unless needed. So the next three."""
     policy_rejected_prefix: Tensor | None = None
@@ -61,6 +64,7 @@ class Objective:
     loss: PairLossFunction
     uses_reference: bool = True
     uses_win_probability: bool = False
+    uses_win_shares: bool = False
     uses_prefix: bool = False
     batch_coupled: bool = False
     """True: a pair's loss depends on the other pairs of its batch (a mean, a spread, a sort), so the sum over
@@ -108,6 +112,8 @@ def _made_up_pairs(objective: Objective) -> PairLogps:
         chosen_tokens=torch.tensor([6, 9, 4]),
         rejected_tokens=torch.tensor([7, 5, 4]),
         win_probability=values(0.9, 0.6, 0.75) if objective.uses_win_probability else None,
+        chosen_win_share=values(0.8, 0.6, 0.7) if objective.uses_win_shares else None,
+        rejected_win_share=values(0.1, 0.4, 0.3) if objective.uses_win_shares else None,
         policy_chosen_prefix=values(-9.0, -8.0, -6.5) if prefix else None,
         policy_rejected_prefix=values(-10.0, -8.0, -7.0) if prefix else None,
         reference_chosen_prefix=values(-9.5, -8.5, -7.25) if prefix and reference else None,

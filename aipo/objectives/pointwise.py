@@ -12,7 +12,7 @@ from torch import Tensor
 from aipo.objectives.pair_logps import PairLogps, PairLoss
 from aipo.objectives.terms import log_ratios, pair_loss, require_positive
 
-__all__ = ["apo_down", "apo_zero", "nca", "sppo", "sppo_hard"]
+__all__ = ["apo_down", "apo_zero", "nca", "sppo", "sppo_hard", "sppo_pairwise"]
 
 
 def _rewards(logps: PairLogps, beta: float) -> tuple[Tensor, Tensor]:
@@ -34,34 +34,57 @@ def nca(logps: PairLogps, /, *, beta: float) -> PairLoss:
 
 
 def sppo(logps: PairLogps, /, *, beta: float) -> PairLoss:
-    """Self-play preference optimization (SPPO, arXiv 2405.00675, Eq. 4.7), sums, with soft win probabilities.
+    """Self-play preference optimization (SPPO, arXiv 2405.00675, Algorithm 1), sums: the authors' main form.
+
+        (r(y_w) - (Q_w - 1/2) / beta)^2 + (r(y_l) - (Q_l - 1/2) / beta)^2
+        Q_w, Q_l: mean probability that the completion beats a candidate of its prompt
+
+    beta > 0 is 1 / eta of the paper. Q estimates P(y beats the policy) and is the mean over all N candidates, the
+    completion itself among them at 1/2, as in the authors' scripts/compute_prob.py. Their code halves the sum; this one
+    does not, as the paper.
+    """
+    if logps.chosen_win_share is None or logps.rejected_win_share is None:
+        raise ValueError(
+            "win shares are needed, but PairLogps has none; declare uses_win_shares: true in the objective's YAML and "
+            "choose a ranker that gives win probabilities, or use sppo_hard"
+        )
+    return _sppo(logps, beta, logps.chosen_win_share - 0.5, logps.rejected_win_share - 0.5)
+
+
+def sppo_pairwise(logps: PairLogps, /, *, beta: float) -> PairLoss:
+    """SPPO's pairwise variant (arXiv 2405.00675, Eq. 4.7 for two candidates; the authors' sppo_single), sums.
 
         (r(y_w) - (P - 1/2) / beta)^2 + (r(y_l) + (P - 1/2) / beta)^2,    P = P(y_w beats y_l)
 
-    beta > 0 is 1 / eta of the paper. P is the ranker's own probability for the pair. The authors' code halves the sum;
-    this one does not, as the paper.
+    beta > 0 is 1 / eta of the paper. P is the ranker's own probability for the pair, so the prompt's other candidates
+    do not count. Not halved, as `sppo`.
     """
     if logps.win_probability is None:
         raise ValueError(
             "win probabilities are needed, but PairLogps has none; declare uses_win_probability: true in the "
             "objective's YAML and choose a ranker that gives them, or use sppo_hard"
         )
-    return _sppo(logps, beta, logps.win_probability)
+    lead = logps.win_probability - 0.5
+    return _sppo(logps, beta, lead, -lead)
 
 
 def sppo_hard(logps: PairLogps, /, *, beta: float) -> PairLoss:
-    """SPPO (arXiv 2405.00675, Eq. 4.7) with every win taken as certain: P = 1. Sums.
+    """SPPO's pairwise variant with every win taken as certain: P = 1 (arXiv 2405.00675, Eq. 4.7), sums.
 
-    (r(y_w) - 1 / (2 beta))^2 + (r(y_l) + 1 / (2 beta))^2
+        (r(y_w) - 1 / (2 beta))^2 + (r(y_l) + 1 / (2 beta))^2
+
+    beta > 0 is 1 / eta of the paper. Needs no probability of the ranker.
     """
-    return _sppo(logps, beta, torch.ones_like(logps.policy_chosen))
+    lead = torch.full_like(logps.policy_chosen, 0.5)
+    return _sppo(logps, beta, lead, -lead)
 
 
-def _sppo(logps: PairLogps, beta: float, win_probability: Tensor) -> PairLoss:
+def _sppo(logps: PairLogps, beta: float, chosen_lead: Tensor, rejected_lead: Tensor) -> PairLoss:
+    """A lead is a win probability minus 1/2."""
     require_positive(beta=beta)
     chosen, rejected = log_ratios(logps)
-    target = (win_probability - 0.5) / beta
-    return pair_loss((chosen - target) ** 2 + (rejected + target) ** 2, beta * chosen, beta * rejected)
+    loss = (chosen - chosen_lead / beta) ** 2 + (rejected - rejected_lead / beta) ** 2
+    return pair_loss(loss, beta * chosen, beta * rejected)
 
 
 def apo_zero(logps: PairLogps, /, *, beta: float) -> PairLoss:

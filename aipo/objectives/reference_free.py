@@ -17,7 +17,7 @@ from aipo.objectives.terms import (
     require_positive,
 )
 
-__all__ = ["cpo", "cpo_simpo", "orpo", "simpo"]
+__all__ = ["cpo", "cpo_simpo", "orpo", "simper", "simpo"]
 
 LARGEST_MEAN_LOGP = -1e-6
 """Nats per token. ORPO's odds p / (1 - p) have a pole at log p = 0; its gradient is bounded by 1e6 per nat here."""
@@ -35,6 +35,17 @@ def simpo(logps: PairLogps, /, *, beta: float, margin: float) -> PairLoss:
     require_non_negative(margin=margin)
     chosen, rejected = mean_policy_logps(logps)
     return pair_loss(logistic(beta * (chosen - rejected) - margin), beta * chosen, beta * rejected)
+
+
+def simper(logps: PairLogps, /) -> PairLoss:
+    """SimPER (arXiv 2502.00883), means: inverse perplexities, and no coefficient at all.
+
+        exp(log pi(y_l) / |y_l|) - exp(log pi(y_w) / |y_w|)
+
+    Bounded between -1 and 1; its gradient is largest where a completion is likely. Reward of y: exp(log pi(y) / |y|).
+    """
+    chosen, rejected = (torch.exp(mean_logp) for mean_logp in mean_policy_logps(logps))
+    return pair_loss(rejected - chosen, chosen, rejected)
 
 
 def cpo(logps: PairLogps, /, *, beta: float, nll_weight: float) -> PairLoss:

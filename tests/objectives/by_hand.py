@@ -50,6 +50,9 @@ ROWS = [
         holds=("sums", "log ratios", "policy margin", "pulls", "logistic")),
     # 0.9 L(0.75) + 0.1 L(-0.75); the same at -1.5
     Row("dpo", (0.46187100611489994, 1.5514132779827524), **DPO, coefficients=BETA | {"label_smoothing": 0.1}),
+    # A's chosen side has gained, so L(0.75); B's has lost 2 nats: L(0.5 (-3 - 3 * 2)), reward 0.5 (-2 - 3 * 2)
+    Row("dpop", (0.38687100611489994, 4.5110477448485938), (0.5, -4.0), (-0.25, 0.5), BETA | {"drop_weight": 3.0},
+        holds=("sums", "log ratios", "pulls")),
     # [0.9 L(0.75) - 0.1 L(-0.75)] / 0.8
     Row("robust_dpo", (0.29312100611489994, 1.8889132779827524), **DPO, coefficients=BETA | {"label_smoothing": 0.1},
         holds=("sums", "log ratios", "policy margin", "pulls")),
@@ -86,6 +89,8 @@ ROWS = [
     # M: A -2, -1.5; B -2, -3.75. L(2 * -0.5 - 0.5), L(2 * 1.75 - 0.5)
     Row("simpo", (1.7014132779827524, 0.048587351573742059), (-4.0, -4.0), (-3.0, -7.5), {"beta": 2.0, "margin": 0.5},
         holds=("means", "pulls", "logistic")),
+    # e^-1.5 - e^-2, e^-3.75 - e^-2
+    Row("simper", (0.087794876911817137, -0.11181753738060358), (0.13533528323661269, 0.13533528323661269), (0.22313016014842983, 0.023517745856009108), holds=("means", "pulls")),
     # L(0.5 * 2) + 2, L(0.5 * -5) + 2
     Row("cpo", (2.3132616875182228, 4.5788897342925496), (-5.0, -10.0), (-6.0, -7.5), BETA | {"nll_weight": 1.0},
         holds=("pulls", "logistic")),
@@ -100,7 +105,9 @@ ROWS = [
     # (1 - 1)^2 + (-0.5 + 1)^2, (-2 - 1)^2 + (1 + 1)^2
     Row("sppo_hard", (0.25, 13.0), **DPO, coefficients=BETA, holds=("sums", "log ratios")),
     # targets 2 * 0.3 and 2 * 0.1: (1 - 0.6)^2 + (-0.5 + 0.6)^2, (-2 - 0.2)^2 + (1 + 0.2)^2
-    Row("sppo", (0.17, 6.28), **DPO, coefficients=BETA, holds=("sums", "log ratios")),
+    Row("sppo_pairwise", (0.17, 6.28), **DPO, coefficients=BETA, holds=("sums", "log ratios")),
+    # targets 2 (0.7 - 0.5), 2 (0.2 - 0.5); 2 (0.6 - 0.5), 2 (0.45 - 0.5): 0.6^2 + 0.1^2, 2.2^2 + 1.1^2
+    Row("sppo", (0.37, 6.05), **DPO, coefficients=BETA, holds=("sums", "log ratios")),
     # 1 - S(0.5) + S(-0.25), 1 - S(-1) + S(0.5)
     Row("apo_zero", (0.81536416791234733, 1.3535179098318594), **DPO, coefficients=BETA,
         holds=("sums", "log ratios", "pulls")),

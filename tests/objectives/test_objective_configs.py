@@ -49,6 +49,8 @@ def test_yaml_composes_binds_runs_and_gives_finite_gradients(name):
         absent |= dict.fromkeys(("reference_chosen", "reference_rejected"))
     if not built.uses_win_probability:
         absent |= {"win_probability": None}
+    if not built.uses_win_shares:
+        absent |= dict.fromkeys(("chosen_win_share", "rejected_win_share"))
     if not built.uses_prefix:
         absent |= dict.fromkeys(name for name in vars(pairs) if name.endswith("_prefix"))
     needed = [name for name in POLICY_FIELDS[:2]]
@@ -100,6 +102,7 @@ def test_values_of_the_papers_figure(name):
         ("simpo", {"margin": -0.5}, "margin must be at least 0"),
         ("orpo", {"odds_weight": 0.0}, "odds_weight must be above 0"),
         ("cpo_simpo", {"nll_weight": -1.0}, "nll_weight must be at least 0"),
+        ("dpop", {"drop_weight": -1.0}, "drop_weight must be at least 0"),
         ("kto", {"beta": -1.0}, "beta must be above 0"),
         ("alpha_dpo_2410", {"spread_weight": -1.0}, "spread_weight must be at least 0"),
         ("dpo", {"gamma": 1.0}, "gamma"),
@@ -122,7 +125,8 @@ def test_a_missing_coefficient_is_refused_when_the_objective_is_built():
     ("name", "flag", "message"),
     [
         ("dpo", {"uses_reference": False}, "declare uses_reference: true"),
-        ("sppo", {"uses_win_probability": False}, "declare uses_win_probability: true"),
+        ("sppo", {"uses_win_shares": False}, "declare uses_win_shares: true"),
+        ("sppo_pairwise", {"uses_win_probability": False}, "declare uses_win_probability: true"),
         ("ld_dpo", {"uses_prefix": False}, "declare uses_prefix: true"),
         ("kto", {"batch_coupled": False}, "declare batch_coupled: true"),
         ("bco", {"batch_coupled": False}, "declare batch_coupled: true"),
@@ -144,7 +148,7 @@ def test_a_reduced_loss_is_refused_when_the_objective_is_built():
         Objective(name="mine", loss=reduced)
 
 
-@pytest.mark.parametrize("name", ["simpo", "cpo", "cpo_simpo", "orpo"])
+@pytest.mark.parametrize("name", [name for name in NAMES if not objective(name).uses_reference])
 def test_reference_free_objectives_ignore_a_reference(name):
     loss, pairs = objective(name).loss, hand_pairs()
     without = replace(pairs, reference_chosen=None, reference_rejected=None)

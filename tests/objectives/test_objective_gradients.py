@@ -52,6 +52,8 @@ def extreme_pairs(dtype: torch.dtype) -> PairLogps:
         chosen_tokens=torch.tensor([1, 1000, 1, 1, 1, 1, 2, 1]),
         rejected_tokens=torch.tensor([1000, 1, 1, 1, 1, 1, 1, 1]),
         win_probability=torch.linspace(0, 1, size, dtype=dtype),
+        chosen_win_share=torch.linspace(0, 1, size, dtype=dtype),
+        rejected_win_share=torch.linspace(1, 0, size, dtype=dtype),
         policy_chosen_prefix=chosen / 2,
         policy_rejected_prefix=rejected / 2,
         reference_chosen_prefix=reference_chosen / 2,
@@ -139,9 +141,10 @@ def test_identity_po_is_least_at_its_target_margin():
     assert (result.chosen_reward - result.rejected_reward)[0].item() == pytest.approx(0.5)
 
 
-def test_sppo_is_least_at_the_win_probability():
-    # beta r_w = P - 1/2 = 0.3, beta r_l = -0.3
-    result, found = gradients(objective("sppo", beta=0.5).loss, at_log_ratios(0.6, -0.6))
+@pytest.mark.parametrize(("name", "chosen", "rejected"), [("sppo_pairwise", 0.6, -0.6), ("sppo", 0.4, -0.6)])
+def test_sppo_is_least_at_the_win_probability(name, chosen, rejected):
+    # beta r_w = P - 1/2 = 0.3, beta r_l = -0.3; with win shares 0.7 and 0.2: 0.2 and -0.3
+    result, found = gradients(objective(name, beta=0.5).loss, at_log_ratios(chosen, rejected))
     assert result.loss[0].item() == pytest.approx(0, abs=1e-25)
     assert found["policy_chosen"][0].item() == pytest.approx(0, abs=1e-12)
     assert found["policy_rejected"][0].item() == pytest.approx(0, abs=1e-12)

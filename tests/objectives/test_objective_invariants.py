@@ -66,8 +66,11 @@ def test_special_cases_coincide(pairs):
     same(objectives.robust_dpo(pairs, beta=0.1, label_smoothing=0.0), dpo)
     same(objectives.r_dpo(pairs, beta=0.1, length_weight=0.0), dpo)
     same(objectives.ld_dpo(pairs, beta=0.1, tail_weight=1.0), dpo)
-    same(objectives.sppo(replace(pairs, win_probability=torch.ones_like(pairs.policy_chosen)), beta=0.1),
+    same(objectives.sppo_pairwise(replace(pairs, win_probability=torch.ones_like(pairs.policy_chosen)), beta=0.1),
          objectives.sppo_hard(pairs, beta=0.1))  # fmt: skip
+    shares = {"chosen_win_share": pairs.win_probability, "rejected_win_share": 1 - pairs.win_probability}
+    same(objectives.sppo(replace(pairs, **shares), beta=0.1), objectives.sppo_pairwise(pairs, beta=0.1))
+    same(objectives.dpop(pairs, beta=0.1, drop_weight=0.0), dpo)
     same(objectives.cpo_simpo(pairs, beta=2.0, margin=0.5, nll_weight=0.0), objectives.simpo(pairs, beta=2, margin=0.5))
     same(
         objectives.alpha_dpo_2410(pairs, beta=2.0, margin=0.5, spread_weight=0.0),
@@ -164,5 +167,5 @@ def test_sums_do_not_read_token_counts(name, pairs):
 @fast
 def test_means_do_not_change_when_a_completion_is_repeated(name, pairs):
     loss = objective(name).loss
-    doubled = replace(pairs, **{key: value * 2 for key, value in vars(pairs).items() if key != "win_probability"})
+    doubled = replace(pairs, **{key: value * 2 for key, value in vars(pairs).items() if "win" not in key})
     torch.testing.assert_close(loss(doubled).loss, loss(pairs).loss, rtol=1e-9, atol=1e-9)

@@ -50,6 +50,8 @@ def hand_pairs() -> PairLogps:
         chosen_tokens=torch.tensor([5, 10]),
         rejected_tokens=torch.tensor([8, 4]),
         win_probability=tensor(0.8, 0.6),
+        chosen_win_share=tensor(0.7, 0.6),
+        rejected_win_share=tensor(0.2, 0.45),
         policy_chosen_prefix=tensor(-10, -7),
         policy_rejected_prefix=tensor(-7, -15),
         reference_chosen_prefix=tensor(-11, -8),
@@ -78,7 +80,8 @@ def pair_batches(draw: st.DrawFn, min_size: int = 1, max_size: int = 5) -> PairL
                 per_token = draw(st.floats(-4.0, -0.05))
                 row[f"{model}_{side}"] = per_token * tokens
                 row[f"{model}_{side}_prefix"] = per_token * shared
-        row["win_probability"] = draw(st.floats(0.0, 1.0))
+        for share in ("win_probability", "chosen_win_share", "rejected_win_share"):
+            row[share] = draw(st.floats(0.0, 1.0))
         rows.append(row)
     columns = {}
     for name in rows[0]:

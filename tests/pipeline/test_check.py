@@ -150,7 +150,7 @@ def test_a_sweep_is_checked_whole_before_its_first_job(tmp_path: Path) -> None:
 
 
 def test_an_objective_that_needs_a_probability_needs_a_ranker_that_gives_one() -> None:
-    problems = _problems(composed("objective=sppo", "ranker=length_only"))
-    needed = "objective sppo needs the ranker's win probability, which aipo.rankers.LengthOnlyRanker"
+    problems = _problems(composed("objective=sppo_pairwise", "ranker=length_only"))
+    needed = "objective sppo_pairwise needs the ranker's win probability, which aipo.rankers.LengthOnlyRanker"
     assert any(problem.startswith(needed) for problem in problems)
-    check(composed("objective=sppo"))
+    check(composed("objective=sppo_pairwise"))

@@ -118,7 +118,7 @@ def test_missing_inputs_are_errors(setting) -> None:
     LossInputs(inputs.pairs, None).check(objective("simpo"))
     bare = [replace(inputs.pairs[0], win_probability=None), *inputs.pairs[1:]]
     with pytest.raises(MissingInputError, match=r"1 of 8 pairs have none, the first: \['p0'\]"):
-        LossInputs(bare, inputs.reference).check(objective("sppo"))
+        LossInputs(bare, inputs.reference).check(objective("sppo_pairwise"))
     with pytest.raises(ValueError, match=r"1 of 8 pairs have no reference log-probs, the first: \['p7'\]"):
         align_reference(inputs.pairs, inputs.reference[:7])
     with pytest.raises(ValueError, match="each id once"):
