@@ -101,7 +101,11 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Pair:
-    """A preference pair, as ids. `win_probability` is the ranker's P(chosen beats rejected), where it gives one."""
+    """A preference pair, as ids. `win_probability` is the ranker's P(chosen beats rejected), where it gives one.
+
+    A win share is the mean probability that a side beats a candidate of its prompt, itself among them at 1/2; None
+    where no objective asked for it.
+    """
 
     pair_id: str
     prompt_id: str
@@ -111,6 +115,8 @@ class Pair:
     chosen_score: float
     rejected_score: float
     win_probability: float | None = None
+    chosen_win_share: float | None = None
+    rejected_win_share: float | None = None
 
 
 @dataclass(frozen=True)

@@ -95,8 +95,9 @@ def _line(paragraph: str) -> str:
 def generated() -> dict[str, str]:
     """The parts of the page, by the name in their marks."""
     objectives = [Described.read(file) for file in sorted(FOLDER.glob("*.yaml"))]
-    head = "| objective | what it is, and what it compares | needs | coefficients, and where they come from | also called |"
-    table = "\n".join([head, "|---|---|---|---|---|", *(objective.row for objective in objectives)]) + "\n"
+    names = "objective", "what it is, and what it compares", "needs", "coefficients, and their source", "also called"
+    head = f"| {' | '.join(names)} |\n{'|---' * len(names)}|"
+    table = "\n".join([head, *(objective.row for objective in objectives)]) + "\n"
     return {"table": table, "formulas": "\n".join(objective.section for objective in objectives)}
 
 

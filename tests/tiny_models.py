@@ -108,6 +108,8 @@ def pairs(count: int, seed: int = 0, longest: int = 18) -> list[Pair]:
             chosen_score=1.0,
             rejected_score=0.0,
             win_probability=rng.uniform(0.5, 1.0),
+            chosen_win_share=0.75,
+            rejected_win_share=0.375,
         )
         for number in range(count)
     ]

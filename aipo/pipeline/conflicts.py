@@ -44,7 +44,7 @@ def _truth(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _objective(objective: Objective, recipe: Recipe, ranker: Ranker, target: str) -> Iterator[str]:
-    if not objective.uses_win_probability:
+    if not (objective.uses_win_probability or objective.uses_win_shares):
         return
     if recipe.ranking != "ranker":
         yield f"objective {objective.name} needs the ranker's win probability, but data.ranking is {recipe.ranking!r}"

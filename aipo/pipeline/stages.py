@@ -18,7 +18,7 @@ from aipo.artifacts import Artifact, StageReport, Store, fingerprint
 from aipo.components import build_component, content_of
 from aipo.iteration import Iteration
 from aipo.models.policy import PolicyRef
-from aipo.rankers.ranking import rank, with_win_probabilities
+from aipo.rankers.ranking import rank, with_win_probabilities, with_win_shares
 from aipo.records import (
     Answer,
     Candidates,
@@ -178,7 +178,12 @@ class Stages:
         return self._run("ranking", content, {"candidates": candidates.fingerprint}, build, iteration, resumable=True)
 
     def pairs(self, candidates: Artifact, ranking: Artifact, policy: Policy, iteration: int) -> Artifact:
-        """Best against worst of every prompt, as token ids; every drop is counted by its reason."""
+        """Best against worst of every prompt, as token ids; every drop is counted by its reason.
+
+        Win shares cost comparisons, so they are there only where the objective uses them: in pairs of its own.
+        """
+        shares = build_component(self.config["objective"]).uses_win_shares
+        content = {"filters": self.config["data"]["filters"]} | ({"win_shares": True} if shares else {})
         parents = {"candidates": candidates.fingerprint, "ranking": ranking.fingerprint, "policy": policy.fingerprint}
 
         def build(folder: Path) -> StageReport:
@@ -192,10 +197,13 @@ class Stages:
             if self.recipe.ranking == "ranker":
                 chats = {row.prompt.prompt_id: row.prompt.chat for row in rows}
                 pairs = with_win_probabilities(build_component(self.config["ranker"]), pairs, chats)
+            if shares:
+                by_prompt = {row.prompt.prompt_id: row for row in rows}
+                pairs = with_win_shares(build_component(self.config["ranker"]), pairs, by_prompt)
             write_parquet(folder / "pairs.parquet", pairs)
             return StageReport(_pair_counts(pairs), dropped)
 
-        return self._run("pairs", {"filters": self.config["data"]["filters"]}, parents, build, iteration)
+        return self._run("pairs", content, parents, build, iteration)
 
     def reference(self, pairs: Artifact, reference: Policy, iteration: int) -> Artifact:
         """The reference policy's log-probs of every pair: one artifact for all objectives of a sweep."""

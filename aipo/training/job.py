@@ -66,6 +66,15 @@ class LossInputs:
                     f"{len(self.pairs)} pairs have none, the first: {without[:3]}. Choose a ranker that gives one."
                 )
 
+        if objective.uses_win_shares:
+            without = [p.pair_id for p in self.pairs if p.chosen_win_share is None or p.rejected_win_share is None]
+            if without:
+                raise MissingInputError(
+                    f"objective {objective.name} needs win shares against all candidates; {len(without)} of "
+                    f"{len(self.pairs)} pairs have none, the first: {without[:3]}. Build the pairs for this objective, "
+                    "with a ranker that gives win probabilities."
+                )
+
     def take(self, indices: Sequence[int]) -> LossInputs:
         """The pairs at `indices`."""
         reference = None if self.reference is None else [self.reference[index] for index in indices]
@@ -99,6 +108,12 @@ class LossInputs:
             )
         if objective.uses_win_probability:
             logps = replace(logps, win_probability=column([float(pair.win_probability or 0.0) for pair in self.pairs]))
+        if objective.uses_win_shares:
+            logps = replace(
+                logps,
+                chosen_win_share=column([float(pair.chosen_win_share or 0.0) for pair in self.pairs]),
+                rejected_win_share=column([float(pair.rejected_win_share or 0.0) for pair in self.pairs]),
+            )
         return logps
 
 

@@ -149,8 +149,9 @@ def test_a_sweep_is_checked_whole_before_its_first_job(tmp_path: Path) -> None:
     assert not (tmp_path / "outputs").exists()
 
 
-def test_an_objective_that_needs_a_probability_needs_a_ranker_that_gives_one() -> None:
-    problems = _problems(composed("objective=sppo_pairwise", "ranker=length_only"))
-    needed = "objective sppo_pairwise needs the ranker's win probability, which aipo.rankers.LengthOnlyRanker"
+@pytest.mark.parametrize("name", ["sppo", "sppo_pairwise"])
+def test_an_objective_that_needs_a_probability_needs_a_ranker_that_gives_one(name: str) -> None:
+    problems = _problems(composed(f"objective={name}", "ranker=length_only"))
+    needed = f"objective {name} needs the ranker's win probability, which aipo.rankers.LengthOnlyRanker"
     assert any(problem.startswith(needed) for problem in problems)
-    check(composed("objective=sppo_pairwise"))
+    check(composed(f"objective={name}"))

@@ -119,6 +119,9 @@ def test_missing_inputs_are_errors(setting) -> None:
     bare = [replace(inputs.pairs[0], win_probability=None), *inputs.pairs[1:]]
     with pytest.raises(MissingInputError, match=r"1 of 8 pairs have none, the first: \['p0'\]"):
         LossInputs(bare, inputs.reference).check(objective("sppo_pairwise"))
+    bare = [*inputs.pairs[:7], replace(inputs.pairs[7], rejected_win_share=None)]
+    with pytest.raises(MissingInputError, match=r"sppo needs win shares .*1 of 8 pairs have none, the first: \['p7'\]"):
+        LossInputs(bare, inputs.reference).check(objective("sppo"))
     with pytest.raises(ValueError, match=r"1 of 8 pairs have no reference log-probs, the first: \['p7'\]"):
         align_reference(inputs.pairs, inputs.reference[:7])
     with pytest.raises(ValueError, match="each id once"):
