@@ -12,6 +12,8 @@ SCALE = 400.0
 ANCHOR = 1000.0
 """Rating of the baseline."""
 
+_ONE_SIDED = "all battles end the same way, so the rating has no finite value; report the plain win rate instead"
+
 Battle = tuple[str, str, float]
 """(model_a, model_b, outcome): 1 = model_a won, 0 = model_b won, 0.5 = tie."""
 
@@ -19,9 +21,10 @@ Battle = tuple[str, str, float]
 def bradley_terry(battles: Sequence[Battle], *, baseline: str) -> dict[str, float]:
     """Maximum-likelihood ratings, the baseline at 1000, a factor of 10 in odds per 400 points.
 
-    Fitted by scikit-learn's logistic regression without penalty (tolerance 1e-8), as officially; equal battles are
-    merged into weighted rows first, which leaves the objective as it is. Raises ValueError without battles, when the
-    baseline is in none, or when all battles end the same way, which has no finite solution.
+    In closed form for two models. More are fitted by scikit-learn's logistic regression without penalty (tolerance
+    1e-8), as officially; equal battles are merged into weighted rows first, which leaves the objective as it is.
+    Raises ValueError without battles, when the baseline is in none, or when all battles end the same way (one of two
+    models wins them all), which has no finite solution.
     """
     names, counts = _count(battles)
     if baseline not in names:
@@ -84,13 +87,33 @@ def _tally(
 
 
 def _fit(names: list[str], counts: NDArray[np.float64], baseline: str) -> dict[str, float]:
+    if not counts.any(axis=(1, 2)).all():
+        raise ValueError(_ONE_SIDED)
+    return _fit_two(names, counts, baseline) or _fit_jointly(names, counts, baseline)
+
+
+def _fit_two(names: list[str], counts: NDArray[np.float64], baseline: str) -> dict[str, float] | None:
+    """Two models in closed form: the odds are one's wins over the other's. None where others play as well.
+
+    Three and more against one baseline have such a form, too, but the official fit stops up to 1e-6 points before it.
+    """
+    won = counts[1] + counts[0].T
+    """won[a, b]: how often a beat b, whoever was named first."""
+    drawn = np.flatnonzero((won + won.T).any(axis=0))
+    if len(drawn) != 2 or won[drawn, drawn].any():
+        return None
+    if not won[np.ix_(drawn, drawn)].sum(axis=1).all():
+        raise ValueError(_ONE_SIDED)
+    center = names.index(baseline)
+    (other,) = drawn[drawn != center]
+    found = {center: ANCHOR, int(other): ANCHOR + SCALE * math.log10(won[other, center] / won[center, other])}
+    return {names[index]: found[index] for index in sorted(found)}
+
+
+def _fit_jointly(names: list[str], counts: NDArray[np.float64], baseline: str) -> dict[str, float]:
     from sklearn.linear_model import LogisticRegression
 
     label, first, second = np.nonzero(counts)
-    if len(set(label)) < 2:
-        raise ValueError(
-            "all battles end the same way, so the rating has no finite value; report the plain win rate instead"
-        )
     drawn = sorted({*first, *second})
     features = np.zeros((len(label), len(names)))
     features[np.arange(len(label)), first] = math.log(10)

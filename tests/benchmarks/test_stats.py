@@ -220,12 +220,24 @@ def test_bradley_terry_by_hand() -> None:
 def test_bradley_terry_equals_the_plain_rate_against_one_baseline(outcomes: list[float]) -> None:
     outcomes = [0.0, 1.0, *outcomes]
     rates = win_rate_against(bradley_terry([("b", "x", o) for o in outcomes], baseline="b"), "b")
-    assert rates["x"] == pytest.approx(100 * (1 - sum(outcomes) / len(outcomes)), abs=0.02)
+    assert rates["x"] == pytest.approx(100 * (1 - sum(outcomes) / len(outcomes)), abs=1e-9)
+
+
+def test_two_models_in_closed_form_equal_the_official_fit() -> None:
+    """The official fit stops close by; a third model, which only ties, leaves the other two where they are."""
+    battles = [("b", "x", 0.0)] * 7 + [("b", "x", 1.0)] * 3 + [("x", "b", 1.0)] * 4 + [("x", "b", 0.5)] * 5
+    closed = bradley_terry(battles, baseline="b")
+    fitted = bradley_terry([*battles, ("b", "y", 0.5)], baseline="b")
+    # x: 7 + 4 wins and 5 ties in 19 battles, odds 13.5 to 5.5.
+    assert closed == pytest.approx({"b": 1000.0, "x": 1000 + 400 * math.log10(13.5 / 5.5)}, abs=1e-9)
+    assert fitted["x"] == pytest.approx(closed["x"], abs=1e-4)
 
 
 def test_bradley_terry_refuses_what_has_no_answer() -> None:
     with pytest.raises(ValueError, match="no finite value"):
         bradley_terry([("b", "x", 0.0)] * 5, baseline="b")
+    with pytest.raises(ValueError, match="no finite value"):  # whoever is named first
+        bradley_terry([("b", "x", 0.0), ("x", "b", 1.0)], baseline="b")
     with pytest.raises(ValueError, match="in no battle"):
         bradley_terry([("b", "x", 0.5)], baseline="c")
     with pytest.raises(ValueError, match="at least one battle"):
