@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from itertools import chain
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -113,82 +115,71 @@ def token_batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[in
 
 def collate(pairs: Sequence[Pair], *, shared: bool = True, pad_to_multiple_of: int = 1) -> PairBatch:
     """Lay pairs out as one batch, in the order given. Completions must not be empty."""
-    layout = _shared_rows if shared else _separate_rows
-    rows = list(layout(pairs))
-    widest = max(len(row.input_ids) for row in rows)
-    width = -(-widest // pad_to_multiple_of) * pad_to_multiple_of
-    input_ids = torch.zeros(len(rows), width, dtype=torch.long)
-    position_ids = torch.zeros(len(rows), width, dtype=torch.long)
-    branch = torch.full((len(rows), width), PADDING, dtype=torch.long)
-    chosen: list[int] = []
-    rejected: list[int] = []
-    for number, row in enumerate(rows):
-        used = len(row.input_ids)
-        input_ids[number, :used] = torch.tensor(row.input_ids)
-        position_ids[number, :used] = torch.tensor(row.position_ids)
-        branch[number, :used] = torch.tensor(row.branch)
-        chosen.extend(number * width + index for index in row.chosen_predictors)
-        rejected.extend(number * width + index for index in row.rejected_predictors)
-    chosen_tokens = torch.tensor([len(pair.chosen.token_ids) for pair in pairs])
-    rejected_tokens = torch.tensor([len(pair.rejected.token_ids) for pair in pairs])
-    counts = torch.cat([chosen_tokens, rejected_tokens])
-    shorter = torch.minimum(chosen_tokens, rejected_tokens).repeat(2)
-    ranks = torch.cat([torch.arange(count) for count in counts.tolist()])
-    targets = [token for pair in pairs for token in pair.chosen.token_ids]
-    targets += [token for pair in pairs for token in pair.rejected.token_ids]
+    n = len(pairs)
+    prompt, chosen, rejected = (
+        np.array([len(ids) for ids in side], dtype=np.int64)
+        for side in (
+            [pair.prompt_token_ids for pair in pairs],
+            [pair.chosen.token_ids for pair in pairs],
+            [pair.rejected.token_ids for pair in pairs],
+        )
+    )
+    sides = [*(pair.chosen.token_ids for pair in pairs), *(pair.rejected.token_ids for pair in pairs)]
+    counts = np.concatenate([chosen, rejected])
+    # Fed tokens of each side: all but the last, which predicts nothing.
+    fed, both_prompts = counts - 1, np.tile(prompt, 2)
+    used = prompt + fed[:n] + fed[n:] if shared else both_prompts + fed
+    width = -(-int(used.max()) // pad_to_multiple_of) * pad_to_multiple_of
+    column = np.arange(width)
+    inside = column < used[:, None]
+    input_ids = np.zeros(inside.shape, dtype=np.int64)
+    input_ids[inside] = np.fromiter(
+        chain.from_iterable(_shared_rows(pairs) if shared else _separate_rows(pairs)), np.int64, int(used.sum())
+    )
+    rank = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
+    if shared:
+        middle = (prompt + fed[:n])[:, None]
+        is_rejected = column >= middle
+        position_ids = np.where(inside, column - np.where(is_rejected, fed[:n, None], 0), 0)
+        branch = np.where(column < prompt[:, None], PROMPT, np.where(is_rejected, REJECTED, CHOSEN))
+        # The last prompt token predicts the first token of both sides; the rejected side goes on behind the chosen one.
+        skipped = np.concatenate([np.zeros_like(chosen), fed[:n]])
+        first = np.tile(np.arange(n) * width, 2) + both_prompts - 1
+        predictors = np.repeat(first, counts) + rank + np.where(rank > 0, np.repeat(skipped, counts), 0)
+    else:
+        position_ids = np.where(inside, column, 0)
+        own = np.repeat([CHOSEN, REJECTED], n)[:, None]
+        branch = np.where(column < both_prompts[:, None], PROMPT, own)
+        predictors = np.repeat(np.arange(2 * n) * width + both_prompts - 1, counts) + rank
     return PairBatch(
-        pairs=len(pairs),
+        pairs=n,
         shared=shared,
-        input_ids=input_ids,
-        position_ids=position_ids,
-        branch=branch,
-        predictors=torch.tensor(chosen + rejected),
-        targets=torch.tensor(targets),
-        sides=torch.arange(2 * len(pairs)).repeat_interleave(counts),
-        prefix=ranks < shorter.repeat_interleave(counts),
-        chosen_tokens=chosen_tokens,
-        rejected_tokens=rejected_tokens,
+        input_ids=torch.from_numpy(input_ids),
+        position_ids=torch.from_numpy(position_ids),
+        branch=torch.from_numpy(np.where(inside, branch, PADDING)),
+        predictors=torch.from_numpy(predictors),
+        targets=torch.from_numpy(np.fromiter(chain.from_iterable(sides), np.int64, int(counts.sum()))),
+        sides=torch.from_numpy(np.repeat(np.arange(2 * n), counts)),
+        prefix=torch.from_numpy(rank < np.repeat(np.tile(np.minimum(chosen, rejected), 2), counts)),
+        chosen_tokens=torch.from_numpy(chosen),
+        rejected_tokens=torch.from_numpy(rejected),
         span=int(position_ids.max()) + 1,
     )
 
 
-@dataclass(frozen=True)
-class _Row:
-    input_ids: list[int]
-    position_ids: list[int]
-    branch: list[int]
-    chosen_predictors: list[int]
-    rejected_predictors: list[int]
-
-
-def _shared_rows(pairs: Sequence[Pair]) -> Iterator[_Row]:
+def _shared_rows(pairs: Sequence[Pair]) -> Iterator[Sequence[int]]:
+    """The parts of each row's input, in order."""
     for pair in pairs:
-        prompt, chosen, rejected = pair.prompt_token_ids, pair.chosen.token_ids, pair.rejected.token_ids
-        start, first, second = len(prompt), len(chosen) - 1, len(rejected) - 1
-        yield _Row(
-            [*prompt, *chosen[:-1], *rejected[:-1]],
-            [*range(start + first), *range(start, start + second)],
-            [PROMPT] * start + [CHOSEN] * first + [REJECTED] * second,
-            # The last prompt token predicts the first token of both sides.
-            [*range(start - 1, start + first)],
-            [start - 1, *range(start + first, start + first + second)],
-        )
+        yield pair.prompt_token_ids
+        yield pair.chosen.token_ids[:-1]
+        yield pair.rejected.token_ids[:-1]
 
 
-def _separate_rows(pairs: Sequence[Pair]) -> Iterator[_Row]:
+def _separate_rows(pairs: Sequence[Pair]) -> Iterator[Sequence[int]]:
     for side in (CHOSEN, REJECTED):
         for pair in pairs:
-            prompt = pair.prompt_token_ids
-            completion = (pair.chosen if side == CHOSEN else pair.rejected).token_ids
-            start, used = len(prompt), len(prompt) + len(completion) - 1
-            predictors = [*range(start - 1, used)]
-            yield _Row(
-                [*prompt, *completion[:-1]],
-                [*range(used)],
-                [PROMPT] * start + [side] * (used - start),
-                predictors if side == CHOSEN else [],
-                predictors if side == REJECTED else [],
-            )
+            yield pair.prompt_token_ids
+            yield (pair.chosen if side == CHOSEN else pair.rejected).token_ids[:-1]
 
 
 def attention_mask(branch: Tensor, dtype: torch.dtype) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from transformers.cache_utils import DummyLayer, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ class UnsupportedCacheError(ValueError):
 
 
 class GrowingLayer(DynamicLayer):
-    """`keys` and `values` are views of buffers with room to spare."""
+    """`keys` and `values` are views of buffers with room to spare: positions at the end, rows that have ended."""
 
     _buffers: tuple[Tensor, Tensor] | None = None
 
@@ -31,17 +32,32 @@ class GrowingLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
             self.keys, self.values = key_states, value_states
             return self.keys, self.values
-        start, end = self.keys.shape[-2], self.keys.shape[-2] + key_states.shape[-2]
-        if self._buffers is None or self._buffers[0].shape[-2] < end or self._buffers[0].shape[0] != len(self.keys):
+        rows, start = len(self.keys), self.keys.shape[-2]
+        end = start + key_states.shape[-2]
+        if self._buffers is None or self._buffers[0].shape[-2] < end:
             self._buffers = tuple(_with_room(old, end + BLOCK) for old in (self.keys, self.values))
         for buffer, new in zip(self._buffers, (key_states, value_states), strict=True):
-            buffer[..., start:end, :] = new
-        self.keys, self.values = (buffer[..., :end, :] for buffer in self._buffers)
+            buffer[:rows, :, start:end] = new
+        self._show(rows, end)
         return self.keys, self.values
 
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        length = self.keys.shape[-2]
+        self._buffers = tuple(_with_room(old, length + BLOCK, repeats) for old in (self.keys, self.values))
+        self._show(len(self._buffers[0]), length)
+
     def batch_select_indices(self, indices: Tensor) -> None:
-        super().batch_select_indices(indices)
-        self._buffers = None
+        """Rows that stay in their place are not copied."""
+        length = self.keys.shape[-2]
+        if self._buffers is None:
+            self._buffers = tuple(_with_room(old, length + BLOCK) for old in (self.keys, self.values))
+        moved = (indices != torch.arange(len(indices), device=indices.device)).nonzero()[:, 0]
+        for buffer in self._buffers:
+            buffer[moved, :, :length] = buffer[indices[moved], :, :length]
+        self._show(len(indices), length)
+
+    def _show(self, rows: int, length: int) -> None:
+        self.keys, self.values = (buffer[:rows, :, :length] for buffer in self._buffers)
 
 
 def growing_cache(config: PretrainedConfig) -> DynamicCache:
@@ -62,7 +78,9 @@ def require_repeatable_cache(model: PreTrainedModel) -> None:
         )
 
 
-def _with_room(old: Tensor, length: int) -> Tensor:
-    new = old.new_empty((*old.shape[:-2], length, old.shape[-1]))
-    new[..., : old.shape[-2], :] = old
-    return new
+def _with_room(old: Tensor, length: int, repeats: int = 1) -> Tensor:
+    """A copy of `old` (rows, heads, positions, width), each row `repeats` times, with room for `length` positions."""
+    rows, heads, used, width = old.shape
+    new = old.new_empty((rows, repeats, heads, length, width))
+    new[..., :used, :] = old[:, None]
+    return new.flatten(0, 1)

@@ -21,9 +21,12 @@ from aipo.records import Chat, Completion, Decoding
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers.cache_utils import DynamicCache
 
 STOP_STRING_STRIDE = 4
 """Decoding steps between two looks for a stop string."""
+SHRINK_AT = 0.9
+"""A batch is closed up when at most this share of its rows still runs."""
 
 
 @dataclass
@@ -113,6 +116,8 @@ class _Decoder:
     def __init__(self, loaded: tuple[Any, Any], decoding: Decoding, stop: tuple[str, ...]) -> None:
         import torch
 
+        from aipo.samplers.small_llama import small_llama
+
         self.model, self.tokenizer = loaded
         self.device = self.model.device
         self.decoding = decoding
@@ -120,6 +125,7 @@ class _Decoder:
         stops = stop_token_ids(self.tokenizer, self.model.generation_config)
         self.stop_ids = torch.tensor(sorted(stops), device=self.device)
         self.stop_set = stops
+        self.short_way = small_llama(self.model)
 
     def run(self, prompts: Sequence[tuple[int, ...]], keys: Sequence[Sequence[int]]) -> list[list[Completion]]:
         import torch
@@ -135,16 +141,20 @@ class _Decoder:
     ) -> tuple[list[list[int]], list[float]]:
         import torch
 
-        cache, mask, logits = self._prefill(prompts, len(keys[0]))
+        n = len(keys[0])
+        cache, mask, logits = self._prefill(prompts, n)
         noise_keys = torch.tensor([key for group in keys for key in group], dtype=torch.int64, device=self.device)
         rows = len(noise_keys)
-        room = self._room(prompts).repeat_interleave(len(keys[0]))
+        room = self._room(prompts).repeat_interleave(n)
         tokens = torch.full((rows, self.decoding.max_new_tokens), -1, dtype=torch.int64, device=self.device)
         logps = torch.zeros(rows, dtype=torch.float64, device=self.device)
         alive = torch.arange(rows, device=self.device)
         """Row numbers of the completions still in the batch."""
         running = torch.ones(rows, dtype=torch.bool, device=self.device)
         """Of those in the batch, the ones that have not ended."""
+        positions = mask.sum(1)
+        width = mask.shape[1]
+        mask = None if bool(mask.all()) else torch.nn.functional.pad(mask, (0, self.decoding.max_new_tokens), value=1)
         for step in range(self.decoding.max_new_tokens):
             logits = logits.float()
             chosen = self._draw(logits, noise_keys[alive], step)
@@ -158,23 +168,32 @@ class _Decoder:
             left = int(running.sum())
             if left == 0 or step + 1 == self.decoding.max_new_tokens:
                 break
-            if left <= 0.75 * len(alive):
-                kept = running.nonzero()[:, 0]
+            if left <= SHRINK_AT * len(alive):
+                kept = _closed_up(running, left)
                 cache.batch_select_indices(kept)
-                alive, mask, chosen = alive[kept], mask[kept], chosen[kept]
+                alive, positions, chosen = alive[kept], positions[kept], chosen[kept]
+                mask = None if mask is None else mask[kept]
                 running = torch.ones(left, dtype=torch.bool, device=self.device)
-            mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
-            positions = mask.sum(1, keepdim=True) - 1
-            output = self.model(
-                input_ids=chosen[:, None],
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            logits = output.logits[:, -1]
+            seen = None if mask is None else mask[:, : width + step + 1]
+            logits = self._next_logits(chosen, positions, seen, cache)
+            positions = positions + 1
         return [[token for token in row if token >= 0] for row in tokens.tolist()], logps.tolist()
+
+    def _next_logits(self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: DynamicCache) -> Tensor:
+        """(rows, vocabulary) after one more token per row. `mask` None: nothing is padded."""
+        if self.short_way is not None:
+            return self.short_way(tokens, positions, None if mask is None else mask.bool(), cache)
+        if mask is None:
+            mask = tokens.new_ones(len(tokens), cache.get_seq_length() + 1)
+        output = self.model(
+            input_ids=tokens[:, None],
+            attention_mask=mask,
+            position_ids=positions[:, None],
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return output.logits[:, -1]
 
     def _room(self, prompts: Sequence[tuple[int, ...]]) -> Tensor:
         """How many new tokens each prompt has room for."""
@@ -245,6 +264,15 @@ class _Decoder:
         while not any(s in self.tokenizer.decode(tokens[:kept], skip_special_tokens=True) for s in self.stop):
             kept += 1
         return Completion(text[: min(cuts)], tuple(tokens[:kept]), "stop", None)
+
+
+def _closed_up(running: Tensor, left: int) -> Tensor:
+    """The `left` running rows in an order that moves few: those behind `left` fill the gaps before it."""
+    import torch
+
+    order = torch.arange(left, device=running.device)
+    order[~running[:left]] = running[left:].nonzero()[:, 0] + left
+    return order
 
 
 def _nucleus(logits: Tensor, top_p: float) -> Tensor:
