@@ -1,6 +1,8 @@
 """Train and judge. `python run.py --help` lists the choices; `-m` sweeps over comma-separated values."""
 
+import os
 import sys
+import traceback
 from pathlib import Path
 
 import hydra
@@ -23,5 +25,27 @@ def main(config: DictConfig) -> None:
         sys.exit(2)
 
 
+def command() -> None:
+    """`main`, with every mistake on the command line told in one style, and no frame of Hydra's in a traceback."""
+    wants_all = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print
+    try:
+        main()
+    except Exception as error:
+        if wants_all:
+            raise
+        frames = error.__traceback__
+        while frames is not None and frames.tb_frame.f_code is not main.__wrapped__.__code__:
+            frames = frames.tb_next
+        if frames is None:  # no job began here
+            from aipo.pipeline.options import explain
+
+            if told := explain(error, sys.argv[1:], Path(__file__).resolve().parent / "conf"):
+                print(told, file=sys.stderr)
+                sys.exit(2)
+        traceback.print_exception(type(error), error, frames or error.__traceback__)
+        sys.exit(1)
+
+
 if __name__ == "__main__":
-    main()
+    command()

@@ -46,7 +46,8 @@ def check(config: DictConfig) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(config, resolve=True)
     except (OmegaConfBaseException, RecursionError) as error:
-        raise ConfigError([str(error).splitlines()[0]]) from error
+        place = f"{key}: " if (key := getattr(error, "full_key", None)) else ""
+        raise ConfigError([place + str(error).splitlines()[0]]) from error
     assert isinstance(plain, dict)
     problems = [*_top_level(plain), *_scalars(plain)]
     for path, group, node in _nodes(plain):
@@ -62,7 +63,7 @@ def check(config: DictConfig) -> dict[str, Any]:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """What to add to an error about an unknown name: the known one that is nearest, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else ""
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def _missing(path: str, node: Any) -> Iterator[str]:

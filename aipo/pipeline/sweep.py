@@ -4,39 +4,54 @@ from __future__ import annotations
 
 import atexit
 import itertools
+import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from aipo.pipeline.check import ConfigError, check
+from aipo.pipeline.missing import missing_needs
+from aipo.pipeline.options import explain
+
+NEEDY = ("model", "data", "sampler", "ranker", "trainer", "judge", "diagnostic_judge", "benchmark", "store")
+"""Groups whose components may need something beyond this package."""
 
 
 class SweepCallback(Callback):
-    """Hydra's hooks, for `python run.py` and `python run.py -m` alike."""
+    """Hydra's hooks, for `python run.py` and `python run.py -m` alike. Hydra makes a folder for every job before the
+    job's own code runs; so what is refused, and what is only planned, ends here and leaves no folder behind."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """One job: check it, or plan it."""
+        job = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+        _refuse([(job, "")])
+        if job.plan:
+            _plan([(job, "")])
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check all combinations at once: a mistake in the last must not wait for the first to end."""
+        jobs: list[tuple[DictConfig, str]] = []
         problems: dict[str, None] = {}
-        checked = []
-        for combination in combinations(config):
+        for combination in _expanded(config):
             try:
-                checked.append(check(compose(config_name=config.hydra.job.config_name, overrides=combination)))
-            except ConfigError as error:
-                problems |= dict.fromkeys(f"{problem} [{' '.join(combination)}]" for problem in error.problems)
-        if problems:
-            print(ConfigError(list(problems)), file=sys.stderr)
-            sys.exit(2)
-        # Hydra tells a callback of a sweep's end only when every job succeeded; the rest deserve their tables too.
+                job = compose(config_name=config.hydra.job.config_name, overrides=combination)
+                jobs.append((job, " ".join(combination)))
+            except Exception as error:
+                if (explained := explain(error, combination, _conf(config))) is None:
+                    raise
+                problems |= dict.fromkeys(explained.problems)
+        _refuse(jobs, problems)
         if config.plan:
-            atexit.register(_print_totals, checked)
-        else:
-            atexit.register(_analyse, Path(config.hydra.sweep.dir))
+            _plan(jobs)
+        # Hydra tells a callback of a sweep's end only when every job succeeded; the rest deserve their tables too.
+        atexit.register(_analyse, Path(config.hydra.sweep.dir))
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         """The tables and plots of the sweep this job belongs to."""
@@ -61,11 +76,51 @@ def combinations(config: DictConfig) -> Iterator[list[str]]:
         yield list(combination)
 
 
-def _print_totals(configs: list[dict[str, Any]]) -> None:
-    from aipo.pipeline.loop import walk
+def _expanded(config: DictConfig) -> list[list[str]]:
+    try:
+        return list(combinations(config))
+    except HydraException as error:  # a kind of sweep that has no list of values
+        print(ConfigError([str(error)]), file=sys.stderr)
+        sys.exit(2)
+
+
+def _refuse(jobs: Sequence[tuple[DictConfig, str]], problems: Mapping[str, None] | None = None) -> None:
+    """Exit with status 2 and a list of all that is wrong with the jobs, or missing for them."""
+    found = dict(problems or {})
+    needs: dict[str, list[str]] = {}
+    for job, label in jobs:
+        try:
+            plain = check(job)
+            key = json.dumps([plain[group] for group in NEEDY], sort_keys=True, default=str)
+            if not plain["plan"] and key not in needs:  # a plan lists what is missing; equal components are asked once
+                needs[key] = [f"missing {line}" for line in missing_needs(plain)]
+            told = needs.get(key, [])
+        except ConfigError as error:
+            told = error.problems
+        found |= dict.fromkeys(f"{problem} [{label}]" if label else problem for problem in told)
+    if found:
+        print(ConfigError(list(found)), file=sys.stderr)
+        sys.exit(2)
+
+
+def _plan(jobs: Sequence[tuple[DictConfig, str]]) -> NoReturn:
+    """Print the plan of each job, and of several what they need together."""
+    from aipo.pipeline.loop import run, walk
     from aipo.planning.report import print_sweep
 
-    print_sweep([(config, walk(config)) for config in configs])
+    for number, (job, label) in enumerate(jobs, start=1):
+        if label:
+            print(f"\nJob {number} of {len(jobs)}: {label}")
+        run(job, Path(), (), {})
+    if jobs[0][1]:
+        configs = [check(job) for job, _ in jobs]
+        print_sweep([(config, walk(config)) for config in configs])
+    sys.exit(0)
+
+
+def _conf(config: DictConfig) -> Path:
+    sources = config.hydra.runtime.config_sources
+    return Path(next(source.path for source in sources if source.provider == "main"))
 
 
 def _analyse(sweep: Path) -> None:
