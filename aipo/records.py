@@ -162,6 +162,21 @@ class Metric:
     n_unscored: int
 
 
+@dataclass(frozen=True)
+class QuestionScore:
+    """What one question contributes to a metric that is a weighted mean over questions."""
+
+    question_id: str
+    metric: str
+    """The metric's name; sum(weight * value) / sum(weight) over the scored questions is its value."""
+    value: float | None
+    """None: unscored."""
+    weight: float
+    n_chars: float
+    """Mean over the turns of the answer, and so is `n_tokens`."""
+    n_tokens: float
+
+
 def to_row(record: Any) -> Any:
     """A dataclass as plain values, recursively; other values are returned as they are."""
     if dataclasses.is_dataclass(record):

@@ -11,7 +11,7 @@ import logging
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from aipo.benchmarks.judging import (
@@ -21,12 +21,13 @@ from aipo.benchmarks.judging import (
     by_question,
     by_request,
     length_metrics,
+    question_scores,
     refuse_unscored,
     require_share,
 )
 from aipo.benchmarks.verdicts import parse_first_token, parse_identifier
 from aipo.judges.judge import Judge, JudgeError
-from aipo.records import Answer, Chat, Decoding, JudgeReply, Judgment, Message, Metric
+from aipo.records import Answer, Chat, Decoding, JudgeReply, Judgment, Message, Metric, QuestionScore
 from aipo.samplers.sampler import Sampler
 
 if TYPE_CHECKING:
@@ -235,6 +236,13 @@ class AlpacaEval:
         )
         in_order = by_question(answers, [str(position) for position in range(len(assets.items))], "policy", n_turns=1)
         return metrics + length_metrics([answer.turns[0] for answer in in_order])
+
+    def question_scores(self, answers: Sequence[Answer], judgments: Sequence[Judgment]) -> list[QuestionScore]:
+        """Preferences in percent, whose mean is `win_rate`; an item with an unscored verdict is unscored."""
+        unscored = {judgment.question_id for judgment in judgments if judgment.value is None}
+        scored = [judgment for judgment in judgments if judgment.question_id not in unscored]
+        rows = question_scores("win_rate", answers, scored, lambda value: (100 * value, 1.0))
+        return [replace(row, weight=float(row.value is not None)) for row in rows]
 
     def _orders(self, instruction: str) -> tuple[Order, ...]:
         if self.both_orders:

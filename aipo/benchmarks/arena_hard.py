@@ -16,13 +16,14 @@ from aipo.benchmarks.judging import (
     by_question,
     by_request,
     length_metrics,
+    question_scores,
     refuse_unscored,
     require_share,
 )
 from aipo.benchmarks.token_counters import PolicyTokens, TokenCounter
 from aipo.benchmarks.verdicts import GAME_PREFERENCE, parse_game
 from aipo.judges.judge import Judge
-from aipo.records import Answer, Decoding, JudgeReply, Judgment, Message, Metric
+from aipo.records import Answer, Decoding, JudgeReply, Judgment, Message, Metric, QuestionScore
 from aipo.samplers.sampler import Sampler
 
 ORDERS: tuple[Order, Order] = ("baseline_first", "policy_first")
@@ -186,6 +187,15 @@ class ArenaHard:
             counts = self.token_counter.count(turns)
             metrics.append(Metric(self.token_counter.metric, sum(counts) / len(counts), None, len(counts), 0))
         return metrics
+
+    def question_scores(self, answers: Sequence[Answer], judgments: Sequence[Judgment]) -> list[QuestionScore]:
+        """Outcomes of a question's games in percent, strong verdicts weighted: their mean is `win_rate`."""
+
+        def outcome(value: float) -> tuple[float, float]:
+            won, weight = game_outcome(value, self.strong_weight)
+            return 100 * won, float(weight)
+
+        return question_scores("win_rate", answers, judgments, outcome)
 
     def _baseline(self, assets: ArenaHardAssets, baseline: Sequence[Answer] | None) -> Mapping[str, str]:
         if self.needs_baseline:

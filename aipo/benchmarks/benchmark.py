@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from aipo.judges.judge import Judge
-from aipo.records import Answer, Judgment, Metric
+from aipo.records import Answer, Judgment, Metric, QuestionScore
 from aipo.samplers.sampler import Sampler
 
 
@@ -47,4 +47,11 @@ class Benchmark(Protocol):
         self, answers: Sequence[Answer], judgments: Sequence[Judgment], *, baseline: Sequence[Answer] | None = None
     ) -> list[Metric]:
         """Numbers from what is stored, `primary_metric` and `length_metric` among them. No model, no network."""
+        ...
+
+    def question_scores(self, answers: Sequence[Answer], judgments: Sequence[Judgment]) -> list[QuestionScore]:
+        """What each question contributes to one metric that is a mean over questions; [] where there is none.
+
+        Statistics over seeds and questions together are made from these.
+        """
         ...

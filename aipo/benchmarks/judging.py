@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from aipo.records import Answer, Chat, Completion, JudgeReply, Judgment, Metric
+from aipo.records import Answer, Chat, Completion, JudgeReply, Judgment, Metric, QuestionScore
 
 Order = Literal["single", "baseline_first", "policy_first"]
 
@@ -110,6 +110,36 @@ def length_metrics(completions: Sequence[Completion]) -> list[Metric]:
         cut = sum(completion.finish == "length" for completion in completions)
         metrics.append(_plain("truncated_share", 100 * cut / n, n))
     return metrics
+
+
+def question_scores(
+    metric: str,
+    answers: Sequence[Answer],
+    judgments: Sequence[Judgment],
+    value_of: Callable[[float], tuple[float, float]],
+) -> list[QuestionScore]:
+    """One row per answer from its scored verdicts; `value_of` turns a verdict into (value, weight).
+
+    A question whose verdicts are all unscored has no value and no weight.
+    """
+    verdicts: dict[str, list[tuple[float, float]]] = {}
+    for judgment in judgments:
+        if judgment.value is not None:
+            verdicts.setdefault(judgment.question_id, []).append(value_of(judgment.value))
+    rows = []
+    for answer in answers:
+        found = verdicts.get(answer.question_id, [])
+        mass = sum(weight for _, weight in found)
+        value = sum(value * weight for value, weight in found) / mass if mass else None
+        rows.append(question_score(answer, metric, value, mass))
+    return rows
+
+
+def question_score(answer: Answer, metric: str, value: float | None, weight: float = 1.0) -> QuestionScore:
+    """The row of one answer."""
+    n = len(answer.turns)
+    chars, tokens = sum(len(turn.text) for turn in answer.turns), sum(turn.n_tokens for turn in answer.turns)
+    return QuestionScore(answer.question_id, metric, value, weight, chars / n, tokens / n)
 
 
 def _plain(name: str, value: float, n: int) -> Metric:

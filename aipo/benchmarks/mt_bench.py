@@ -18,12 +18,13 @@ from aipo.benchmarks.judging import (
     by_question,
     by_request,
     length_metrics,
+    question_scores,
     refuse_unscored,
     require_share,
 )
 from aipo.benchmarks.verdicts import parse_rating
 from aipo.judges.judge import Judge
-from aipo.records import Answer, Completion, Decoding, Judgment, Message, Metric
+from aipo.records import Answer, Completion, Decoding, Judgment, Message, Metric, QuestionScore
 from aipo.samplers.sampler import Sampler
 
 TEMPERATURES: Mapping[str, float] = {
@@ -180,6 +181,10 @@ class MTBench:
             metrics.append(self._mean(f"rating_{category}", rows))
         turns = [turn for answer in by_question(answers, ids, "policy", n_turns=2) for turn in answer.turns]
         return metrics + length_metrics(turns)
+
+    def question_scores(self, answers: Sequence[Answer], judgments: Sequence[Judgment]) -> list[QuestionScore]:
+        """The mean rating of a question's scored turns, weighted by how many they are: their mean is `rating`."""
+        return question_scores("rating", answers, judgments, lambda value: (value, 1.0))
 
     def _decoding(self, temperature: float) -> Decoding:
         return Decoding(temperature, self.top_p, self.top_k, self.max_new_tokens)

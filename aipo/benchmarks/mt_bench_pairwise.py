@@ -13,7 +13,7 @@ from aipo.benchmarks.judging import Order, Request, by_question, by_request, len
 from aipo.benchmarks.mt_bench import MTBench, MTBenchAssets, prompt_name, question_ids, reference_fields
 from aipo.benchmarks.verdicts import parse_winner
 from aipo.judges.judge import Judge
-from aipo.records import Answer, Judgment, Message, Metric
+from aipo.records import Answer, Judgment, Message, Metric, QuestionScore
 
 ORDERS: tuple[Order, Order] = ("policy_first", "baseline_first")
 
@@ -119,6 +119,10 @@ class MTBenchPairwise(MTBench):
             metrics.append(self._rate(f"win_rate_turn_{turn}", rows, lambda value: value))
         turns = [turn for answer in by_question(answers, ids, "policy", n_turns=2) for turn in answer.turns]
         return metrics + length_metrics(turns)
+
+    def question_scores(self, answers: Sequence[Answer], judgments: Sequence[Judgment]) -> list[QuestionScore]:
+        """None: a match is decided by two games together."""
+        return []
 
     def _rate(self, name: str, outcomes: Mapping[tuple[str, int], float | None], value_of: Any) -> Metric:
         from aipo.stats import bootstrap_mean_interval

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aipo.benchmarks.judging import by_question, length_metrics
+from aipo.benchmarks.judging import by_question, length_metrics, question_score
 from aipo.judges.judge import Judge
 from aipo.miniature.benchmark_assets import held_out_questions, require_room
 from aipo.miniature.gold import GoldCount, count_facts
-from aipo.records import Answer, Chat, Decoding, Judgment, Message, Metric
+from aipo.records import Answer, Chat, Decoding, Judgment, Message, Metric, QuestionScore
 from aipo.samplers.sampler import Sampler
 
 
@@ -80,6 +80,18 @@ class GoldBenchmark:
             Metric("nonsense_per_answer", sum(count.nonsense for count in counts) / n, None, n, 0),
             *length_metrics(turns),
         ]
+
+    def question_scores(self, answers: Sequence[Answer], judgments: Sequence[Judgment]) -> list[QuestionScore]:
+        """The gold quality of every answer, whose mean is `gold_score`."""
+        chats = self._questions()
+        return [
+            question_score(answer, "gold_score", count_facts(chats[answer.question_id], answer.turns[0].text).quality)
+            for answer in by_question(answers, list(chats), "policy", n_turns=1)
+        ]
+
+    def chats(self) -> dict[str, Chat]:
+        """Question id -> the chat that was answered: so that the ranker can score the answers, too."""
+        return self._questions()
 
     def _questions(self) -> dict[str, Chat]:
         drawn = held_out_questions("gold", self.n_questions, self.question_seed)

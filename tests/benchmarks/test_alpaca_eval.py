@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -118,6 +119,11 @@ def test_position_biased_judge_is_even_when_both_orders_are_asked() -> None:
     metrics = {metric.name: metric for metric in benchmark.score(_answers(9), judgments)}
     assert metrics["win_rate"].value == pytest.approx(50)
     assert metrics["win_rate"].n_scored == 9
+    cut = [replace(judgments[0], value=None), *judgments[1:]]
+    rows = benchmark.question_scores(_answers(9), cut)
+    # One verdict of two is missing: the item is unscored, as in the win rate.
+    assert (rows[0].value, rows[0].weight) == (None, 0)
+    assert [row.value for row in rows[1:]] == pytest.approx([50] * 8)
 
 
 def test_one_unscored_order_leaves_the_item_unscored() -> None:

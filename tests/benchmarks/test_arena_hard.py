@@ -82,6 +82,8 @@ def test_score_by_hand() -> None:
     assert metrics["win_rate_game_1"].value == pytest.approx(100 * 3.5 / 4)
     assert metrics["win_rate_game_2"].value == 0
     assert metrics["mean_tokens"].value == 3
+    rows = benchmark.question_scores(_answers(2), judgments)
+    assert [(row.value, row.weight, row.n_tokens) for row in rows] == [(75, 4, 3), (50, 1, 3)]
     assert benchmark.length_metric == "mean_tokens"
 
 

@@ -90,6 +90,9 @@ def test_score_by_hand() -> None:
     benchmark = MTBench(Given(our_mt_bench()), max_unscored_share=0.25, bootstrap_rounds=50)
     judgments = [_judgment("1", 1, 8), _judgment("1", 2, 5), _judgment("2", 1, 2), _judgment("2", 2, None)]
     metrics = {metric.name: metric for metric in benchmark.score(_answers(), judgments)}
+    rows = benchmark.question_scores(_answers(), judgments)
+    # Both turns of question 1, one of question 2; answers of two and three words.
+    assert [(row.value, row.weight, row.n_tokens) for row in rows] == [(6.5, 2, 2.5), (2, 1, 2.5)]
     assert metrics["rating"].value == 5.0
     assert (metrics["rating"].n_scored, metrics["rating"].n_unscored) == (3, 1)
     assert metrics["rating_turn_1"].value == 5.0

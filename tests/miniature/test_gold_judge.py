@@ -217,6 +217,9 @@ def test_gold_benchmark():
         for chat, answer in zip(benchmark._questions().values(), mixed, strict=True)
     )
     assert metrics["gold_score"].value == pytest.approx(expected / 30)
+    rows = benchmark.question_scores(mixed, [])
+    assert [row.question_id for row in rows] == list(benchmark.chats())
+    assert sum(row.value * row.weight for row in rows) / 30 == pytest.approx(expected / 30)
     low, high = metrics["gold_score"].ci95
     assert low < metrics["gold_score"].value < high
     with pytest.raises(ValueError, match=r"1\.\.500"):
