@@ -1,18 +1,21 @@
-"""The miniature's base model: a Llama of some 0.15 M parameters, trained on this machine at first use.
+"""The miniature's base model: a Llama of some 0.12 M parameters.
 
-Trained on one thread of the CPU whatever the machine has, so that a seed gives the same weights bit for bit.
+The default one comes with the package (`aipo.miniature.shipped`). Others are trained on this machine at first use, on
+one thread of the CPU whatever the machine has, so that a seed gives the same weights bit for bit on one kind of CPU.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aipo.miniature.corpus import Corpus, Writer
+from aipo.miniature.shipped import ShippedWeights, shipped_weights
 from aipo.miniature.tokenizer import build_tokenizer
 
 if TYPE_CHECKING:
@@ -25,7 +28,10 @@ _IGNORED = -100
 
 @dataclass(frozen=True)
 class MiniatureModel:
-    """Architecture, corpus and training of the base model. `build` does the work; making this object costs nothing."""
+    """Architecture, corpus and training of the base model. `build` does the work; making this object costs nothing.
+
+    Where the settings are those of the weights in the package, these are taken, unless `retrain` says otherwise.
+    """
 
     hidden: int
     layers: int
@@ -42,6 +48,8 @@ class MiniatureModel:
     batch: int
     lr: float
     seed: int
+    retrain: bool = False
+    """Train on this machine although the package has these weights."""
 
     def __post_init__(self) -> None:
         for name in ("hidden", "layers", "heads", "steps", "batch"):
@@ -61,22 +69,36 @@ class MiniatureModel:
         writer = Writer(self.omitted, self.wrong, self.filler, self.unasked, self.long_form)
         return Corpus(self.n_documents, self.two_turn_share, self.task_list_share, writer, self.seed)
 
-    def identity(self) -> dict[str, str]:
-        """What pins the weights beyond the settings: the torch release, whose kernels decide the last bits."""
-        import torch
+    def shipped(self) -> ShippedWeights | None:
+        """The weights of the package, where these settings are theirs and `retrain` is off."""
+        found = shipped_weights()
+        settings = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "retrain"}
+        return found if settings == found.settings and not self.retrain else None
 
-        return {"torch": torch.__version__, "world": "1"}
+    def identity(self) -> dict[str, str]:
+        """What pins the weights beyond the settings: their hash, or the torch release that trains them."""
+        found = self.shipped()
+        if found is not None:
+            return {"weights_sha256": found.sha256}
+        return {"torch": version("torch"), "world": "1"}
 
     def build(self, out: Path) -> dict[str, float | int]:
-        """Train and write a Hugging Face folder (model, tokenizer, generation config) into `out`. Returns counts.
+        """Write a Hugging Face folder (model, tokenizer, generation config) into `out`. Returns counts.
 
-        `loss` is the mean over the last tenth of the steps, in nats per token.
+        `loss` is the mean over the last tenth of the training steps, in nats per token.
         """
-        import torch
-        from transformers import GenerationConfig
-        from transformers.utils import logging
-
         tokenizer = build_tokenizer()
+        found = self.shipped()
+        if found is not None:
+            model, counts = self._with_weights(tokenizer, found.tensors()), dict(found.counts)
+        else:
+            model, counts = self._trained(tokenizer)
+        self._write(model, tokenizer, out)
+        return counts
+
+    def _trained(self, tokenizer: PreTrainedTokenizerFast) -> tuple[LlamaForCausalLM, dict[str, float | int]]:
+        import torch
+
         documents = self._encode(tokenizer)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
@@ -87,6 +109,19 @@ class MiniatureModel:
                 loss = self._train(model, documents, tokenizer.pad_token_id)
         finally:
             torch.set_num_threads(threads)
+        return model, {
+            "parameters": model.num_parameters(),
+            "vocabulary": len(tokenizer),
+            "documents": len(documents),
+            "tokens": sum(map(len, documents)),
+            "steps": self.steps,
+            "loss": loss,
+        }
+
+    def _write(self, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
+        from transformers import GenerationConfig
+        from transformers.utils import logging
+
         out.mkdir(parents=True, exist_ok=True)
         model.generation_config = GenerationConfig(
             bos_token_id=tokenizer.bos_token_id,
@@ -104,14 +139,6 @@ class MiniatureModel:
             if shown:
                 logging.enable_progress_bar()
         tokenizer.save_pretrained(out)
-        return {
-            "parameters": model.num_parameters(),
-            "vocabulary": len(tokenizer),
-            "documents": len(documents),
-            "tokens": sum(map(len, documents)),
-            "steps": self.steps,
-            "loss": loss,
-        }
 
     def _encode(self, tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
         """Every document as ids: one BOS at its head, an end-of-turn token after each turn or list."""
@@ -142,6 +169,14 @@ class MiniatureModel:
             pad_token_id=tokenizer.pad_token_id,
         )
         return LlamaForCausalLM(config)
+
+    def _with_weights(self, tokenizer: PreTrainedTokenizerFast, weights: Mapping[str, Tensor]) -> LlamaForCausalLM:
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            model = self._fresh_model(tokenizer)
+        model.load_state_dict({**weights, "lm_head.weight": weights["model.embed_tokens.weight"]})
+        return model.eval()
 
     def _batches(self, documents: Sequence[Sequence[int]]) -> Iterator[list[int]]:
         """Document indices of each step: epochs of batches of like length, in random order."""

@@ -8,9 +8,11 @@ import random
 from pathlib import Path
 
 import pytest
+import yaml
 
 from aipo.miniature.base_model import MiniatureModel
 from aipo.miniature.corpus import Corpus, Writer, write_task_list
+from aipo.miniature.shipped import FOLDER, ShippedWeightsError, shipped_weights
 from aipo.miniature.source import MiniatureSource
 from aipo.miniature.tokenizer import SPECIAL_TOKENS, build_tokenizer, vocabulary
 from aipo.miniature.world import FILLERS, count_words, draw_follow_up, draw_prompt
@@ -152,3 +154,65 @@ def test_bad_settings_are_refused_at_once(change, message):
 
 def test_corpus_of_a_model_is_its_own():
     assert TINY.corpus() == Corpus(60, 0.2, 0.2, Writer(0.25, 0.25, 0.35, 0.15, 0.2), 0)
+
+
+@pytest.fixture(scope="module")
+def default(repository):
+    """The model of the default config."""
+    node = yaml.safe_load((repository / "conf/model/miniature.yaml").read_text())
+    return MiniatureModel(**{key: value for key, value in node.items() if key != "_target_"})
+
+
+def test_the_default_model_is_the_package_s(default, tmp_path):
+    import torch
+
+    state = torch.random.get_rng_state()
+    counts = default.build(tmp_path / "model")
+    assert torch.equal(torch.random.get_rng_state(), state), "building must not touch the global generator"
+    digest = hashlib.sha256((FOLDER / "base.safetensors").read_bytes()).hexdigest()
+    assert digest == shipped_weights().sha256 == weights_sha256(tmp_path / "model")
+    assert default.identity() == {"weights_sha256": digest}
+    assert counts["parameters"] == 120768 and counts["loss"] < 0.65
+    # It is the trained model: on documents it was not trained on, far better than the uniform ln 218 = 5.38.
+    model = PolicyRef(str(tmp_path / "model")).load_model()
+    documents = dataclasses.replace(default, n_documents=50, seed=12345)._encode(build_tokenizer())
+    with torch.no_grad():
+        losses = [float(model(input_ids=ids, labels=ids).loss) for ids in map(torch.tensor, ([d] for d in documents))]
+    assert sum(losses) / len(losses) < 0.8
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"hidden": 32}, {"steps": 2601}, {"retrain": True}])
+def test_any_other_model_is_trained_here(default, change):
+    model = dataclasses.replace(default, **change)
+    assert model.shipped() is None and set(model.identity()) == {"torch", "world"}
+
+
+def test_changed_weights_are_refused(default, tmp_path, monkeypatch):
+    for name in ("base.json", "base.safetensors"):
+        (tmp_path / name).write_bytes((FOLDER / name).read_bytes())
+    monkeypatch.setattr("aipo.miniature.shipped.FOLDER", tmp_path)
+    monkeypatch.setattr("aipo.miniature.shipped.vocabulary", lambda: ("another",))
+    with pytest.raises(ShippedWeightsError, match="the miniature's vocabulary: expected SHA-256 .* model.retrain=true"):
+        default.build(tmp_path / "model")
+    content = bytearray((tmp_path / "base.safetensors").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "base.safetensors").write_bytes(content)
+    with pytest.raises(ShippedWeightsError, match="base.safetensors: expected SHA-256 503cd273"):
+        default.build(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.slow
+def test_training_again_gives_the_package_s_weights_or_says_how_far_off(default, tmp_path):
+    """The same bits on the kind of CPU that made them; elsewhere a model as good, which has its own last bits."""
+    import torch
+    from safetensors.torch import load_file
+
+    counts = dataclasses.replace(default, retrain=True).build(tmp_path / "model")
+    ours, here = load_file(FOLDER / "base.safetensors"), load_file(tmp_path / "model" / "model.safetensors")
+    distance = max(float((ours[name] - here[name]).abs().max()) for name in ours)
+    assert set(here) == set(ours)
+    assert counts["loss"] == pytest.approx(shipped_weights().counts["loss"], abs=0.01)
+    if distance:
+        kind = torch.backends.cpu.get_cpu_capability()
+        pytest.skip(f"this CPU ({kind}) trains other weights, by up to {distance:.3g}; loss {counts['loss']:.4f}")
