@@ -129,12 +129,16 @@ class Answer:
 
 @dataclass(frozen=True)
 class JudgeReply:
-    """A judge's raw reply. `top_logprobs`: token -> nats of the first reply token, where asked for."""
+    """A judge's raw reply. `top_logprobs`: token -> nats of the first reply token, where asked for.
+
+    A reply that cannot be read has no text and no log-probs, and `error` says why; no verdict can be read from it.
+    """
 
     text: str
     top_logprobs: Mapping[str, float] | None = None
     model: str | None = None
     """The model the endpoint says it used."""
+    error: str | None = None
 
 
 @dataclass(frozen=True)

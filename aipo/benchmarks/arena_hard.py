@@ -159,7 +159,11 @@ class ArenaHard:
             for game, reply in zip(open_games, found, strict=True):
                 replies[game].append(reply)
                 chats[game] += (Message("assistant", reply.text), Message("user", RETRY_MESSAGE))
-            open_games = [game for game in open_games if parse_game(game_text(replies[game]))[1]]
+            open_games = [
+                game
+                for game in open_games
+                if replies[game][-1].error is None and parse_game(game_text(replies[game]))[1]
+            ]
         return [
             request.judgment(game_value(parse_game(game_text(said))[0], request.order), said, judge.name)
             for request, said in zip(requests, replies, strict=True)

@@ -47,7 +47,9 @@ class Request:
 def chat_sha256(chat: Chat | None) -> str:
     """SHA-256 of a chat as compact JSON [[role, content], ...]; of nothing where there is no chat."""
     plain = [] if chat is None else [[message.role, message.content] for message in chat]
-    return hashlib.sha256(json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    ).hexdigest()
 
 
 def by_question(answers: Sequence[Answer], question_ids: Sequence[str], whose: str, n_turns: int) -> list[Answer]:
@@ -91,10 +93,14 @@ def refuse_unscored(judgments: Sequence[Judgment], max_share: float, name: str) 
     unscored = [judgment for judgment in judgments if judgment.value is None]
     if len(unscored) > max_share * len(judgments) or len(unscored) == len(judgments):
         example = next((judgment for judgment in unscored if judgment.replies), None)
-        shown = f"; for example question {example.question_id}: {example.replies[-1].text[-200:]!r}" if example else ""
+        shown = ""
+        if example is not None:
+            last = example.replies[-1]
+            shown = f"; for example question {example.question_id}: {last.error or repr(last.text[-200:])}"
         raise ValueError(
             f"{name}: {len(unscored)} of {len(judgments)} verdicts are unscored, more than max_unscored_share="
-            f"{max_share} allows; look at the judge's replies or raise the limit{shown}"
+            f"{max_share} allows. Raise that limit (nothing is asked again), or have these alone asked once more with "
+            f"judge.asks_per_verdict=2{shown}"
         )
 
 

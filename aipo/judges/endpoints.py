@@ -6,8 +6,13 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from aipo.remote.probe import PROBE_S, probe
+from aipo.remote.redaction import keep_secret, redact, require_no_key
+
 if TYPE_CHECKING:
     from openai import OpenAI
+
+_START = "start it, or set judge.endpoint"
 
 
 class Endpoint(Protocol):
@@ -19,6 +24,10 @@ class Endpoint(Protocol):
 
     def missing(self) -> list[str]:
         """What the environment lacks."""
+        ...
+
+    def probe(self) -> list[str]:
+        """Why nothing can be asked there, once nothing is missing: a line, or none when it answers within 5 s."""
         ...
 
     def connect(self, timeout_s: float) -> OpenAI:
@@ -37,6 +46,7 @@ class OpenAIEndpoint:
 
     def __post_init__(self) -> None:
         _require_url("base_url", self.base_url)
+        keep_secret(self.key_variable)
 
     def identity(self) -> str:
         """The base URL."""
@@ -45,6 +55,11 @@ class OpenAIEndpoint:
     def missing(self) -> list[str]:
         """The key, where one is needed."""
         return _missing_key(self.key_variable)
+
+    def probe(self) -> list[str]:
+        """Ask for its models."""
+        with self.connect(PROBE_S) as client:
+            return probe(client, "judge", self.base_url, self.key_variable, _START)
 
     def connect(self, timeout_s: float) -> OpenAI:
         """A client for the base URL."""
@@ -65,6 +80,7 @@ class AzureEndpoint:
 
     def __post_init__(self) -> None:
         _require_url("azure_endpoint", self.azure_endpoint)
+        keep_secret(self.key_variable)
 
     def identity(self) -> str:
         """The resource and the API version."""
@@ -73,6 +89,11 @@ class AzureEndpoint:
     def missing(self) -> list[str]:
         """The key."""
         return _missing_key(self.key_variable)
+
+    def probe(self) -> list[str]:
+        """Ask for its models."""
+        with self.connect(PROBE_S) as client:
+            return probe(client, "judge", self.azure_endpoint, self.key_variable, _START)
 
     def connect(self, timeout_s: float) -> OpenAI:
         """A client for the resource."""
@@ -103,7 +124,8 @@ class Price:
 
 def _require_url(name: str, url: str) -> None:
     if not url.startswith(("http://", "https://")):
-        raise ValueError(f"judge.endpoint.{name}: expected a URL with http:// or https://, got {url!r}")
+        raise ValueError(f"judge.endpoint.{name}: expected a URL with http:// or https://, got {redact(url)!r}")
+    require_no_key(f"judge.endpoint.{name}", url)
 
 
 def _missing_key(variable: str | None) -> list[str]:

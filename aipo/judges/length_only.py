@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from aipo.judges.reading import JudgePrompt, read_judge_prompt
 from aipo.records import Chat, JudgeReply
@@ -26,6 +27,10 @@ class LengthOnlyJudge:
             raise ValueError(
                 f"LengthOnlyJudge: expected characters_per_point of 1 or more, got {self.characters_per_point}"
             )
+
+    needs_world: ClassVar[bool] = False
+    keeps_replies: ClassVar[bool] = False
+    asks_per_verdict: ClassVar[int] = 1
 
     def identity(self) -> dict[str, str]:
         """Its one setting."""

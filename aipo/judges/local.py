@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import ClassVar
 
+from aipo.judges.judge import Clerk, Receipt
 from aipo.models.policy import PolicyRef
 from aipo.models.tokens import prompt_token_ids
 from aipo.records import Chat, Decoding, JudgeReply
@@ -22,7 +23,13 @@ class LocalJudge:
     """Of replies at a temperature above 0."""
     cache_tokens: int = 65536
     """Of the sampler: rows x (prompt + new tokens) of a batch."""
+    asks_per_verdict: int = 1
+    """How often, in all, one request is asked whose reply gives no verdict; greedy decoding answers the same again."""
     _sampler: list[HFSampler] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    needs_world: ClassVar[bool] = False
+    keeps_replies: ClassVar[bool] = True
+    max_requests: ClassVar[int | None] = None
 
     def identity(self) -> dict[str, str]:
         """The model's place and, for a local folder, its content."""
@@ -45,11 +52,25 @@ class LocalJudge:
             JudgeReply(group[0].text, top, self.model.path) for group, top in zip(completions, logprobs, strict=True)
         ]
 
-    def reply_each(self, chats: Sequence[Chat], keep: Callable[[int, JudgeReply], Any], **decoding: Any) -> None:
+    def reply_each(
+        self, chats: Sequence[Chat], clerk: Clerk, *, max_tokens: int, temperature: float = 0.0, top_logprobs: int = 0
+    ) -> None:
         """Replies in groups of 32 prompts, each kept before the next is computed."""
         for start in range(0, len(chats), 32):
-            for offset, reply in enumerate(self.reply(chats[start : start + 32], **decoding)):
-                keep(start + offset, reply)
+            group = [number for number in range(start, min(start + 32, len(chats))) if clerk.claim(number)]
+            try:
+                replies = self.reply(
+                    [chats[number] for number in group],
+                    max_tokens=max_tokens,
+                    temperature=temperature,
+                    top_logprobs=top_logprobs,
+                )
+                for number, reply in zip(group, replies, strict=True):
+                    clerk.spend()
+                    clerk.keep(number, reply, Receipt())
+            finally:
+                for number in group:
+                    clerk.release(number)
 
     def _loaded(self) -> HFSampler:
         if not self._sampler:

@@ -1,24 +1,35 @@
-"""A judge behind any endpoint with the OpenAI protocol. No paid verdict is lost, none is asked for twice."""
+"""A judge behind any endpoint with the OpenAI protocol. No paid reply is lost, none is asked for twice."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import logging
+import queue
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from aipo.judges.attempts import Attempts, BadReply, Fatal
+from aipo.judges.chat_completion import ChatCompletion, NoLogprobs, read_chat_completion
 from aipo.judges.endpoints import Endpoint, Price
-from aipo.judges.judge import JudgeError
+from aipo.judges.judge import Clerk, JudgeError, Receipt
+from aipo.judges.unkept import UnkeptReplies
 from aipo.records import Chat, JudgeReply
+from aipo.remote import Attempts, BadReply, EndpointError, Fatal, GivenUp, RetryPolicy, redact
 
 if TYPE_CHECKING:
     from openai import OpenAI
 
+logger = logging.getLogger("aipo")
+WATCH_S = 2.0
+
 
 @dataclass(frozen=True)
 class OpenAIJudge:
-    """Chat completions of `model`. Rate limits, server errors, time-outs and broken replies are tried again."""
+    """Chat completions of `model`. Rate limits, server errors, time-outs and broken replies are tried again.
+
+    A reply that cannot be read after three attempts, or that a content filter withholds, is a reply with an `error`
+    and without text: no verdict can be read from it.
+    """
 
     model: str
     endpoint: Endpoint
@@ -29,18 +40,26 @@ class OpenAIJudge:
     timeout_s: float = 120.0
     """Of one attempt."""
     max_attempts: int = 10
-    """For one verdict."""
+    """For one reply, while the endpoint answers others."""
+    max_outage_s: float = 45.0
+    """An endpoint that answers nothing for so long, and fails eight times in a row, is given up."""
     first_wait_s: float = 1.0
     longest_wait_s: float = 60.0
+    """Also where the endpoint asks for more."""
     max_requests: int | None = None
-    """The budget of a judging stage, attempts included. None: no limit."""
+    """The budget of all runs that share a store, attempts included. None: no limit."""
+    asks_per_verdict: int = 1
+    """How often, in all, one request is asked whose reply gives no verdict. 1: never again."""
     price: Price | None = None
-    """For the estimate of plan=true alone."""
+    """For the estimate of plan=true, and for the ledger."""
     token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """The protocol's name of the reply's limit; OpenAI's reasoning models take the second one only."""
 
+    needs_world: ClassVar[bool] = False
+    keeps_replies: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
-        for name in ("max_concurrent", "timeout_s", "max_attempts"):
+        for name in ("max_concurrent", "timeout_s", "max_attempts", "max_outage_s", "asks_per_verdict"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"judge.{name}: expected a positive number, got {getattr(self, name)}")
         if self.max_requests is not None and self.max_requests < 1:
@@ -55,80 +74,147 @@ class OpenAIJudge:
         return {"name": self.name, "model": self.model, "endpoint": self.endpoint.identity()}
 
     def missing(self) -> list[str]:
-        """A key that is not in the environment."""
-        return self.endpoint.missing()
+        """A key that is not in the environment, or an endpoint that does not answer within 5 s."""
+        return self.endpoint.missing() or self.endpoint.probe()
 
     def reply(
         self, chats: Sequence[Chat], *, max_tokens: int, temperature: float = 0.0, top_logprobs: int = 0
     ) -> list[JudgeReply]:
-        """One reply per chat. JudgeError when one is given up; `reply_each` keeps those that arrived."""
-        replies: dict[int, JudgeReply] = {}
-        self.reply_each(
-            chats, replies.__setitem__, max_tokens=max_tokens, temperature=temperature, top_logprobs=top_logprobs
-        )
-        return [replies[position] for position in range(len(chats))]
+        """One reply per chat, kept nowhere. JudgeError when one is given up."""
+        clerk = UnkeptReplies(self.max_requests)
+        self.reply_each(chats, clerk, max_tokens=max_tokens, temperature=temperature, top_logprobs=top_logprobs)
+        return clerk.in_order(len(chats))
 
     def reply_each(
-        self,
-        chats: Sequence[Chat],
-        keep: Callable[[int, JudgeReply], Any],
-        *,
-        max_tokens: int,
-        temperature: float = 0.0,
-        top_logprobs: int = 0,
+        self, chats: Sequence[Chat], clerk: Clerk, *, max_tokens: int, temperature: float = 0.0, top_logprobs: int = 0
     ) -> None:
-        """Call `keep(position, reply)` in this thread for each reply as it arrives.
+        """Ask every chat that `clerk` lets be claimed; each reply is kept by the thread that received it.
 
-        JudgeError at the end when some were given up, at once when none can succeed; all others were kept before.
+        JudgeError at the end when some were given up, at once when none can succeed. When this is interrupted, what is
+        under way is waited for and kept, at most `timeout_s`; nothing more is sent.
         """
-        from tqdm import tqdm
-
-        client = self.endpoint.connect(self.timeout_s)
-        attempts = Attempts(self.max_attempts, self.first_wait_s, self.longest_wait_s, self.max_requests)
         settings: dict[str, Any] = {self.token_limit: max_tokens, "temperature": temperature}
         if top_logprobs:
             settings |= {"logprobs": True, "top_logprobs": top_logprobs}
-        lost: list[JudgeError] = []
-        pool = ThreadPoolExecutor(self.max_concurrent)
-        try:
-            futures = {
-                pool.submit(attempts.call, lambda chat=chat: self._ask(client, chat, settings)): position
-                for position, chat in enumerate(chats)
-            }
-            bar = tqdm(as_completed(futures), total=len(futures), desc=f"judge {self.name}", delay=5, leave=False)
-            for future in bar:
-                try:
-                    keep(futures[future], future.result())
-                except JudgeError as error:
-                    lost.append(error)
-        finally:
-            attempts.stopped.set()
-            pool.shutdown(cancel_futures=True)
-            client.close()
+        with self.endpoint.connect(self.timeout_s) as client:
+            lost = _Call(self, client, chats, settings, clerk).run()
         if lost:
             first = next((error for error in lost if isinstance(error, Fatal)), lost[0])
             raise JudgeError(
-                f"{self.name} ({self.model} at {self.endpoint.identity()}): {len(lost)} of {len(chats)} requests have "
-                f"no reply; {len(chats) - len(lost)} are kept and will not be asked again. {first}"
+                f"{self.name} ({self.model} at {redact(self.endpoint.identity())}): {len(lost)} of {len(chats)} "
+                f"requests have no reply; all others are kept and will not be asked again. {first}"
             )
 
-    def _ask(self, client: OpenAI, chat: Chat, settings: dict[str, Any]) -> JudgeReply:
+    def retry_policy(self) -> RetryPolicy:
+        """Its patience."""
+        return RetryPolicy(self.max_attempts, self.max_outage_s, self.first_wait_s, self.longest_wait_s)
+
+
+class _Call:
+    """The requests of one call to `reply_each`, on threads that take positions from a queue."""
+
+    def __init__(
+        self, judge: OpenAIJudge, client: OpenAI, chats: Sequence[Chat], settings: dict[str, Any], clerk: Clerk
+    ) -> None:
+        self.judge = judge
+        self.client = client
+        self.chats = chats
+        self.settings = settings
+        self.clerk = clerk
+        self.attempts = Attempts(judge.retry_policy(), f"judge {judge.name} at {redact(judge.endpoint.identity())}")
+        self.open: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self.ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        self.saw_logprobs = False
+
+    def run(self) -> list[EndpointError]:
+        """The errors of the requests that have no reply."""
+        from tqdm import tqdm
+
+        for position in range(len(self.chats)):
+            self.open.put(position)
+        threads = [
+            threading.Thread(target=self._work, name=f"judge-{number}", daemon=True)
+            for number in range(min(self.judge.max_concurrent, len(self.chats)))
+        ]
+        for thread in threads:
+            thread.start()
+        lost: list[EndpointError] = []
+        bar = tqdm(total=len(self.chats), desc=f"judge {self.judge.name}", delay=5, leave=False)
+        try:
+            for number in range(len(self.chats)):
+                error = self._next(len(self.chats) - number)
+                bar.update()
+                if isinstance(error, EndpointError):
+                    lost.append(error)
+                elif error is not None:
+                    raise error
+        finally:
+            self.attempts.stop()
+            busy = sum(thread.is_alive() for thread in threads)
+            if busy and lost == [] and self.open.qsize():
+                logger.info("judge %s: stopping; up to %d replies under way are waited for", self.judge.name, busy)
+            for thread in threads:
+                thread.join()
+            bar.close()
+        return lost
+
+    def _next(self, waiting: int) -> BaseException | None:
+        while True:
+            try:
+                return self.ended.get(timeout=WATCH_S)
+            except queue.Empty:
+                self.attempts.watch(waiting)
+
+    def _work(self) -> None:
+        while True:
+            try:
+                position = self.open.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                self._one(position)
+                self.ended.put(None)
+            except BaseException as error:
+                self.ended.put(error)
+
+    def _one(self, position: int) -> None:
+        if self.attempts.stopped.is_set():
+            raise self.attempts.fatal or EndpointError("stopped")
+        if not self.clerk.claim(position):
+            return
+        try:
+            self.clerk.keep(position, *self._reply(self.chats[position]))
+        finally:
+            self.clerk.release(position)
+
+    def _reply(self, chat: Chat) -> tuple[JudgeReply, Receipt]:
+        try:
+            return self.attempts.call(lambda: self._ask(chat), self.clerk.spend)
+        except GivenUp as error:
+            if not isinstance(error.last, BadReply):
+                raise
+            top = {} if "logprobs" in self.settings else None
+            return JudgeReply("", top, None, redact(str(error.last))[:300]), Receipt(raw=error.last.raw)
+
+    def _ask(self, chat: Chat) -> tuple[JudgeReply, Receipt]:
         messages: Any = [{"role": message.role, "content": message.content} for message in chat]
-        completion = client.chat.completions.create(model=self.model, messages=messages, **settings)
-        choices = getattr(completion, "choices", None)
-        if not choices:
-            raise BadReply(f"a reply without choices: {str(completion)[:200]}")
-        choice = choices[0]
-        if choice.finish_reason == "content_filter":
-            raise JudgeError(f"the endpoint's content filter withholds the reply to {chat[-1].content[:80]!r}")
-        if choice.message is None or choice.message.content is None:
-            raise BadReply(f"a choice without text: {str(choice)[:200]}")
-        logprobs = None
-        if "logprobs" in settings:
-            if choice.logprobs is None or not choice.logprobs.content:
-                raise Fatal(
-                    "log-probabilities were asked for, and the endpoint returned none; use one that returns them, or a "
-                    "benchmark that reads text: alpaca_eval_text in place of alpaca_eval"
-                )
-            logprobs = {token.token: token.logprob for token in choice.logprobs.content[0].top_logprobs}
-        return JudgeReply(choice.message.content, logprobs, completion.model)
+        response = self.client.chat.completions.with_raw_response.create(
+            model=self.judge.model, messages=messages, **self.settings
+        )
+        body = response.content
+        try:
+            read = read_chat_completion(body, logprobs="logprobs" in self.settings)
+        except NoLogprobs as error:
+            if self.saw_logprobs:
+                raise
+            raise Fatal(
+                "log-probabilities were asked for, and the endpoint returned none; use one that returns them, or a "
+                "benchmark that reads text: alpaca_eval_text in place of alpaca_eval"
+            ) from error
+        self.saw_logprobs = self.saw_logprobs or not read.withheld
+        return read.reply, self._receipt(read, body)
+
+    def _receipt(self, read: ChatCompletion, body: bytes) -> Receipt:
+        price = self.judge.price
+        dollars = None if price is None else price.dollars(read.input_tokens, read.output_tokens)
+        return Receipt(read.input_tokens, read.output_tokens, dollars, body if read.withheld else None)

@@ -6,56 +6,67 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from aipo.judges.judge import JudgeError
-from aipo.judges.store import StoredReplies, read_replies, reply_key
+from aipo.judges.replies import WHO, Replies, open_replies, reply_key
 from aipo.records import Chat, JudgeReply
 
 
 @dataclass(frozen=True)
 class ReplayJudge:
-    """Replies of one judge, from a `replies.jsonl` or from all such files below a folder."""
+    """Kept replies of one judge: its folder, `<store>/replies/<hash>`, or a folder above it that holds no other."""
 
     path: str
     name: str
     _asked: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
 
+    _open: list[Replies] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    needs_world: ClassVar[bool] = False
+    keeps_replies: ClassVar[bool] = False
+    asks_per_verdict: ClassVar[int] = 1
+
     def missing(self) -> list[str]:
-        """The files, where there are none."""
-        if self._files():
-            return []
-        return [f"stored replies: no replies.jsonl at or below {self.path}; set judge.path to a judgments artifact"]
+        """The replies, where there are none, or several judges'."""
+        try:
+            self._replies()
+        except (JudgeError, ValueError) as error:
+            return [f"stored replies: {error}"]
+        return []
 
     def identity(self) -> dict[str, str]:
         """That of the judge who gave the replies. JudgeError when there are none, or several judges'."""
-        return self._stored().judge
+        return self._replies().judge
 
     def reply(
         self, chats: Sequence[Chat], *, max_tokens: int, temperature: float = 0.0, top_logprobs: int = 0
     ) -> list[JudgeReply]:
         """The stored replies. JudgeError that counts and shows what was never asked."""
-        stored = self._stored()
+        replies = self._replies()
         decoding = {"max_tokens": max_tokens, "temperature": temperature, "top_logprobs": top_logprobs}
-        keys = [reply_key(stored.judge, chat, decoding, self._asked) for chat in chats]
-        unknown = [chat for chat, key in zip(chats, keys, strict=True) if key not in stored.replies]
+        keys = [reply_key(replies.judge, chat, decoding, self._asked) for chat in chats]
+        unknown = [chat for chat, key in zip(chats, keys, strict=True) if key not in replies]
         if unknown:
             raise JudgeError(
                 f"{len(unknown)} of {len(chats)} prompts have no stored reply in {self.path} for the decoding "
                 f"{decoding}; the first: {unknown[0][-1].content[:120]!r}. Ask the judge itself, or replay "
                 "the answers it judged"
             )
-        return [stored.replies[key] for key in keys]
+        return [replies.get(key) for key in keys]
 
-    def _files(self) -> list[Path]:
-        place = Path(self.path)
-        return [place] if place.is_file() else sorted(place.rglob("replies.jsonl"))
-
-    def _stored(self) -> StoredReplies:
-        found = [read_replies(file) for file in self._files()]
-        judges = {str(sorted(stored.judge.items())): stored.judge for stored in found if stored.replies}
-        if len(judges) != 1:
-            raise JudgeError(
-                f"{self.path}: expected the stored replies of one judge, found {len(judges)}: {list(judges)}"
+    def _replies(self) -> Replies:
+        if self._open:
+            self._open[0].refresh()
+            return self._open[0]
+        found = open_replies(Path(self.path))
+        if len(found) != 1:
+            names = (
+                ", ".join(f"{one.folder} ({one.judge.get('name')})" for one in found[:5]) or f"no {WHO} at or below it"
             )
-        replies = {key: reply for stored in found for key, reply in stored.replies.items()}
-        return StoredReplies(next(iter(judges.values())), replies)
+            raise JudgeError(
+                f"{self.path}: expected the stored replies of one judge, found {len(found)}: {names}. "
+                "Set judge.path to the folder of one judge: outputs/replies/<hash>"
+            )
+        self._open.append(found[0])
+        return found[0]

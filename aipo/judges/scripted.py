@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
+from aipo.judges.judge import Clerk, Receipt
 from aipo.records import Chat, JudgeReply
 
 
@@ -14,6 +16,11 @@ class ScriptedJudge:
 
     script: Callable[[Chat], JudgeReply | str]
     name: str = "scripted"
+    keeps_replies: bool = False
+    asks_per_verdict: int = 1
+
+    needs_world: ClassVar[bool] = False
+    max_requests: ClassVar[int | None] = None
 
     def identity(self) -> dict[str, str]:
         """Its name: two scripts under one name are taken for one judge."""
@@ -25,3 +32,13 @@ class ScriptedJudge:
         """What the script says."""
         replies = [self.script(chat) for chat in chats]
         return [reply if isinstance(reply, JudgeReply) else JudgeReply(reply, None, self.name) for reply in replies]
+
+    def reply_each(
+        self, chats: Sequence[Chat], clerk: Clerk, *, max_tokens: int, temperature: float = 0.0, top_logprobs: int = 0
+    ) -> None:
+        """One after the other."""
+        for position, chat in enumerate(chats):
+            if clerk.claim(position):
+                clerk.spend()
+                clerk.keep(position, self.reply([chat], max_tokens=max_tokens)[0], Receipt())
+                clerk.release(position)

@@ -1,43 +1,43 @@
-"""Every paid reply, once: an append-only JSONL of a judge's replies, keyed by who was asked what and how.
+"""A judge that pays for every reply once: it asks only what the reply store does not hold.
 
-A key is the SHA-256 of the judge's identity, the prompt, the decoding and the number of earlier identical requests. A
-torn last line (a process killed while writing) is dropped; any other malformed line is an error.
+A key is the SHA-256 of the judge's identity, the prompt, the decoding and the number of earlier identical requests in
+the same judging. So identical requests of one judging get a reply each, and two judgings that ask the same things
+share.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
+import logging
+import threading
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
 
-from aipo.judges.judge import Judge
-from aipo.records import Chat, JudgeReply, Judgment, from_row, to_row
+from aipo.judges.judge import Judge, PaidJudge, Receipt
+from aipo.judges.replay import ReplayJudge
+from aipo.judges.replies import Replies, ReplyStore, reply_key
+from aipo.records import Chat, JudgeReply, Judgment
 
-
-@dataclass(frozen=True)
-class StoredReplies:
-    """A file's content: who replied, and the replies by key."""
-
-    judge: dict[str, str]
-    replies: dict[str, JudgeReply]
+logger = logging.getLogger("aipo")
+POLL_S = 0.5
 
 
 class StoredJudge:
-    """A judge that asks the judge it wraps only what `path` does not hold yet. Replies are written as they arrive."""
+    """One judging by `judge`: replies come from `replies` where they are there, and are kept there as they arrive."""
 
-    def __init__(self, judge: Judge, path: Path) -> None:
+    keeps_replies = True
+
+    def __init__(self, judge: PaidJudge, replies: Replies) -> None:
         self.name = judge.name
+        self.needs_world = judge.needs_world
+        self.asks_per_verdict = judge.asks_per_verdict
         self._judge = judge
-        self._path = path
-        self._replies = read_replies(path).replies if path.exists() else {}
+        self._replies = replies
         self._asked: Counter[str] = Counter()
-        self._keys: dict[int, str] = {}
-        """Of the replies handed out, by their id()."""
+        self._given: dict[int, tuple[str, JudgeReply]] = {}
+        """Key and reply by the reply's id(): what was handed out."""
 
     def identity(self) -> dict[str, str]:
         """The wrapped judge's."""
@@ -46,66 +46,98 @@ class StoredJudge:
     def reply(
         self, chats: Sequence[Chat], *, max_tokens: int, temperature: float = 0.0, top_logprobs: int = 0
     ) -> list[JudgeReply]:
-        """One reply per chat, from the file where it is there, else from the judge."""
+        """One reply per chat, from the store where it is there, else from the judge, else from the process that is
+        asking the same. Raises JudgeError."""
         decoding = {"max_tokens": max_tokens, "temperature": temperature, "top_logprobs": top_logprobs}
         keys = [reply_key(self.identity(), chat, decoding, self._asked) for chat in chats]
-        open_ones = [index for index, key in enumerate(keys) if key not in self._replies]
-        if open_ones:
-            with self._path.open("a", encoding="utf-8") as file:
-
-                def keep(position: int, reply: JudgeReply) -> None:
-                    key = keys[open_ones[position]]
-                    self._replies[key] = reply
-                    line = {"key": key, "judge": self.identity(), "decoding": decoding, "reply": to_row(reply)}
-                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
-                    file.flush()
-
-                asked = [chats[index] for index in open_ones]
-                streaming = getattr(self._judge, "reply_each", None)
-                if streaming is not None:
-                    streaming(asked, keep, **decoding)
-                else:
-                    for position, reply in enumerate(self._judge.reply(asked, **decoding)):
-                        keep(position, reply)
-                os.fsync(file.fileno())
-        found = [self._replies[key] for key in keys]
-        self._keys |= {id(reply): key for reply, key in zip(found, keys, strict=True)}
+        told = False
+        while open_ones := [index for index, key in enumerate(keys) if key not in self._replies]:
+            clerk = StoreClerk(self._replies, [keys[index] for index in open_ones], decoding, self._judge.max_requests)
+            asked = [chats[index] for index in open_ones]
+            try:
+                self._judge.reply_each(
+                    asked, clerk, max_tokens=max_tokens, temperature=temperature, top_logprobs=top_logprobs
+                )
+            finally:
+                self._replies.sync()
+            if clerk.claimed == 0 and any(keys[index] not in self._replies for index in open_ones):
+                if not told:
+                    logger.info("judge %s: waiting for replies that another process asks for", self.name)
+                told = True
+                time.sleep(POLL_S)
+                self._replies.refresh()
+        found = [self._replies.get(key) for key in keys]
+        self._given |= {id(reply): (key, reply) for reply, key in zip(found, keys, strict=True)}
+        if unreadable := [reply for reply in found if reply.error is not None]:
+            logger.warning(
+                "judge %s: %d of %d replies cannot be read, the first: %s",
+                *(self.name, len(unreadable), len(found), unreadable[0].error),
+            )
         return found
 
-    def ask_again(self, unscored: Iterable[Judgment]) -> None:
-        """Replies that gave no verdict are asked for anew when this stage runs again. The old ones stay in the file."""
-        keys = {self._keys[id(reply)] for judgment in unscored for reply in judgment.replies if id(reply) in self._keys}
-        with self._path.open("a", encoding="utf-8") as file:
-            for key in sorted(keys):
-                file.write(json.dumps({"key": key, "judge": self.identity(), "ask_again": True}) + "\n")
+    def ask_again(self, without_verdict: Iterable[JudgeReply]) -> int:
+        """Let the next judging ask anew for replies that gave no verdict, up to `asks_per_verdict` times in all.
+        Returns how many. The old replies stay in the store."""
+        keys = {self._given[id(reply)][0] for reply in without_verdict if id(reply) in self._given}
+        return sum(self._replies.ask_again(key, self.asks_per_verdict) for key in sorted(keys))
 
 
-def reply_key(judge: Mapping[str, str], chat: Chat, decoding: Mapping[str, Any], asked: Counter[str]) -> str:
-    """The key of the next such request; `asked` counts identical ones, which each get a reply of their own."""
-    content = {"judge": dict(judge), "chat": to_row(chat), "decoding": dict(decoding)}
-    canonical = json.dumps(content, sort_keys=True, ensure_ascii=False)
-    number = asked[canonical]
-    asked[canonical] += 1
-    return hashlib.sha256(f"{canonical}#{number}".encode()).hexdigest()
+class StoreClerk:
+    """Books of one call that go into the store."""
+
+    def __init__(self, replies: Replies, keys: Sequence[str], decoding: Mapping[str, Any], limit: int | None) -> None:
+        self.claimed = 0
+        self._replies = replies
+        self._keys = keys
+        self._decoding = decoding
+        self._limit = limit
+        self._lock = threading.Lock()
+
+    def claim(self, position: int) -> bool:
+        """Unless another process asks the same, or has just been answered."""
+        key = self._keys[position]
+        if not self._replies.claim(key):
+            return False
+        self._replies.refresh()
+        if key in self._replies:
+            self._replies.release(key)
+            return False
+        with self._lock:
+            self.claimed += 1
+        return True
+
+    def spend(self) -> None:
+        """A line in the ledger."""
+        self._replies.spend(self._limit)
+
+    def keep(self, position: int, reply: JudgeReply, receipt: Receipt) -> None:
+        """A line in the journal."""
+        self._replies.keep(self._keys[position], self._decoding, reply, receipt)
+
+    def release(self, position: int) -> None:
+        """Others may ask it, where it got no reply."""
+        self._replies.release(self._keys[position])
 
 
-def read_replies(path: Path) -> StoredReplies:
-    """All replies of a file that are to be used. A torn last line is cut off; ValueError names any other bad line."""
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        with path.open("r+b") as file:
-            file.truncate(len(whole))
-    judge: dict[str, str] = {}
-    replies: dict[str, JudgeReply] = {}
-    for number, line in enumerate(whole.decode("utf-8").split("\n")[:-1], start=1):
-        try:
-            row = json.loads(line)
-            judge = row["judge"]
-            if row.get("ask_again"):
-                replies.pop(row["key"], None)
-            else:
-                replies[row["key"]] = from_row(JudgeReply, row["reply"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}, line {number}: not a stored reply ({error})") from error
-    return StoredReplies(judge, replies)
+def stored(judge: Judge, store: ReplyStore) -> Judge:
+    """The judge of one judging: with its replies kept in `store`, where they are worth it."""
+    if isinstance(judge, ReplayJudge):
+        return replace(judge)  # which counts identical requests from 0
+    if not judge.keeps_replies:
+        return judge
+    return StoredJudge(cast(PaidJudge, judge), store.of(judge.identity()))
+
+
+def judged(judge: Judge, store: ReplyStore, judging: Callable[[Judge], list[Judgment]]) -> list[Judgment]:
+    """What `judging` makes of the judge's replies. Those without a verdict are asked for anew, as often as the judge's
+    `asks_per_verdict` allows; everything else then comes from the store."""
+    while True:
+        asked = stored(judge, store)
+        judgments = judging(asked)
+        if not isinstance(asked, StoredJudge) or not asked.ask_again(without_verdict(judgments)):
+            return judgments
+
+
+def without_verdict(judgments: Iterable[Judgment]) -> list[JudgeReply]:
+    """The replies from which no verdict could be read: the last one of each unscored judgment that has any."""
+    return [judgment.replies[-1] for judgment in judgments if judgment.value is None and judgment.replies]

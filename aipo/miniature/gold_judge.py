@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import ClassVar
 
 from aipo.judges.judge import JudgeError
 from aipo.judges.reading import JudgePrompt, read_judge_prompt
@@ -45,6 +46,10 @@ class GoldJudge:
             raise ValueError(
                 f"GoldJudge: expected 0 <= tie_margin < strong_margin, got {self.tie_margin} and {self.strong_margin}"
             )
+
+    needs_world: ClassVar[bool] = True
+    keeps_replies: ClassVar[bool] = False
+    asks_per_verdict: ClassVar[int] = 1
 
     def identity(self) -> dict[str, str]:
         """Every dial, and `world`, which counts changes of the world's texts and of gold quality's rule."""

@@ -17,6 +17,7 @@ from typing import Any
 from aipo.artifacts import Artifact, StageReport, Store, fingerprint
 from aipo.components import build_component, content_of
 from aipo.iteration import Iteration
+from aipo.judges import ReplyStore, judged
 from aipo.models.policy import PolicyRef
 from aipo.rankers.ranking import rank, with_win_probabilities, with_win_shares
 from aipo.records import (
@@ -50,6 +51,7 @@ class Stages:
 
     def __init__(self, store: Store, config: Mapping[str, Any], log_step: Callable[[Mapping[str, Any]], None]) -> None:
         self.store = store
+        self.replies = ReplyStore(store.root, store.lock)
         self.config = config
         self.seed: int = config["seed"]
         self.recipe = build_component(config["data"])
@@ -168,7 +170,7 @@ class Stages:
         def build(folder: Path) -> StageReport:
             rows = read_parquet(candidates.path / "candidates.parquet", Candidates)
             if by_ranker:
-                keeping = ranker.stored(folder / "replies.jsonl") if hasattr(ranker, "stored") else ranker
+                keeping = ranker.stored(self.replies) if hasattr(ranker, "stored") else ranker
                 ranked = rank(keeping, rows)
             else:
                 ranked = [RankedPrompt(row.prompt.prompt_id, row.scores or ()) for row in rows]
@@ -282,24 +284,15 @@ class Stages:
         parents = {"answers": answers.fingerprint} | ({"baseline": baseline.fingerprint} if baseline else {})
 
         def build(folder: Path) -> StageReport:
-            from aipo.benchmarks.judging import refuse_unscored
-            from aipo.judges.store import StoredJudge
-
-            stored = StoredJudge(judge_object, folder / "replies.jsonl")
-            component = build_component(node)
-            judgments = component.judge(_answers(answers), stored, baseline=_answers(baseline))
-            if judgments:
-                try:
-                    refuse_unscored(judgments, component.max_unscored_share, benchmark)
-                except ValueError:
-                    stored.ask_again(judgment for judgment in judgments if judgment.value is None)
-                    raise
+            component, ours, theirs = build_component(node), _answers(answers), _answers(baseline)
+            judgments = judged(judge_object, self.replies, lambda asked: component.judge(ours, asked, baseline=theirs))
             write_jsonl(folder / "judgments.jsonl", judgments)
             unscored = sum(judgment.value is None for judgment in judgments)
             return StageReport({"judgments": len(judgments), "unscored": unscored})
 
         who = {"_target_": judge["_target_"], "name": judge_object.name}
         content = {"benchmark": node, "judge": who, "identity": judge_object.identity()}
+        content["asks_per_verdict"] = judge_object.asks_per_verdict
         return self._run("judgments", content, parents, build, iteration, resumable=True, name=label)
 
     def scores(

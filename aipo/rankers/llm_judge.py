@@ -10,13 +10,13 @@ import logging
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from aipo.judges.judge import Judge
-from aipo.judges.store import StoredJudge
-from aipo.records import Chat, Message
+from aipo.judges.replies import ReplyStore
+from aipo.judges.store import StoredJudge, stored
+from aipo.records import Chat, JudgeReply, Message
 
 logger = logging.getLogger("aipo")
 
@@ -65,6 +65,8 @@ class LLMJudgeRanker:
     max_unparsable: float = 0.05
     """The share of replies without a score that is borne."""
     name: str = "llm_judge"
+    store: ReplyStore | None = field(default=None, repr=False, compare=False)
+    """Where replies are kept; the pipeline supplies it."""
 
     gives_win_probability: ClassVar[bool] = False
     OPERATIONAL: ClassVar[tuple[str, ...]] = ("judge",)
@@ -84,12 +86,12 @@ class LLMJudgeRanker:
         return [f"ranker.judge: {line}" for line in find()] if find else []
 
     def identity(self) -> dict[str, str]:
-        """The judge's."""
-        return self.judge.identity()
+        """The judge's, and how often it is asked for a score."""
+        return self.judge.identity() | {"asks_per_verdict": str(self.judge.asks_per_verdict)}
 
-    def stored(self, path: Path) -> LLMJudgeRanker:
-        """The same ranker, which keeps every reply in `path` and asks for none twice."""
-        return replace(self, judge=StoredJudge(self.judge, path))
+    def stored(self, store: ReplyStore) -> LLMJudgeRanker:
+        """The same ranker, which keeps every reply in `store` and asks for none twice."""
+        return replace(self, store=store)
 
     def rank(self, prompts: Sequence[Chat], candidates: Sequence[Sequence[str]]) -> list[list[float]]:
         """The points of every candidate, NaN where the judge gave none. Equal texts are asked about once."""
@@ -97,7 +99,7 @@ class LLMJudgeRanker:
             dict.fromkeys((chat, text) for chat, texts in zip(prompts, candidates, strict=True) for text in texts)
         )
         chats = [(Message("user", judge_prompt(chat, text)),) for chat, text in asked]
-        replies = self.judge.reply(chats, max_tokens=self.max_tokens, temperature=self.temperature) if chats else []
+        replies = self._replies(chats)
         points = [parse_points(reply.text) for reply in replies]
         unread = [reply.text for reply, value in zip(replies, points, strict=True) if value is None]
         if unread:
@@ -105,11 +107,21 @@ class LLMJudgeRanker:
             if len(unread) > self.max_unparsable * len(replies):
                 raise UnparsableScores(
                     f"{count}, more than ranker.max_unparsable={self.max_unparsable} allows; the first ends with "
-                    f"{unread[0][-200:]!r}. Raise ranker.max_tokens or choose another judge"
+                    f"{unread[0][-200:]!r}. Raise ranker.max_unparsable (nothing is asked again), have these alone "
+                    "asked once more (ranker.judge.asks_per_verdict=2), raise ranker.max_tokens or choose another judge"
                 )
             logger.warning("ranker: %s; their candidates take no part", count)
         scores = {key: math.nan if value is None else value for key, value in zip(asked, points, strict=True)}
         return [[scores[chat, text] for text in texts] for chat, texts in zip(prompts, candidates, strict=True)]
+
+    def _replies(self, chats: Sequence[Chat]) -> list[JudgeReply]:
+        while chats:
+            judge = self.judge if self.store is None else stored(self.judge, self.store)
+            replies = judge.reply(chats, max_tokens=self.max_tokens, temperature=self.temperature)
+            unread = [reply for reply in replies if parse_points(reply.text) is None]
+            if not isinstance(judge, StoredJudge) or not judge.ask_again(unread):
+                return replies
+        return []
 
     def win_probabilities(self, prompts: Sequence[Chat], pairs: Sequence[tuple[str, str]]) -> None:
         """None: points are not a probability."""
@@ -127,6 +139,6 @@ def judge_prompt(chat: Chat, reply: str) -> str:
 def parse_points(text: str) -> float | None:
     """The last score of a judge's reply, or None when there is none from 0 to 5."""
     found = SCORE.findall(text)
-    if not found or not 0 <= float(found[-1]) <= 5:
+    if not found or len(found[-1]) > 40 or not 0 <= float(found[-1]) <= 5:
         return None
     return float(found[-1])

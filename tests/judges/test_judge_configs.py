@@ -23,7 +23,8 @@ LACKS = {
     "gpt_4_1106_preview": "OPENAI_API_KEY is not set",
     "azure": "AZURE_OPENAI_API_KEY is not set",
     "local": "no such folder",
-    "replay": "no replies.jsonl",
+    "replay": "no judge.json",
+    "openai_compatible": "http://localhost:8000/v1: it does not answer",
 }
 NAMES = sorted(path.stem for path in (ROOT / "conf" / "judge").glob("*.yaml"))
 

@@ -12,7 +12,8 @@ from faulty_server import FaultyServer
 from aipo.judges import JudgeError
 from aipo.judges.endpoints import AzureEndpoint, OpenAIEndpoint, Price
 from aipo.judges.openai_judge import OpenAIJudge
-from aipo.judges.store import StoredJudge, read_replies
+from aipo.judges.replies import ReplyStore
+from aipo.judges.store import stored
 from aipo.records import JudgeReply, Message
 
 PROMPTS = [f"prompt {number}" for number in range(24)]
@@ -48,32 +49,32 @@ def test_log_probs_are_not_asked_for_where_none_are_needed() -> None:
 def test_a_passing_fault_costs_no_verdict(fault: str, tmp_path: Path) -> None:
     server = FaultyServer(lambda prompt, attempt: fault if attempt == 0 and int(prompt.split()[1]) % 3 == 0 else None)
     with server.running() as url:
-        replies = StoredJudge(judge(url), tmp_path / "replies.jsonl").reply(CHATS, max_tokens=7)
+        replies = stored(judge(url), ReplyStore(tmp_path)).reply(CHATS, max_tokens=7)
         assert [reply.text for reply in replies] == [f"verdict on {prompt}" for prompt in PROMPTS]
         assert all(server.requests[prompt] == 1 + (index % 3 == 0) for index, prompt in enumerate(PROMPTS))
-        again = StoredJudge(judge(url), tmp_path / "replies.jsonl").reply(CHATS, max_tokens=7)
+        again = stored(judge(url), ReplyStore(tmp_path)).reply(CHATS, max_tokens=7)
     assert again == replies and sum(server.requests.values()) == 24 + 8
 
 
 def test_retry_after_holds_every_thread_back() -> None:
     server = FaultyServer(lambda prompt, attempt: "429" if prompt == PROMPTS[0] and attempt == 0 else None, 0.05)
     with server.running() as url:
-        judge(url, max_concurrent=2).reply(CHATS[:8], max_tokens=7)
+        judge(url, max_concurrent=2, longest_wait_s=1.0).reply(CHATS[:8], max_tokens=7)
     gaps = [later - earlier for earlier, later in zip(server.times, server.times[1:], strict=False)]
     assert max(gaps) >= 0.25  # Retry-After: 0.3, less what was under way
 
 
 def test_what_is_given_up_is_counted_and_the_rest_is_kept(tmp_path: Path) -> None:
-    bad = {"prompt 3": "refused", "prompt 5": "filtered", "prompt 7": "500"}
+    bad = {"prompt 3": "refused", "prompt 7": "500"}
     server = FaultyServer(lambda prompt, attempt: bad.get(prompt))
-    path = tmp_path / "replies.jsonl"
+    store = ReplyStore(tmp_path)
     with server.running() as url:
-        with pytest.raises(JudgeError, match="3 of 24 requests have no reply; 21 are kept"):
-            StoredJudge(judge(url, max_attempts=3), path).reply(CHATS, max_tokens=7)
-        assert server.requests["prompt 3"] == server.requests["prompt 5"] == 1 and server.requests["prompt 7"] == 3
-        assert len(read_replies(path).replies) == 21
+        with pytest.raises(JudgeError, match="2 of 24 requests have no reply; all others are kept"):
+            stored(judge(url, max_attempts=3), store).reply(CHATS, max_tokens=7)
+        assert server.requests["prompt 3"] == 1 and server.requests["prompt 7"] == 3
+        assert store.of(judge(url).identity()).ledger().replies == 22
         bad.clear()
-        StoredJudge(judge(url), path).reply(CHATS, max_tokens=7)
+        stored(judge(url), store).reply(CHATS, max_tokens=7)
     assert max(server.answered.values()) == 1 and len(server.answered) == 24
 
 
@@ -87,22 +88,26 @@ def test_what_nothing_can_mend_stops_at_once(fault: str, words: str) -> None:
 
 def test_the_budget_stops_the_run_and_a_larger_one_goes_on(tmp_path: Path) -> None:
     server = FaultyServer(lambda prompt, attempt: None)
-    path = tmp_path / "replies.jsonl"
+    store = ReplyStore(tmp_path)
     with server.running() as url:
         with pytest.raises(JudgeError, match="max_requests=10"):
-            StoredJudge(judge(url, max_requests=10), path).reply(CHATS, max_tokens=7)
-        assert sum(server.requests.values()) == 10 == len(read_replies(path).replies)
-        StoredJudge(judge(url, max_requests=14), path).reply(CHATS, max_tokens=7)
+            stored(judge(url, max_requests=10), store).reply(CHATS, max_tokens=7)
+        for _ in range(3):
+            with pytest.raises(JudgeError, match="max_requests=10 is spent: it counts every request to this judge"):
+                stored(judge(url, max_requests=10), store).reply(CHATS, max_tokens=7)
+        ledger = store.of(judge(url).identity()).ledger()
+        assert sum(server.requests.values()) == 10 == ledger.requests == ledger.replies
+        stored(judge(url, max_requests=24), store).reply(CHATS, max_tokens=7)
     assert sum(server.requests.values()) == 24
 
 
 def test_a_changed_model_name_is_recorded(tmp_path: Path) -> None:
     server = FaultyServer(lambda prompt, attempt: None)
-    path = tmp_path / "replies.jsonl"
+    store = ReplyStore(tmp_path)
     with server.running() as url:
-        StoredJudge(judge(url), path).reply(CHATS[:2], max_tokens=7)
+        stored(judge(url), store).reply(CHATS[:2], max_tokens=7)
         server.model = "judge-2024-06-01"
-        replies = StoredJudge(judge(url), path).reply(CHATS[:4], max_tokens=7)
+        replies = stored(judge(url), store).reply(CHATS[:4], max_tokens=7)
     assert [reply.model for reply in replies] == ["judge-2024-01-01"] * 2 + ["judge-2024-06-01"] * 2
 
 
@@ -118,13 +123,14 @@ def test_requests_run_at_once() -> None:
 def test_keys_come_from_the_environment_and_stay_there(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TEST_JUDGE_KEY", "secret-word")
     server = FaultyServer(lambda prompt, attempt: None)
-    path = tmp_path / "replies.jsonl"
+    store = ReplyStore(tmp_path)
     with server.running() as url:
         keyed = OpenAIJudge("judge", OpenAIEndpoint(url, "TEST_JUDGE_KEY"), "test judge")
-        assert keyed.missing() == []
-        StoredJudge(keyed, path).reply(CHATS[:1], max_tokens=7)
+        assert keyed.missing() == []  # the server answers, if only that it knows no models
+        stored(keyed, store).reply(CHATS[:1], max_tokens=7)
     assert server.headers[0]["authorization"] == "Bearer secret-word"
-    assert "secret-word" not in path.read_text() and "secret-word" not in json.dumps(keyed.identity())
+    written = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(written) == 3 and not any("secret-word" in text for text in [*written, json.dumps(keyed.identity())])
     monkeypatch.delenv("TEST_JUDGE_KEY")
     (line,) = keyed.missing()
     assert "TEST_JUDGE_KEY is not set" in line

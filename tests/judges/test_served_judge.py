@@ -16,7 +16,8 @@ from aipo.judges import JudgeError
 from aipo.judges.endpoints import OpenAIEndpoint
 from aipo.judges.local import LocalJudge
 from aipo.judges.openai_judge import OpenAIJudge
-from aipo.judges.store import StoredJudge
+from aipo.judges.replies import ReplyStore
+from aipo.judges.store import stored
 from aipo.models.policy import PolicyRef
 from aipo.records import Message
 
@@ -48,19 +49,24 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def judge(url: str, folder: Path) -> OpenAIJudge:
     # The first attempts meet a server that is still starting.
-    return OpenAIJudge(str(folder), OpenAIEndpoint(url, None), "served", 2, 120.0, 60, 0.5, 2.0)
+    return OpenAIJudge(
+        str(folder), OpenAIEndpoint(url, None), "served", 2, 120.0, 60, 120.0, first_wait_s=0.5, longest_wait_s=2.0
+    )
 
 
 @pytest.mark.slow
 def test_verdicts_are_the_models_own_and_are_kept(url: str, folder: Path, tmp_path: Path) -> None:
     wanted = LocalJudge(PolicyRef(str(folder)), "local").reply(CHATS, max_tokens=12)
-    replies = StoredJudge(judge(url, folder), tmp_path / "replies.jsonl").reply(CHATS, max_tokens=12)
+    store = ReplyStore(tmp_path)
+    replies = stored(judge(url, folder), store).reply(CHATS, max_tokens=12)
     assert [reply.text for reply in replies] == [reply.text for reply in wanted]
     assert len({reply.text for reply in replies}) > 1
     assert all(str(folder) in reply.model for reply in replies)
-    lines = (tmp_path / "replies.jsonl").read_text()
-    assert StoredJudge(judge(url, folder), tmp_path / "replies.jsonl").reply(CHATS, max_tokens=12) == replies
-    assert (tmp_path / "replies.jsonl").read_text() == lines and lines.count("\n") == len(CHATS)
+    kept = store.of(judge(url, folder).identity())
+    ledger = kept.ledger()
+    assert ledger.replies == len(CHATS) and ledger.output_tokens > 0
+    assert stored(judge(url, folder), store).reply(CHATS, max_tokens=12) == replies
+    assert kept.ledger() == ledger
 
 
 @pytest.mark.slow

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
 
 import pytest
 from composing import composed
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aipo.judges import ReplyStore
 from aipo.judges.scripted import ScriptedJudge
 from aipo.rankers.llm_judge import LLMJudgeRanker, UnparsableScores, judge_prompt, parse_points
 from aipo.records import Chat, Message
@@ -89,14 +91,12 @@ def test_what_the_judge_misses_is_missing(monkeypatch: pytest.MonkeyPatch) -> No
     local = composed("ranker=llm_judge", "judge@ranker.judge=length_only").ranker
     ranker = instantiate(node, _convert_="all")
     assert any("ranker.judge: " in line and "OPENAI_API_KEY" in line for line in ranker.missing())
-    assert ranker.identity() == ranker.judge.identity()
+    assert ranker.identity() == ranker.judge.identity() | {"asks_per_verdict": "1"}
     assert instantiate(local, _convert_="all").missing() == []
 
 
 def test_a_ranking_that_was_interrupted_pays_for_no_reply_twice(tmp_path) -> None:
     from collections import Counter
-
-    from aipo.judges.scripted import ScriptedJudge
 
     asked: Counter[str] = Counter()
 
@@ -106,5 +106,22 @@ def test_a_ranking_that_was_interrupted_pays_for_no_reply_twice(tmp_path) -> Non
 
     prompts, candidates = [(Message("user", "Why?"),)], [["one", "two"]]
     for _ in range(2):
-        LLMJudgeRanker(ScriptedJudge(script)).stored(tmp_path / "replies.jsonl").rank(prompts, candidates)
+        judge = ScriptedJudge(script, keeps_replies=True)
+        LLMJudgeRanker(judge).stored(ReplyStore(tmp_path)).rank(prompts, candidates)
     assert len(asked) == 2 and set(asked.values()) == {1}
+
+
+def test_replies_without_a_score_alone_are_asked_again_when_that_is_allowed(tmp_path) -> None:
+    asked: list[str] = []
+
+    def script(chat) -> str:
+        asked.append(chat[-1].content)
+        return "Score: 3" if "<reply>\ntwo" in chat[-1].content or len(asked) > 2 else "no idea"
+
+    prompts, candidates = [(Message("user", "Why?"),)], [["one", "two"]]
+    ranker = LLMJudgeRanker(ScriptedJudge(script, keeps_replies=True), max_unparsable=0.6).stored(ReplyStore(tmp_path))
+    first, second = ranker.rank(prompts, candidates)[0]
+    assert math.isnan(first) and second == 3 and len(asked) == 2
+    again = replace(ranker, judge=replace(ranker.judge, asks_per_verdict=2))
+    assert again.rank(prompts, candidates) == [[3, 3]] and len(asked) == 3
+    assert again.identity() != ranker.identity()

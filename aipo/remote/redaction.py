@@ -1,0 +1,71 @@
+"""Keys never leave the process: what every error, log line, config and result goes through before it is written."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+HIDDEN = "<redacted>"
+SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL)S?(_?\d+)?$", re.IGNORECASE)
+"""Environment variables whose values are never shown. Any other one is declared by `keep_secret`."""
+SHORTEST = 6
+"""Characters. Shorter values (`none`, `1`) would blot out innocent words; a key that short protects nothing."""
+
+_HEADER = re.compile(
+    r"""((?:proxy-)?authorization|(?:x-)?api-key)(["']?\s*[:=]\s*["']?)((?:bearer|basic|token)\s+)?[^\s"',;}\]]{4,}""",
+    re.IGNORECASE,
+)
+_BEARER = re.compile(r"\b(bearer|basic)\s+[A-Za-z0-9+/_.=~-]{8,}", re.IGNORECASE)
+_USER = re.compile(r"(\b[a-z][a-z0-9+.-]{0,20}://)[^\s/@\"'<>]{1,512}@", re.IGNORECASE)
+_QUERY = re.compile(r"([?&](?:api[-_]?key|key|token|access_token|sig|signature)=)[^\s&\"'<>#]{1,512}", re.IGNORECASE)
+_KEY = re.compile(r"\b(?:sk|hf|pk|gsk|ghp|gho|xai|AIza)[-_][A-Za-z0-9_-]{12,}")
+_named: set[str] = set()
+
+
+def keep_secret(variable: str | None) -> None:
+    """Never show the value of this environment variable, whatever its name looks like."""
+    if variable:
+        _named.add(variable)
+
+
+def redact(text: str) -> str:
+    """`text` without keys: the values of secret environment variables, authorization headers, users in URLs."""
+    for value in _secrets():
+        text = text.replace(value, HIDDEN)
+    text = _USER.sub(rf"\1{HIDDEN}@", text)
+    text = _QUERY.sub(rf"\1{HIDDEN}", text)
+    text = _HEADER.sub(rf"\1\2{HIDDEN}", text)
+    text = _BEARER.sub(rf"\1 {HIDDEN}", text)
+    return _KEY.sub(HIDDEN, text)
+
+
+def redacted(value: Any) -> Any:
+    """Plain values (mappings, sequences, texts) with `redact` done to every text."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {redacted(key): redacted(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(redacted(item) for item in value)
+    return value
+
+
+def _secrets() -> list[str]:
+    """As written, and as JSON or repr escape them; the longest first, so that one that holds another goes whole."""
+    values = {
+        value
+        for name, value in os.environ.items()
+        if (name in _named or SECRET_NAME.search(name)) and len(value) >= SHORTEST and not value.isdigit()
+    }
+    escaped = {value.encode("unicode_escape").decode("ascii") for value in values}
+    return sorted(values | escaped, key=len, reverse=True)
+
+
+def require_no_key(name: str, url: str) -> None:
+    """ValueError for a URL that carries a user, a password or a key: it would go into every config and result."""
+    if redact(url) != url:
+        raise ValueError(
+            f"{name}: expected an address without user, password or key, got {redact(url)!r}; put the key into an "
+            "environment variable and name that in key_variable"
+        )
