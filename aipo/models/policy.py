@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from aipo.models.shape import ModelShape
+from aipo.models.weights import ModelError, load_checked
 
 if TYPE_CHECKING:
     import torch
@@ -19,10 +20,6 @@ DTYPES = ("float32", "bfloat16", "float16")
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_TIMEOUT_S = 10.0
-
-
-class ModelError(RuntimeError):
-    """A model's folder does not hold what is needed to load it."""
 
 
 class BaseModel(Protocol):
@@ -46,8 +43,11 @@ class PolicyRef:
     revision: str | None = None
     """The commit of a hub model. Required there: a branch moves, and artifacts would meet other weights unnoticed."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """What the policy is sampled in, and trained in unless `trainer.dtype` says otherwise."""
     attn_implementation: str = "sdpa"
     trust_remote_code: bool = False
+    masters: str | None = None
+    """A folder with the same weights in float32, where training goes on from: a trained policy's. None: `path`."""
     chat_template: str | None = None
     """A Jinja chat template that replaces the tokenizer's own (for base models that ship none)."""
     shape: ModelShape | None = field(default=None, compare=False)
@@ -85,18 +85,32 @@ class PolicyRef:
         return {"sha256": digest.hexdigest()}
 
     def load_model(self) -> PreTrainedModel:
-        """The model, in `dtype`, in evaluation mode, on the CPU. A folder that is not complete raises ModelError."""
+        """The model, in `dtype`, in evaluation mode, on the CPU.
+
+        A folder that is not complete, or holds weights that are not finite, raises ModelError.
+        """
+        return self._load(self.path, self.dtype)
+
+    def load_masters(self) -> PreTrainedModel:
+        """The same model in float32: with the weights of `masters`, or, where there are none, those of `path`."""
+        if self.masters is not None and not Path(self.masters).is_dir():
+            raise ModelError(
+                f"{self.masters}: the float32 weights that training goes on from are not there; make the round before "
+                "again, or go on from its rounded weights with trainer.keep_masters=false"
+            )
+        return self._load(self.masters or self.path, "float32")
+
+    def _load(self, path: str, dtype: str) -> PreTrainedModel:
         if Path(self.path).is_dir() and (missing := _missing_from_folder(Path(self.path))):
             raise ModelError("; ".join(missing))
         import torch
-        from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        model = AutoModelForCausalLM.from_pretrained(
-            self.path,
+        model = load_checked(
+            path,
             revision=self.revision,
-            dtype=getattr(torch, self.dtype),
+            dtype=getattr(torch, dtype),
             attn_implementation=self.attn_implementation,
             use_safetensors=True,
             trust_remote_code=self.trust_remote_code,

@@ -225,7 +225,8 @@ class Stages:
             return StageReport({"pairs": len(rows), "agreement": agreeing / len(rows)})
 
         parents = {"pairs": pairs.fingerprint, "policy": reference.fingerprint}
-        return self._run("reference", {"logps": "sampler"} if drawn else {}, parents, build, iteration)
+        content = {"logps": "sampler"} if drawn else build_component(self.config["trainer"]).reference_settings()
+        return self._run("reference", content, parents, build, iteration)
 
     def train(self, policy: Policy, pairs: Artifact, reference: Artifact, iteration: int) -> tuple[Policy, Artifact]:
         """The policy after this round. The objective enters here and nowhere else."""
@@ -252,9 +253,10 @@ class Stages:
         if not artifact.executed and (artifact.path / "metrics.jsonl").exists():
             for row in read_jsonl(artifact.path / "metrics.jsonl"):
                 self.log_step({"iteration": iteration, **row})
-        return Policy(
-            replace(policy.ref, path=str(artifact.path / "model"), revision=None), artifact.fingerprint, iteration
-        ), artifact
+        model, masters = artifact.path / "model", artifact.path / "masters"
+        kept = str(masters) if masters.exists() else None
+        trained = replace(policy.ref, path=str(model), masters=kept, revision=None)
+        return Policy(trained, artifact.fingerprint, iteration), artifact
 
     def answers(self, benchmark: str, policy: Policy) -> Artifact:
         """The policy's answers to a benchmark's questions."""

@@ -12,7 +12,7 @@ from aipo.components import build_component
 from aipo.iteration import Iteration
 from aipo.models.shape import ModelShape, shape_of_folder
 from aipo.planning.costs import Cost, Hardware, Workload, decoding_cost, forward_cost, training_cost
-from aipo.planning.memory import TrainingSetup, model_gib
+from aipo.planning.memory import TrainingSetup, policy_gib
 
 
 def model_shape(config: Mapping[str, Any]) -> ModelShape | None:
@@ -69,8 +69,11 @@ def training_setup(config: Mapping[str, Any]) -> TrainingSetup:
     trainer, recipe = build_component(config["trainer"]), build_component(config["data"])
     filters = recipe.filters
     longest = filters.max_prompt_tokens + 2 * filters.max_completion_tokens
+    sampled = config["model"].get("dtype", "float32")
     return TrainingSetup(
-        dtype=config["model"].get("dtype", "float32"),
+        dtype=trainer.dtype or sampled,
+        sampled_dtype=sampled,
+        keep_masters=trainer.keep_masters,
         attn_implementation=config["model"].get("attn_implementation", "sdpa"),
         processes=trainer.processes,
         sharded=trainer.strategy == "fsdp2",
@@ -155,7 +158,7 @@ def sweep_totals(jobs: Sequence[tuple[Mapping[str, Any], Sequence[StageEvent]]])
         hours = sum(runs_of(kind, events) * cost.hours for kind, cost in stage_costs(config, shape).items())
         totals.hours += hours
         totals.device_hours += hours * devices_held(config)
-        totals.disk_gib += runs_of("train", events) * model_gib(shape, training_setup(config).dtype)
+        totals.disk_gib += runs_of("train", events) * policy_gib(shape, training_setup(config))
     return totals
 
 

@@ -25,7 +25,7 @@ class TrainingSetup:
     """The part of model, trainer and data that memory depends on."""
 
     dtype: str
-    """Of the policy: float32 or bfloat16."""
+    """What training computes in: float32 or bfloat16."""
     attn_implementation: str
     processes: int
     sharded: bool
@@ -34,6 +34,10 @@ class TrainingSetup:
     lora_rank: int | None
     longest_row: int
     """Tokens of the longest row: a prompt with both its completions."""
+    sampled_dtype: str = "float32"
+    """Of the policy on disk."""
+    keep_masters: bool = True
+    """True: a policy that is not sampled in float32 has its float32 weights beside it on disk."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +107,11 @@ def checkpoint_gib(shape: ModelShape, setup: TrainingSetup) -> float:
     return 12 * trained / GIB
 
 
-def model_gib(shape: ModelShape, dtype: str) -> float:
-    """A policy on disk."""
-    return shape.parameters * (4 if dtype == "float32" else 2) / GIB
+def policy_gib(shape: ModelShape, setup: TrainingSetup) -> float:
+    """A trained policy on disk: the weights that are sampled, and their masters where these are others."""
+    if setup.sampled_dtype == "float32":
+        return 4 * shape.parameters / GIB
+    return shape.parameters * (2 + 4 if setup.keep_masters else 2) / GIB
 
 
 def _gathered(shape: ModelShape) -> int:

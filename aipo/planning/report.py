@@ -23,7 +23,7 @@ from aipo.planning.estimate import (
     sweep_totals,
     training_setup,
 )
-from aipo.planning.memory import TrainingSetup, checkpoint_gib, model_gib, training_memory
+from aipo.planning.memory import TrainingSetup, checkpoint_gib, policy_gib, training_memory
 
 STAGES = (
     *("base_model", "pool", "prompts", "candidates", "ranking", "pairs", "reference", "train"),
@@ -177,7 +177,7 @@ def _print_disk(console: Console, config: Mapping[str, Any], shape: ModelShape, 
     setup = training_setup(config)
     models = runs_of("train", events)
     free = shutil.disk_usage(build_component(config["store"]).existing_folder()).free
-    each, state = model_gib(shape, setup.dtype), checkpoint_gib(shape, setup)
+    each, state = policy_gib(shape, setup), checkpoint_gib(shape, setup)
     if not models:
         return
     console.print(

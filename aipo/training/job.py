@@ -47,6 +47,10 @@ class MissingInputError(ValueError):
     """The objective needs something that the pairs do not have."""
 
 
+class NonFiniteError(RuntimeError):
+    """A loss, gradient or weight is not finite."""
+
+
 @dataclass(frozen=True)
 class LossInputs:
     """Pairs and what the objective needs beside the policy's log-probs. `reference` is aligned with `pairs`."""
@@ -159,23 +163,42 @@ class Job:
 
 
 def _policy_identity(policy: PolicyRef) -> dict[str, Any]:
-    """The reference without the place of a local folder; for that, the sizes of its weights and their last MiB."""
+    """The reference without the place of local folders; for that, the sizes of their weights and their last MiB."""
     values = {name: value for name, value in dataclasses.asdict(policy).items() if name != "shape"}
-    folder = Path(policy.path)
-    if folder.is_dir():
-        del values["path"]
+    for key in ("path", "masters"):
+        if values[key] is None or not (folder := Path(values[key])).is_dir():
+            continue
+        values[key] = {}
         for file in sorted(folder.glob("*.safetensors")):
             with file.open("rb") as weights:
                 size = weights.seek(0, os.SEEK_END)
                 weights.seek(max(0, size - 2**20))
-                values[file.name] = [size, sha256(weights.read()).hexdigest()]
+                values[key][file.name] = [size, sha256(weights.read()).hexdigest()]
     return values
+
+
+def hold_out(pairs: Sequence[Pair], share: float, seed: int) -> tuple[Sequence[Pair], Sequence[Pair]]:
+    """(pairs to train on, pairs to evaluate on), each in their order. The same seed holds out the same places.
+
+    `share` of 0 holds out none; any other at least one pair, where two are there.
+    """
+    count = min(len(pairs) - 1, max(1, round(share * len(pairs)))) if share > 0 else 0
+    if count <= 0:
+        return pairs, ()
+    generator = torch.Generator().manual_seed(seed * 1_000_003 - 1)
+    held = set(torch.randperm(len(pairs), generator=generator)[:count].tolist())
+    return [pair for i, pair in enumerate(pairs) if i not in held], [pairs[i] for i in sorted(held)]
 
 
 def check(settings: TrainingSettings, job: Job) -> tuple[Objective, LossInputs, LossInputs]:
     """Everything that can be wrong with the inputs, before a model is loaded."""
     if not job.pairs:
         raise ValueError("expected at least one pair to train on, got none")
+    if (settings.dtype or job.policy.dtype) == "float16":
+        raise ValueError(
+            "training in float16 is not supported (its range needs loss scaling); set model.dtype=bfloat16, or "
+            "trainer.dtype=float32, which trains in float32 what is sampled in float16"
+        )
     objective, inputs, evaluation = job.objective(), job.inputs(), job.evaluation_inputs()
     inputs.check(objective)
     require_trainable(job.pairs, settings.max_length)

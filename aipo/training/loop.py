@@ -14,12 +14,12 @@ from aipo.artifacts.files import sync_file
 from aipo.models.batching import shared_row_tokens
 from aipo.training.checkpoint import Checkpoints, MetricsFile
 from aipo.training.gradients import METRICS, BatchGradient, BatchResult
-from aipo.training.job import Job, LossInputs, check
+from aipo.training.job import Job, LossInputs, NonFiniteError, check
 from aipo.training.memory import DEFAULT_TOKENS_PER_BATCH, find_tokens_per_batch, peak_memory_gib, reset_peak
 from aipo.training.processes.preemption import Interruption, Preemption
 from aipo.training.processes.world import World
 from aipo.training.schedule import step_indices, steps_per_epoch, warmup_cosine
-from aipo.training.weights.prepare import export
+from aipo.training.weights.artifact import write_policy
 from aipo.training.weights.replicated import Strategy
 
 if TYPE_CHECKING:
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
 IDLE_SHARE_WARNED = 0.1
 """A larger share of pairs in steps with learning rate 0 is warned of."""
 _SHARED_STATE = ("tokens_per_batch", "rng")
-
-
-class NonFiniteError(RuntimeError):
-    """A loss or gradient was not finite. The weights are those of the step before."""
 
 
 def train(
@@ -223,11 +219,11 @@ class _Run:
         if metrics is None or model is None:
             self.world.wait()
             return {}
-        export(model, self.job.policy, self.job.out / "model")
+        update = write_policy(model, self.job.policy, self.job.out, keep_masters=self.settings.keep_masters)
         self.world.wait()
         rows = metrics.rows
         summary: dict[str, float | int] = {"pairs": len(self.inputs.pairs), "steps": len(rows)}
-        summary["pairs_at_rate_zero"] = self.idle_pairs
+        summary |= {"pairs_at_rate_zero": self.idle_pairs, "evaluation_pairs": len(self.evaluation.pairs), **update}
         summary |= {f"last_{name}": rows[-1][name] for name in ("loss", "reward_margin", "reward_accuracy")}
         summary |= {name: value for name, value in rows[-1].items() if name.startswith("evaluation_")}
         summary["pairs_per_s"] = sum(row["pairs_per_s"] for row in rows) / len(rows)

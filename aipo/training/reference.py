@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from aipo.records import Pair, ReferenceLogps
 from aipo.training.job import MissingReferenceError
@@ -22,8 +22,12 @@ def compute_reference_logps(
     progress: bool = True,
     world: World | None = None,
     sharded: bool = False,
+    dtype: Literal["float32"] | None = None,
 ) -> list[ReferenceLogps]:
-    """One row per pair, in the order of `pairs`, in the dtype `policy` names, on the accelerator where there is one.
+    """One row per pair, in the order of `pairs`, on the accelerator where there is one.
+
+    Computed from the weights, and in the dtype, with which training with the same `dtype` (`trainer.dtype`) and
+    `sharded` begins, so that its first log-ratios are 0.
 
     `tokens_per_batch` bounds the padded input tokens of a batch; None: a default for the device. The processes of
     `world` (None: this one alone) share the batches, each with all weights or, with `sharded`, with its part of them;
@@ -38,7 +42,7 @@ def compute_reference_logps(
 
     require_trainable(pairs)
     world = world or World.join(1)
-    scorer = _scorer(policy, world, sharded)
+    scorer = _scorer(policy, world, sharded, dtype or policy.dtype)
     # Without a backward pass nothing is kept, so a batch may be larger than in training.
     budget = tokens_per_batch or DEFAULT_TOKENS_PER_BATCH[world.device.type] * (1 if world.device.type == "cpu" else 4)
     batches = list(token_batches([shared_row_tokens(pair) for pair in pairs], budget))
@@ -62,7 +66,7 @@ def compute_reference_logps(
     return [ReferenceLogps(pair.pair_id, *everyone[index]) for index, pair in enumerate(pairs)]
 
 
-def _scorer(policy: PolicyRef, world: World, sharded: bool) -> PairScorer:
+def _scorer(policy: PolicyRef, world: World, sharded: bool, dtype: str) -> PairScorer:
     import torch
 
     from aipo.models.logps import PairScorer
@@ -70,8 +74,12 @@ def _scorer(policy: PolicyRef, world: World, sharded: bool) -> PairScorer:
     if sharded and world.size > 1:
         from aipo.training.weights.sharded import sharded_scorer
 
-        return sharded_scorer(policy, world, dtype=getattr(torch, policy.dtype))
-    return PairScorer(policy.load_model().to(world.device))
+        computed = getattr(torch, dtype)
+        if policy.masters is None:
+            return sharded_scorer(policy, world, dtype=computed)
+        return sharded_scorer(policy, world, dtype=torch.float32, computed=computed)
+    model = policy.load_masters() if dtype == "float32" else policy.load_model()
+    return PairScorer(model.to(world.device))
 
 
 def sampler_reference_logps(pairs: Sequence[Pair]) -> list[ReferenceLogps]:

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from aipo.training.lora import Lora
+from aipo.training.lora import Lora, as_lora
+
+_COUNTS = {
+    "epochs": (1, 10_000),
+    "pairs_per_step": (1, 10**7),
+    "max_length": (2, 10**8),  # a token of prompt and one of completion
+    "tokens_per_batch": (1, 10**9),
+    "evaluate_every_steps": (1, 10**9),
+    "checkpoint_every_steps": (1, 10**9),
+    "processes": (1, 16_384),
+    "nodes": (1, 4_096),
+}
+"""Whole numbers, each with the least and the most that is no slip of the finger."""
+_OPTIONAL = ("max_length", "tokens_per_batch", "evaluate_every_steps", "checkpoint_every_steps")
+_TWO_BETAS = "two numbers in [0, 1)"
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Settings of one round of preference training. The precision is the policy's: a bfloat16 policy is trained with
-    float32 master weights and float32 gradient sums, a float32 policy in float32."""
+    """Settings of one round of preference training."""
 
     learning_rate: float
+    """AdamW moves a weight by about this much in a step at the full rate: in (0, 1]."""
     epochs: int = 1
     pairs_per_step: int = 32
     """Pairs per optimizer step, over all processes and micro-batches. An epoch's last step may have fewer."""
@@ -32,10 +47,18 @@ class TrainingSettings:
     memory_limit_gib: float | None = None
     """Where `tokens_per_batch` is None: peak memory allowed per process. None: 90 % of a GPU; on a CPU, the default."""
     gradient_checkpointing: bool = False
+    dtype: Literal["float32"] | None = None
+    """What forward and backward pass compute in, the reference's too. None: the policy's dtype. float32: a policy that
+    is sampled in bfloat16 is trained in float32. Weights, gradient sums and moments are float32 in any case."""
+    keep_masters: bool = True
+    """Of a policy that is sampled in bfloat16, keep the float32 weights beside the rounded ones: the next round goes on
+    from them. False: it goes on from the rounded ones, as in the official code, and small updates are lost."""
     lora: Lora | None = None
-    """Train adapters only; the written model has them merged in. None: all weights."""
+    """Train adapters only; the written model has them merged in. True: the defaults of Lora. None: all weights."""
+    evaluation_share: float = 0.0
+    """Share of the pairs, drawn by the seed, that is held out of training and evaluated. At least one pair stays."""
     evaluate_every_steps: int | None = None
-    """Where evaluation pairs are given, they are evaluated at the end, and this often on the way."""
+    """Held-out pairs are evaluated at the end, and this often on the way."""
     checkpoint_every_steps: int | None = None
     checkpoint_every_seconds: float | None = 600.0
     processes: int = 1
@@ -50,30 +73,54 @@ class TrainingSettings:
     )
 
     def __post_init__(self) -> None:
-        optional = ("max_length", "tokens_per_batch", "evaluate_every_steps", "checkpoint_every_steps")
-        for name in ("epochs", "pairs_per_step", "processes", "nodes", *optional):
-            value = getattr(self, name)
-            if value is None and name in optional:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"trainer.{name} must be a whole number of at least 1, got {value!r}")
         object.__setattr__(self, "betas", tuple(self.betas))  # YAML and JSON give lists
+        object.__setattr__(self, "lora", as_lora(self.lora))
+        for name, (least, most) in _COUNTS.items():
+            value = getattr(self, name)
+            if value is None and name in _OPTIONAL:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+                or_null = ", or null" if name in _OPTIONAL else ""
+                raise ValueError(
+                    f"trainer.{name} must be a whole number from {least} to {most:,}{or_null}, got {_shown(value)}"
+                )
+        seconds = self.checkpoint_every_seconds
         for name, good, expected in (
-            ("learning_rate", self.learning_rate > 0, "above 0"),
-            ("warmup_ratio", 0 <= self.warmup_ratio < 1, "in [0, 1)"),
-            ("weight_decay", self.weight_decay >= 0, "at least 0"),
-            ("betas", len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas), "two numbers in [0, 1)"),
-            ("epsilon", self.epsilon > 0, "above 0"),
-            ("max_grad_norm", self.max_grad_norm is None or self.max_grad_norm > 0, "above 0, or null"),
-            ("memory_limit_gib", self.memory_limit_gib is None or self.memory_limit_gib > 0, "above 0, or null"),
+            ("learning_rate", _within(self.learning_rate, 0, 1) and self.learning_rate > 0, "above 0 and at most 1"),
+            ("warmup_ratio", _within(self.warmup_ratio, 0, 1) and self.warmup_ratio < 1, "in [0, 1)"),
+            ("weight_decay", _within(self.weight_decay, 0, 100), "from 0 to 100"),
+            ("betas", len(self.betas) == 2 and all(_within(b, 0, 1) and b < 1 for b in self.betas), _TWO_BETAS),
+            ("epsilon", _within(self.epsilon, 0, 1) and self.epsilon > 0, "above 0 and at most 1"),
+            ("max_grad_norm", self.max_grad_norm is None or _positive(self.max_grad_norm), "above 0, or null"),
+            ("memory_limit_gib", self.memory_limit_gib is None or _positive(self.memory_limit_gib), "above 0, or null"),
+            ("checkpoint_every_seconds", seconds is None or _within(seconds, 0, math.inf), "at least 0, or null"),
+            ("evaluation_share", _within(self.evaluation_share, 0, 0.5), "from 0 to 0.5"),
+            ("dtype", self.dtype in (None, "float32"), "float32, or null for the policy's"),
+            ("keep_masters", isinstance(self.keep_masters, bool), "true or false"),
             ("strategy", self.strategy in ("ddp", "fsdp2"), "ddp or fsdp2"),
             ("nodes", self.processes % self.nodes == 0, f"a divisor of trainer.processes={self.processes}"),
             ("lora", self.lora is None or self.strategy == "ddp", "null with strategy fsdp2"),
         ):
             if not good:
-                raise ValueError(f"trainer.{name} must be {expected}, got {getattr(self, name)!r}")
+                raise ValueError(f"trainer.{name} must be {expected}, got {_shown(getattr(self, name))}")
 
     def identity(self) -> dict[str, Any]:
         """The settings that shape the result: a checkpoint made with others is refused."""
         values = dataclasses.asdict(self)
         return {name: value for name, value in values.items() if name not in self.OPERATIONAL}
+
+
+def _within(value: object, least: float, most: float) -> bool:
+    """A finite number from `least` to `most`."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and least <= value <= most and value < math.inf
+
+
+def _positive(value: object) -> bool:
+    return _within(value, 0, math.inf) and value != 0
+
+
+def _shown(value: object) -> str:
+    """The value as an error shows it: a number of a thousand digits is no reading."""
+    text = "a huge whole number" if isinstance(value, int) and abs(value) > 10**30 else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

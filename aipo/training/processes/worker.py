@@ -40,7 +40,8 @@ def main(task: str, folder: Path) -> None:
         if world.is_main and summary is not None:
             result.write_text(json.dumps(summary), encoding="utf-8")
     else:
-        rows = compute_reference_logps(job.policy, job.pairs, world=world, sharded=settings.strategy == "fsdp2")
+        sharded = settings.strategy == "fsdp2"
+        rows = compute_reference_logps(job.policy, job.pairs, world=world, sharded=sharded, dtype=settings.dtype)
         if world.is_main:
             write_parquet(result, rows)
     world.leave()

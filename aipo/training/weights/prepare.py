@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-    from aipo.models.policy import PolicyRef
     from aipo.training.lora import Lora
 
 
@@ -48,13 +44,3 @@ def _switch_off_dropout(module: nn.Module) -> None:
     for name, value in vars(module).items():
         if "drop" in name and isinstance(value, float):
             setattr(module, name, 0.0)
-
-
-def export(model: PreTrainedModel, policy: PolicyRef, folder: Path) -> None:
-    """Write model, tokenizer and generation config as a Hugging Face folder, complete or not at all."""
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
-    policy.load_tokenizer().save_pretrained(partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)

@@ -31,13 +31,19 @@ class Strategy:
 
     def __init__(self, settings: TrainingSettings, job: Job, world: World) -> None:
         self.world = world
-        self.model = job.policy.load_model().to(world.device)
+        self.policy = job.policy
+        in_float32 = (settings.dtype or job.policy.dtype) == "float32"
+        model = job.policy.load_masters() if in_float32 else job.policy.load_model()
+        self.model = model.to(world.device)
         self.adapted = prepare(
             self.model, lora=settings.lora, gradient_checkpointing=settings.gradient_checkpointing, seed=job.seed
         )
         self.scorer = PairScorer(self.model)
         self.forward: Callable[[PairBatch], SideLogps] = self.scorer
-        self.weights = TrainedWeights(self.model)
+        exact = None
+        if not in_float32 and settings.lora is None and job.policy.masters is not None:
+            exact = dict(job.policy.load_masters().named_parameters())
+        self.weights = TrainedWeights(self.model, exact, dithered=settings.keep_masters)
 
     def parameters(self) -> Iterable[Tensor]:
         """What the optimizer updates."""
@@ -75,10 +81,19 @@ class Strategy:
         optimizer.load_state_dict(dict(state))
 
     def final_model(self) -> PreTrainedModel | None:
-        """The trained model, adapters merged; None in processes that do not write it."""
+        """The trained model in float32, adapters merged; None in processes that do not write it."""
         if not self.world.is_main:
             return None
-        return self.model if self.adapted is None else self.adapted.merge_and_unload()
+        if self.adapted is None:
+            self.weights.uncover()
+            return self.model
+        self.model.to("cpu")
+        if self.policy.dtype != "float32":  # merged into rounded weights, small adapters would be lost
+            exact = dict(self.policy.load_masters().named_parameters())
+            for name, weight in self.model.named_parameters():
+                if (name := name.replace(".base_layer.", ".")) in exact:
+                    weight.data = exact[name].data
+        return self.adapted.merge_and_unload()
 
     def _sum_over_processes(self, gradients: list[Tensor]) -> None:
         bucket: list[Tensor] = []

@@ -52,9 +52,13 @@ def sharded_scorer(
 ) -> PairScorer:
     """A scorer of `policy` in shards of `dtype`, one per process, that computes in `computed` (None: in `dtype`).
 
+    float32 shards are the policy's masters; what is computed in bfloat16 is rounded from them to nearest.
+
     `set_up` is applied to the model before it is divided.
     """
-    whole = policy.load_model() if world.is_main else None
+    whole = None
+    if world.is_main:
+        whole = policy.load_masters() if dtype == torch.float32 else policy.load_model()
     capabilities = world.from_main(None if whole is None else inspect_model(whole))
     model = policy.load_outline(dtype)
     set_up(model)
@@ -97,7 +101,7 @@ class Sharded(Strategy):
         self.world = world
         self.job = job
         self.adapted = None
-        half = job.policy.dtype == "bfloat16"
+        half = (settings.dtype or job.policy.dtype) == "bfloat16"
         self.scorer = sharded_scorer(
             job.policy,
             world,
@@ -139,11 +143,11 @@ class Sharded(Strategy):
         set_optimizer_state_dict(self.scorer, optimizer, dict(state), options=_FROM_MAIN)
 
     def final_model(self) -> PreTrainedModel | None:
-        """The trained model, whole and in the policy's dtype, in the main process; None in the others."""
+        """The trained model, whole and in float32, in the main process; None in the others."""
         whole = get_model_state_dict(self.model, options=_WHOLE)
         if not self.world.is_main:
             return None
-        model = self.job.policy.load_model()
+        model = self.job.policy.load_masters()
         model.load_state_dict(whole)
         return model
 
