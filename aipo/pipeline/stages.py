@@ -253,9 +253,7 @@ class Stages:
         if not artifact.executed and (artifact.path / "metrics.jsonl").exists():
             for row in read_jsonl(artifact.path / "metrics.jsonl"):
                 self.log_step({"iteration": iteration, **row})
-        model, masters = artifact.path / "model", artifact.path / "masters"
-        kept = str(masters) if masters.exists() else None
-        trained = replace(policy.ref, path=str(model), masters=kept, revision=None)
+        trained = build_component(self.config["trainer"]).trained(policy.ref, artifact.path)
         return Policy(trained, artifact.fingerprint, iteration), artifact
 
     def answers(self, benchmark: str, policy: Policy) -> Artifact:

@@ -92,6 +92,11 @@ class Trainer(TrainingSettings):
             return train_in_processes(self, job, log)
         return train(self, job, World.join(self.processes), log)
 
+    def trained(self, policy: PolicyRef, out: Path) -> PolicyRef:
+        """The successor of `policy` that `run` writes, or would write, to `out`."""
+        masters = str(out / "masters") if self.keep_masters and policy.dtype != "float32" else None
+        return replace(policy, path=str(out / "model"), masters=masters, revision=None)
+
     def _start(self, policy: PolicyRef) -> PolicyRef:
         """The policy as training goes on from it: from its rounded weights where masters are not kept."""
         return policy if self.keep_masters else replace(policy, masters=None)

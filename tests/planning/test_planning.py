@@ -217,7 +217,7 @@ def test_a_plan_tells_everything_and_counts_a_shared_stage_once(
     # 4 policies x (160 ratings + 200 comparisons + 200 games); equal answers, as the base model's, are fewer
     assert "Judge gold: 2,240 requests" in text
     assert "7.24 B parameters on 8 devices of 80 GiB" in text
-    assert "Disk: 3 trained models of 13.5 GiB = 40.5 GiB" in text
+    assert "Disk: 3 trained models of 40.5 GiB = 121 GiB" in text
     assert "Missing, 1:" in text and "Mistral-7B-Instruct-v0.2" in text
     assert not (tmp_path / "none").exists()
 
@@ -265,7 +265,7 @@ def test_a_sweep_counts_a_shared_stage_once(capsys: pytest.CaptureFixture[str], 
     assert (one.stages, both.stages) == (1 + 3 + 6 + 3, 1 + 3 + 6 + 3 + 4)
     assert one.hours < both.hours < 2 * one.hours
     assert both.device_hours == pytest.approx(8 * both.hours)
-    assert both.disk_gib == pytest.approx(2 * one.disk_gib) == pytest.approx(2 * 2 * 7_241_732_096 / 2**30)
+    assert both.disk_gib == pytest.approx(2 * one.disk_gib) == pytest.approx(2 * 6 * 7_241_732_096 / 2**30)
     print_sweep(jobs)
     assert "Sweep of 2 jobs: 17 stages to run, shared ones once" in capsys.readouterr().out
 

@@ -49,8 +49,7 @@ def train(policy: PolicyRef, out: Path, trainer: Trainer = TRAINER, name: str = 
 
 def successor(policy: PolicyRef, out: Path) -> PolicyRef:
     """The trained policy, as the train stage describes it."""
-    masters = out / "masters"
-    return replace(policy, path=str(out / "model"), masters=str(masters) if masters.exists() else None)
+    return replace(TRAINER, keep_masters=(out / "masters").exists()).trained(policy, out)
 
 
 def margin(model_of: PolicyRef) -> float:
