@@ -1,19 +1,25 @@
-"""Scored candidates in, preference pairs out: best against worst, every drop counted by its reason."""
+"""Scored candidates in, preference pairs out: two of each prompt, every drop counted by its reason."""
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
+from aipo.data.selection import BestAgainstWorst, Scored, Selection
 from aipo.records import Candidates, Completion, Pair
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+logger = logging.getLogger("aipo")
+
 REASONS = (
     "unranked",
+    "no_match",
     "tie",
     "identical",
     "empty",
@@ -25,6 +31,9 @@ REASONS = (
 """Why a prompt gives no pair, in the order in which it is asked; a prompt is counted under the first that applies."""
 
 URL_MARKS = ("http://", "https://")
+TRUNCATED = ("drop", "rejected_only", "keep")
+NOTABLE_SHARE = 0.1
+"""A larger share of dropped prompts is told on the console: what is left may be another kind of prompt."""
 
 
 class NoPairs(ValueError):
@@ -37,52 +46,92 @@ class PairFilters:
 
     The official code (bytedance/AIPO, `stage_dpo.py`) has the two limits and the URL filter. That it never asks whether
     a completion was cut at the token limit, is empty or equals its rival is not inherited.
+
+    `truncated` says what becomes of completions that were cut at the sampler's token limit. `drop`: a pair with one is
+    dropped. `rejected_only`: one may lose, but never win. `keep`: they count like any other. A ranker that likes length
+    puts cut completions first, so `drop` then drops just the prompts on which the policy is longest.
     """
 
     max_prompt_tokens: int | None
     """Of the prompt with its chat template."""
     max_completion_tokens: int | None
     """Of either completion, the end-of-turn token not counted."""
-    drop_truncated: bool
-    """Drop a pair when either side was cut at the sampler's token limit."""
+    truncated: Literal["drop", "rejected_only", "keep"]
     drop_url_in_chosen: bool
     """Drop a pair when the chosen text holds a web address, which a policy can only make up."""
 
     def __post_init__(self) -> None:
+        if self.truncated not in TRUNCATED:
+            raise ValueError(f"PairFilters.truncated must be one of {', '.join(TRUNCATED)}, got {self.truncated!r}")
         for name in ("max_prompt_tokens", "max_completion_tokens"):
             limit = getattr(self, name)
             if limit is not None and limit < 1:
                 raise ValueError(f"PairFilters.{name} must be at least 1, or null for no limit, got {limit}")
 
 
+@dataclass
+class BuiltPairs:
+    """What became of the candidates of a round."""
+
+    pairs: list[Pair] = field(default_factory=list)
+    dropped: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
+    """Prompts without a pair, by the first reason that applies."""
+    lost: list[tuple[Completion, Completion]] = field(default_factory=list)
+    """The two sides that were picked and then dropped."""
+
+    @property
+    def share_dropped(self) -> float:
+        """Of all prompts; 0 where there was none."""
+        dropped = sum(self.dropped.values())
+        return dropped / (dropped + len(self.pairs)) if dropped else 0.0
+
+    def lengths(self) -> dict[str, float]:
+        """Mean tokens of the two sides, kept and dropped, where there are any."""
+        kept = [(pair.chosen, pair.rejected) for pair in self.pairs]
+        found = {}
+        for prefix, sides in (("", kept), ("dropped_", self.lost)):
+            for place, side in enumerate(("chosen", "rejected")):
+                if sides:
+                    found[f"{prefix}{side}_tokens"] = sum(both[place].n_tokens for both in sides) / len(sides)
+        return found
+
+
 def build_pairs(
     candidates: Sequence[Candidates],
     tokenizer: PreTrainedTokenizerBase,
     filters: PairFilters,
-    win_probabilities: Sequence[float | None] | None = None,
-) -> tuple[list[Pair], dict[str, int]]:
-    """The best-scored completion of each prompt against the worst, and how many prompts were dropped for which reason.
+    selection: Selection | None = None,
+) -> BuiltPairs:
+    """The pair that `selection` (None: best against worst) picks for each prompt, and what was dropped and why.
 
-    Of equal scores the first counts as best and as worst. A score of NaN means that the ranker could not score this
-    candidate; it takes no part, and fewer than two scored candidates are `unranked`. `win_probabilities`: the ranker's
-    P(best beats worst) for each prompt. Raises ValueError where scores are missing, infinite or too few.
+    A score of NaN means that the ranker could not score this candidate; it takes no part, and fewer than two scored
+    candidates are `unranked`. Raises ValueError where scores are missing, infinite or too few. More than NOTABLE_SHARE
+    of dropped prompts is logged, with its remedy.
     """
     from aipo.models.tokens import prompt_token_ids
 
-    chances = [None] * len(candidates) if win_probabilities is None else list(win_probabilities)
-    if len(chances) != len(candidates):
-        raise ValueError(f"expected one win probability per prompt ({len(candidates)}), got {len(chances)}")
-    pairs: list[Pair] = []
-    dropped = dict.fromkeys(REASONS, 0)
-    for row, chance in zip(candidates, chances, strict=True):
+    rule = BestAgainstWorst() if selection is None else selection
+    built = BuiltPairs()
+    for row in candidates:
         scores = _checked_scores(row)
-        scored = [number for number, score in enumerate(scores) if not math.isnan(score)]
+        scored = [
+            Scored(place, score, completion.n_tokens, filters.truncated != "rejected_only" or _finished(completion))
+            for place, (score, completion) in enumerate(zip(scores, row.completions, strict=True))
+            if not math.isnan(score)
+        ]
         if len(scored) < 2:
-            dropped["unranked"] += 1
+            built.dropped["unranked"] += 1
             continue
-        best, worst = max(scored, key=scores.__getitem__), min(scored, key=scores.__getitem__)
-        chosen, rejected = row.completions[best], row.completions[worst]
-        reason = _text_reason(scores[best], scores[worst], chosen, rejected, filters)
+        picked = rule.choose(row.prompt.prompt_id, scored)
+        if picked is None:
+            built.dropped[_no_pair_reason(scored)] += 1
+            continue
+        best, worst = picked
+        chosen, rejected = row.completions[best.place], row.completions[worst.place]
+        if best.score == worst.score:
+            built.dropped[_no_pair_reason(scored)] += 1
+            continue
+        reason = _text_reason(chosen, rejected, filters)
         prompt_ids: tuple[int, ...] = ()
         if reason is None:
             prompt_ids = prompt_token_ids(tokenizer, row.prompt.chat)
@@ -90,32 +139,73 @@ def build_pairs(
         if reason is None and filters.drop_url_in_chosen and any(mark in chosen.text for mark in URL_MARKS):
             reason = "url"
         if reason is not None:
-            dropped[reason] += 1
+            built.dropped[reason] += 1
+            built.lost.append((chosen, rejected))
             continue
         prompt_id = row.prompt.prompt_id
-        pairs.append(
+        built.pairs.append(
             Pair(
-                pair_id=f"{prompt_id}/{best}-{worst}",
+                pair_id=f"{prompt_id}/{best.place}-{worst.place}",
                 prompt_id=prompt_id,
                 prompt_token_ids=prompt_ids,
                 chosen=chosen,
                 rejected=rejected,
-                chosen_score=scores[best],
-                rejected_score=scores[worst],
-                win_probability=chance,
+                chosen_score=best.score,
+                rejected_score=worst.score,
             )
         )
-    return pairs, dropped
+    if built.share_dropped > NOTABLE_SHARE:
+        logger.warning("%s", _told(built))
+    return built
 
 
-def require_pairs(pairs: Sequence[Pair], dropped: Mapping[str, int]) -> None:
+def require_pairs(built: BuiltPairs) -> None:
     """Raise NoPairs, which says where the prompts went, when nothing is left to train on."""
-    if pairs:
+    if built.pairs:
         return
-    reasons = ", ".join(f"{reason} {count}" for reason, count in dropped.items() if count) or "there was no prompt"
+    reasons = ", ".join(f"{reason} {count}" for reason, count in built.dropped.items() if count)
     raise NoPairs(
-        f"no pair is left to train on; dropped: {reasons}. Loosen data.filters, or sample more varied candidates"
+        f"no pair is left to train on; dropped: {reasons or 'there was no prompt'}. Loosen data.filters, or sample "
+        "more varied candidates"
     )
+
+
+REMEDIES = {
+    "truncated": "raise iteration.decoding.max_new_tokens, or let cut completions lose (data.filters.truncated="
+    "rejected_only)",
+    "no_match": "loosen data.selection, or sample more candidates (iteration.candidates)",
+    "tie": "sample more varied candidates (iteration.candidates, iteration.decoding.temperature)",
+    "identical": "sample more varied candidates (iteration.candidates, iteration.decoding.temperature)",
+}
+
+
+def _told(built: BuiltPairs) -> str:
+    """One line about dropped prompts: how many, why, how long what was dropped is, and the remedy for most of it."""
+    total = len(built.pairs) + sum(built.dropped.values())
+    reasons = Counter(built.dropped)
+    listed = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common() if count)
+    lengths = built.lengths()
+    compared = ""
+    if built.pairs and built.lost:
+        compared = (
+            f"; the dropped pairs' sides have {lengths['dropped_chosen_tokens']:.1f} and "
+            f"{lengths['dropped_rejected_tokens']:.1f} tokens on average, the kept ones' "
+            f"{lengths['chosen_tokens']:.1f} and {lengths['rejected_tokens']:.1f}"
+        )
+    remedy = REMEDIES.get(reasons.most_common(1)[0][0], "see data.filters")
+    return f"pairs: {total - len(built.pairs)} of {total} prompts dropped ({listed}){compared}. To keep more: {remedy}"
+
+
+def _finished(completion: Completion) -> bool:
+    return completion.finish == "stop"
+
+
+def _no_pair_reason(scored: Sequence[Scored]) -> str:
+    """Why a rule found no two candidates: all alike, none above another that may win, or none that fits."""
+    if len({candidate.score for candidate in scored}) == 1:
+        return "tie"
+    able = [candidate.score for candidate in scored if candidate.may_win]
+    return "no_match" if able and max(able) > min(candidate.score for candidate in scored) else "truncated"
 
 
 def _checked_scores(row: Candidates) -> tuple[float, ...]:
@@ -130,16 +220,12 @@ def _checked_scores(row: Candidates) -> tuple[float, ...]:
     return scores
 
 
-def _text_reason(
-    best: float, worst: float, chosen: Completion, rejected: Completion, filters: PairFilters
-) -> str | None:
-    if best == worst:
-        return "tie"
+def _text_reason(chosen: Completion, rejected: Completion, filters: PairFilters) -> str | None:
     if chosen.text == rejected.text:
         return "identical"
     if not (chosen.text.strip() and rejected.text.strip()):
         return "empty"
-    if filters.drop_truncated and "length" in (chosen.finish, rejected.finish):
+    if filters.truncated == "drop" and not (_finished(chosen) and _finished(rejected)):
         return "truncated"
     return None
 

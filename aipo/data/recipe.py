@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from aipo.data.pairs import PairFilters
+from aipo.data.selection import BestAgainstWorst, Selection
 from aipo.data.self_instruct import SelfInstruct
 from aipo.data.source import Source
 from aipo.records import Candidates, Example, Prompt
@@ -37,6 +38,8 @@ class Recipe:
     ranking: Literal["dataset", "ranker"]
     """`dataset`: the source's own ratings. `ranker`: the configured ranker's scores."""
     filters: PairFilters
+    selection: Selection = field(default_factory=BestAgainstWorst)
+    """Which two candidates of a prompt become its pair."""
     self_instruct: SelfInstruct | None = None
 
     def __post_init__(self) -> None:

@@ -180,12 +180,13 @@ class Stages:
         return self._run("ranking", content, {"candidates": candidates.fingerprint}, build, iteration, resumable=True)
 
     def pairs(self, candidates: Artifact, ranking: Artifact, policy: Policy, iteration: int) -> Artifact:
-        """Best against worst of every prompt, as token ids; every drop is counted by its reason.
+        """Two candidates of every prompt, as token ids; every drop is counted by its reason.
 
         Win shares cost comparisons, so they are there only where the objective uses them: in pairs of its own.
         """
         shares = build_component(self.config["objective"]).uses_win_shares
-        content = {"filters": self.config["data"]["filters"]} | ({"win_shares": True} if shares else {})
+        content = {key: self.config["data"][key] for key in ("filters", "selection")}
+        content |= {"win_shares": True} if shares else {}
         parents = {"candidates": candidates.fingerprint, "ranking": ranking.fingerprint, "policy": policy.fingerprint}
 
         def build(folder: Path) -> StageReport:
@@ -194,8 +195,9 @@ class Stages:
             rows = read_parquet(candidates.path / "candidates.parquet", Candidates)
             ranked = read_parquet(ranking.path / "ranking.parquet", RankedPrompt)
             scored = [replace(row, scores=found.scores) for row, found in zip(rows, ranked, strict=True)]
-            pairs, dropped = build_pairs(scored, policy.ref.load_tokenizer(), self.recipe.filters)
-            require_pairs(pairs, dropped)
+            built = build_pairs(scored, policy.ref.load_tokenizer(), self.recipe.filters, self.recipe.selection)
+            require_pairs(built)
+            pairs = built.pairs
             if self.recipe.ranking == "ranker":
                 chats = {row.prompt.prompt_id: row.prompt.chat for row in rows}
                 pairs = with_win_probabilities(build_component(self.config["ranker"]), pairs, chats)
@@ -203,7 +205,7 @@ class Stages:
                 by_prompt = {row.prompt.prompt_id: row for row in rows}
                 pairs = with_win_shares(build_component(self.config["ranker"]), pairs, by_prompt)
             write_parquet(folder / "pairs.parquet", pairs)
-            return StageReport(_pair_counts(pairs), dropped)
+            return StageReport({"pairs": len(pairs), **built.lengths()}, built.dropped)
 
         return self._run("pairs", content, parents, build, iteration)
 
@@ -377,12 +379,4 @@ def _completion_counts(rows: list[Candidates]) -> dict[str, float | int]:
         "completions": len(completions),
         "mean_tokens": sum(completion.n_tokens for completion in completions) / len(completions),
         "truncated": sum(completion.finish == "length" for completion in completions),
-    }
-
-
-def _pair_counts(pairs: list[Pair]) -> dict[str, float | int]:
-    return {
-        "pairs": len(pairs),
-        "chosen_tokens": sum(pair.chosen.n_tokens for pair in pairs) / len(pairs),
-        "rejected_tokens": sum(pair.rejected.n_tokens for pair in pairs) / len(pairs),
     }

@@ -1,6 +1,7 @@
 """Rankers: order the candidates of one prompt."""
 
 from aipo.rankers.length_only import LengthOnlyRanker
+from aipo.rankers.length_penalized import LengthPenalizedRanker
 from aipo.rankers.llm_judge import LLMJudgeRanker
 from aipo.rankers.pairrm import PairRM
 from aipo.rankers.ranker import Ranker
@@ -9,6 +10,7 @@ from aipo.rankers.reward_model import RewardModel
 __all__ = [
     "LLMJudgeRanker",
     "LengthOnlyRanker",
+    "LengthPenalizedRanker",
     "PairRM",
     "Ranker",
     "RewardModel",

@@ -37,6 +37,8 @@ def test_examples_are_read(page: str, tmp_path: Path) -> None:
 
 def test_tables_are_complete(page: str, repository: Path) -> None:
     assert first_column(page, "reason") == list(REASONS)
+    conf = repository / "conf/data/selection"
+    assert set(first_column(page, "selection")) == {path.stem for path in conf.glob("*.yaml")}
     assert set(first_column(page, "column")) == set(COLUMNS)
     assert set(first_column(page, "source")) == {path.stem for path in (repository / "conf/data/source").glob("*.yaml")}
     assert set(first_column(page, "ranker")) == {path.stem for path in (repository / "conf/ranker").glob("*.yaml")}

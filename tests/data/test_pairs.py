@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from aipo.data.pairs import REASONS, NoPairs, PairFilters, build_pairs, require_pairs
+from aipo.data.pairs import REASONS, BuiltPairs, NoPairs, PairFilters, build_pairs, require_pairs
 from aipo.data.recipe import Recipe
 from aipo.models.tokens import completion_from_text
 from aipo.records import Candidates, Completion, Example, Message, Prompt
 
-OFF = PairFilters(max_prompt_tokens=None, max_completion_tokens=None, drop_truncated=False, drop_url_in_chosen=False)
+OFF = PairFilters(max_prompt_tokens=None, max_completion_tokens=None, truncated="keep", drop_url_in_chosen=False)
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}{{ m['role'] + ' ' + m['content'] + eos_token }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'assistant ' }}{% endif %}"
@@ -58,17 +58,18 @@ def reasons(dropped: dict[str, int]) -> dict[str, int]:
 
 def test_best_against_worst(tokenizer: PreTrainedTokenizerFast) -> None:
     candidates = [row("aa", "b", "c", "dd", scores=(0.5, -1.0, 2.0, 0.0)), row("e", "f", number=1)]
-    pairs, dropped = build_pairs(candidates, tokenizer, OFF, [0.75, None])
-    assert reasons(dropped) == {}
-    first, second = pairs
+    built = build_pairs(candidates, tokenizer, OFF)
+    assert reasons(built.dropped) == {} and built.share_dropped == 0
+    assert built.lengths() == {"chosen_tokens": 1.0, "rejected_tokens": 1.0}
+    first, second = built.pairs
     assert (first.chosen.text, first.rejected.text) == ("c", "b")
-    assert (first.chosen_score, first.rejected_score, first.win_probability) == (2.0, -1.0, 0.75)
+    assert (first.chosen_score, first.rejected_score, first.win_probability) == (2.0, -1.0, None)
     assert (first.pair_id, first.prompt_id) == ("p0/2-1", "p0") and len(first.prompt_token_ids) == 18
-    assert (second.chosen.text, second.rejected.text, second.win_probability) == ("f", "e", None)
+    assert (second.chosen.text, second.rejected.text) == ("f", "e")
 
 
 def test_of_equal_scores_the_first_counts(tokenizer: PreTrainedTokenizerFast) -> None:
-    (pair,), _ = build_pairs([row("a", "b", "c", "d", scores=(1.0, 2.0, 2.0, 1.0))], tokenizer, OFF)
+    (pair,) = build_pairs([row("a", "b", "c", "d", scores=(1.0, 2.0, 2.0, 1.0))], tokenizer, OFF).pairs
     assert (pair.chosen.text, pair.rejected.text) == ("b", "a")
 
 
@@ -81,8 +82,8 @@ def test_of_equal_scores_the_first_counts(tokenizer: PreTrainedTokenizerFast) ->
         (row("a", "a"), {}, "identical"),
         (row("a", " \n"), {}, "empty"),
         (row("", "b"), {}, "empty"),
-        (cut("stop", "length"), {"drop_truncated": True}, "truncated"),
-        (cut("length", "stop"), {"drop_truncated": True}, "truncated"),
+        (cut("stop", "length"), {"truncated": "drop"}, "truncated"),
+        (cut("length", "stop"), {"truncated": "drop"}, "truncated"),
         (cut("length", "stop"), {}, None),
         (row("a", "b", prompt="x" * 4), {"max_prompt_tokens": 20}, "prompt_too_long"),
         (row("a", "b", prompt="x" * 3), {"max_prompt_tokens": 20}, None),
@@ -100,17 +101,18 @@ def test_every_drop_has_its_reason(
     tokenizer: PreTrainedTokenizerFast, candidates: Candidates, filters: dict[str, Any], reason: str | None
 ) -> None:
     fine = row("bad", "good", number=9)
-    pairs, dropped = build_pairs([candidates, fine], tokenizer, replace(OFF, **filters))
-    assert reasons(dropped) == ({reason: 1} if reason else {})
+    built = build_pairs([candidates, fine], tokenizer, replace(OFF, **filters))
+    pairs = built.pairs
+    assert reasons(built.dropped) == ({reason: 1} if reason else {})
     assert len(pairs) == (1 if reason else 2) and pairs[-1].prompt_id == "p9"
 
 
 def test_the_first_reason_that_applies_counts(tokenizer: PreTrainedTokenizerFast) -> None:
-    strict = PairFilters(max_prompt_tokens=1, max_completion_tokens=1, drop_truncated=True, drop_url_in_chosen=True)
+    strict = PairFilters(max_prompt_tokens=1, max_completion_tokens=1, truncated="drop", drop_url_in_chosen=True)
     url = "https://a.b"
     both = replace(row("a", url), completions=(completion(""), completion(url, "length")))
     candidates = [row(url, url, scores=(0.0, 0.0)), row(url, url), both, row("a", url)]
-    assert reasons(build_pairs(candidates, tokenizer, strict)[1]) == {
+    assert reasons(build_pairs(candidates, tokenizer, strict).dropped) == {
         "tie": 1, "identical": 1, "empty": 1, "prompt_too_long": 1
     }  # fmt: skip
 
@@ -119,7 +121,7 @@ def test_the_end_of_turn_is_no_length(tokenizer: PreTrainedTokenizerFast) -> Non
     unfinished = Completion("abc", (5, 6, 7), "length")
     assert unfinished.n_tokens == completion_from_text(tokenizer, "abc").n_tokens == 3
     candidates = replace(row("a", "b"), completions=(completion_from_text(tokenizer, "a"), unfinished))
-    assert len(build_pairs([candidates], tokenizer, replace(OFF, max_completion_tokens=3))[0]) == 1
+    assert len(build_pairs([candidates], tokenizer, replace(OFF, max_completion_tokens=3)).pairs) == 1
 
 
 @pytest.mark.parametrize(
@@ -137,18 +139,68 @@ def test_missing_scores_are_errors(
         build_pairs([replace(row("a", "b"), scores=scores)], tokenizer, OFF)
 
 
-def test_one_probability_per_prompt(tokenizer: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(ValueError, match=r"one win probability per prompt \(1\), got 2"):
-        build_pairs([row("a", "b")], tokenizer, OFF, [0.5, 0.5])
-
-
 def test_nothing_left_says_where_it_went(tokenizer: PreTrainedTokenizerFast) -> None:
-    pairs, dropped = build_pairs([row("a", "a"), row("b", "b"), row("a")], tokenizer, OFF)
+    built = build_pairs([row("a", "a"), row("b", "b"), row("a")], tokenizer, OFF)
     with pytest.raises(NoPairs, match=r"no pair is left to train on; dropped: unranked 1, identical 2\. Loosen"):
-        require_pairs(pairs, dropped)
+        require_pairs(built)
     with pytest.raises(NoPairs, match="there was no prompt"):
-        require_pairs([], {})
-    require_pairs(build_pairs([row("a", "b")], tokenizer, OFF)[0], {})
+        require_pairs(BuiltPairs())
+    require_pairs(build_pairs([row("a", "b")], tokenizer, OFF))
+
+
+def finished(*finishes: str, scores: tuple[float, ...]) -> Candidates:
+    """Candidates a, bb, ccc, ... of which some were cut."""
+    texts = [letter * (place + 1) for place, letter in enumerate("abcdef"[: len(finishes)])]
+    made = tuple(completion(text, finish) for text, finish in zip(texts, finishes, strict=True))
+    return replace(row(*texts), completions=made, scores=scores)
+
+
+@pytest.mark.parametrize(
+    ("finishes", "scores", "expected"),
+    [
+        (("stop", "length", "stop"), (1.0, 2.0, 0.0), ("a", "ccc")),  # the cut one is the best: it may not win
+        (("stop", "length", "stop"), (1.0, 0.0, 0.5), ("a", "bb")),  # the worst: it may lose
+        (("stop", "length", "length"), (0.0, 1.0, 2.0), "truncated"),  # nothing below the only finished one
+        (("length", "length"), (0.0, 1.0), "truncated"),
+        (("stop", "length"), (1.0, 1.0), "tie"),
+    ],
+)
+def test_cut_completions_may_lose_but_not_win(
+    tokenizer: PreTrainedTokenizerFast, finishes: Any, scores: Any, expected: Any
+) -> None:
+    built = build_pairs([finished(*finishes, scores=scores)], tokenizer, replace(OFF, truncated="rejected_only"))
+    if isinstance(expected, str):
+        assert not built.pairs and reasons(built.dropped) == {expected: 1}
+    else:
+        assert [(pair.chosen.text, pair.rejected.text) for pair in built.pairs] == [expected]
+
+
+def test_many_drops_are_told_with_their_lengths_and_remedy(
+    tokenizer: PreTrainedTokenizerFast, caplog: pytest.LogCaptureFixture
+) -> None:
+    drop = replace(OFF, truncated="drop")
+    cut_rows = [finished("stop", "stop", "length", scores=(0.0, 1.0, 2.0))] * 2
+    kept = [row("a", "bb", number=9)] * 8
+    with caplog.at_level("WARNING", logger="aipo"):
+        built = build_pairs([*cut_rows, *kept], tokenizer, drop)
+    assert built.lengths() == {
+        "chosen_tokens": 2.0, "rejected_tokens": 1.0, "dropped_chosen_tokens": 3.0, "dropped_rejected_tokens": 1.0
+    }  # fmt: skip
+    (message,) = caplog.messages
+    assert message == (
+        "pairs: 2 of 10 prompts dropped (truncated 2); the dropped pairs' sides have 3.0 and 1.0 tokens on "
+        "average, the kept ones' 2.0 and 1.0. To keep more: raise iteration.decoding.max_new_tokens, or let cut completions lose "
+        "(data.filters.truncated=rejected_only)"
+    )
+    caplog.clear()
+    with caplog.at_level("WARNING", logger="aipo"):
+        build_pairs([cut_rows[0], *kept, kept[0]], tokenizer, drop)  # one in ten is not more than a tenth
+    assert not caplog.messages
+
+
+def test_the_treatment_of_cut_completions_is_one_of_three() -> None:
+    with pytest.raises(ValueError, match="truncated must be one of drop, rejected_only, keep, got 'no'"):
+        replace(OFF, truncated="no")
 
 
 @pytest.mark.parametrize("name", ["max_prompt_tokens", "max_completion_tokens"])
@@ -164,7 +216,7 @@ texts = st.lists(st.sampled_from(["a", "b", "bb", "", " ", "https://x.y", "long 
 def test_every_prompt_is_a_pair_or_a_drop(
     tokenizer: PreTrainedTokenizerFast, drawn: list[tuple[list[str], int, str]], strict: bool
 ) -> None:
-    filters = PairFilters(20, 5, True, True) if strict else OFF
+    filters = PairFilters(20, 5, "drop", True) if strict else OFF
     candidates = [
         row(
             *words,
@@ -174,8 +226,9 @@ def test_every_prompt_is_a_pair_or_a_drop(
         )
         for number, (words, seed, asked) in enumerate(drawn)
     ]
-    pairs, dropped = build_pairs(candidates, tokenizer, filters)
-    assert len(pairs) + sum(dropped.values()) == len(candidates)
+    built = build_pairs(candidates, tokenizer, filters)
+    pairs = built.pairs
+    assert len(pairs) + sum(built.dropped.values()) == len(candidates)
     by_id = {candidate.prompt.prompt_id: candidate for candidate in candidates}
     for pair in pairs:
         scores = by_id[pair.prompt_id].scores
@@ -222,7 +275,7 @@ def test_a_data_sets_responses_become_candidates(tokenizer: PreTrainedTokenizerF
     assert found[0].scores == (3.0, 4.0) and all(map(math.isnan, found[1].scores))
     assert found[0].completions == tuple(completion_from_text(tokenizer, text) for text in ("one", "two"))
     assert all(text.finish == "stop" and text.token_ids[-1] == 1 for text in found[0].completions)
-    pairs, lost = build_pairs(found, tokenizer, OFF)
-    assert [pair.prompt_id for pair in pairs] == ["p0"] and reasons(lost) == {"unranked": 1}
+    built = build_pairs(found, tokenizer, OFF)
+    assert [pair.prompt_id for pair in built.pairs] == ["p0"] and reasons(built.dropped) == {"unranked": 1}
     with pytest.raises(ValueError, match="prompt p2 is not in the source's pool of 2 examples"):
         by_dataset.dataset_candidates(prompts, examples[:2], tokenizer)

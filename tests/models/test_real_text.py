@@ -70,7 +70,7 @@ def test_one_round_on_805_instructions(tmp_path: Path, repository: Path, verific
         "iteration.candidates=2",
         "iteration.decoding.max_new_tokens=48",
         "data/filters=paper",
-        "data.filters.drop_truncated=false",
+        "data.filters.truncated=keep",
         "trainer.max_length=2560",
         f"store.root={tmp_path}/outputs",
         f"hydra.run.dir={tmp_path}/sweep/jobs/0",

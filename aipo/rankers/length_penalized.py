@@ -1,0 +1,73 @@
+"""Another ranker's score minus a price for length: the plainest remedy for a ranker that likes long completions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from aipo.rankers.ranker import Ranker
+from aipo.records import Chat
+
+UNITS = ("words", "chars")
+WORD = re.compile(r"\w+|[^\w\s]")
+
+
+@dataclass(frozen=True)
+class LengthPenalizedRanker:
+    """score = the ranker's score - weight * length, in characters or words; a punctuation mark counts as a word.
+
+    Gives no win probabilities: the wrapped ranker's are of scores without a price.
+    """
+
+    ranker: Ranker
+    weight: float
+    """What one more unit of length must be worth in the ranker's own scores, at least 0. The scores of PairRM are mean
+    differences of logits over the other candidates, the proxy's are gold points, a reward model's its own."""
+    unit: Literal["words", "chars"] = "words"
+    name: str = "length_penalized"
+
+    gives_win_probability: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight < float("inf"):
+            raise ValueError(f"ranker.weight must be at least 0 and finite, got {self.weight}")
+        if self.unit not in UNITS:
+            raise ValueError(f"ranker.unit must be one of {', '.join(UNITS)}, got {self.unit!r}")
+
+    @property
+    def needs_world(self) -> bool:
+        """As the wrapped ranker."""
+        return bool(getattr(self.ranker, "needs_world", False))
+
+    def identity(self) -> Mapping[str, str]:
+        """The wrapped ranker's."""
+        identity = getattr(self.ranker, "identity", None)
+        return identity() if identity is not None else {}
+
+    def missing(self) -> list[str]:
+        """What the wrapped ranker misses."""
+        missing = getattr(self.ranker, "missing", None)
+        return missing() if missing is not None else []
+
+    def stored(self, path: Path) -> LengthPenalizedRanker:
+        """The same, keeping what the wrapped ranker pays for where that can be kept."""
+        stored = getattr(self.ranker, "stored", None)
+        return self if stored is None else replace(self, ranker=stored(path))
+
+    def rank(self, prompts: Sequence[Chat], candidates: Sequence[Sequence[str]]) -> list[list[float]]:
+        """The wrapped ranker's scores, lowered by length; NaN stays NaN."""
+        scores = self.ranker.rank(prompts, candidates)
+        return [
+            [score - self.weight * self._length(text) for score, text in zip(row, texts, strict=True)]
+            for row, texts in zip(scores, candidates, strict=True)
+        ]
+
+    def win_probabilities(self, prompts: Sequence[Chat], pairs: Sequence[tuple[str, str]]) -> None:
+        """None: see the class."""
+        return None
+
+    def _length(self, text: str) -> int:
+        return len(WORD.findall(text)) if self.unit == "words" else len(text)
