@@ -189,8 +189,8 @@ def test_many_drops_are_told_with_their_lengths_and_remedy(
     (message,) = caplog.messages
     assert message == (
         "pairs: 2 of 10 prompts dropped (truncated 2); the dropped pairs' sides have 3.0 and 1.0 tokens on "
-        "average, the kept ones' 2.0 and 1.0. To keep more: raise iteration.decoding.max_new_tokens, or let cut completions lose "
-        "(data.filters.truncated=rejected_only)"
+        "average, the kept ones' 2.0 and 1.0. To keep more: raise iteration.decoding.max_new_tokens, or let cut "
+        "completions lose (data.filters.truncated=rejected_only)"
     )
     caplog.clear()
     with caplog.at_level("WARNING", logger="aipo"):
