@@ -168,7 +168,7 @@ class Claim:
             if place == heir:
                 continue
             if resumable or (place / MANIFEST).exists():
-                self._set_aside(place)
+                self.set_aside(place)
             else:
                 reached("partial.clear", place)
                 remove(place)
@@ -255,9 +255,9 @@ class Claim:
         for name in file_names(self.folder):
             path = self.folder / name
             if name not in files or hash_file(path) != files[name]["sha256"]:
-                self._set_aside(path)
+                self.set_aside(path)
 
-    def _set_aside(self, path: Path) -> None:
+    def set_aside(self, path: Path) -> None:
         """Move a file or folder to `.aside`, under a name that tells whence it came."""
         folder = self.root / ASIDE
         make_folder(folder, self.root)

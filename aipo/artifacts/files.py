@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import socket
@@ -15,6 +16,8 @@ from typing import Any
 from aipo.artifacts.points import reached
 
 MANIFEST = "manifest.json"
+PRUNED = ".pruned"
+"""In a finished artifact: the names of its weights, where they were removed to save space."""
 ALWAYS_HASHED_BYTES = 8 * 2**20
 """Files below this are hashed at every use. For larger ones an unchanged inode, size and time stand for the hash."""
 _RACY_NS = 100_000_000
@@ -45,7 +48,7 @@ def hash_file(path: Path) -> str:
 
 def file_names(folder: Path, without: Iterable[str] = ()) -> list[str]:
     """Every file below `folder`, by its relative name, sorted; the manifest and what lies in `without` left out."""
-    left_out = {MANIFEST, f"{MANIFEST}.tmp", *without}
+    left_out = {MANIFEST, PRUNED, f"{MANIFEST}.tmp", *without}
     names = []
     for base, folders, files in os.walk(folder):
         here = Path(base).relative_to(folder)
@@ -86,10 +89,13 @@ def check_files(
 
     Files below `ALWAYS_HASHED_BYTES` are hashed; larger ones too unless this user's machine remembers that hash for
     the same inode, size and times, and with `full` in any case. What lies in `without` need not be listed. Raises
-    StaleArtifactError, which names the first file that is missing, changed or not listed.
+    StaleArtifactError, which names the first file that is missing (unless it was pruned), changed or not listed.
     """
+    gone = set(missing_weights(folder))
     for name, record in files.items():
         path = folder / name
+        if name in gone:
+            continue
         expected = f"{path}: the manifest lists {record['bytes']} bytes"
         try:
             status = path.stat()
@@ -113,6 +119,37 @@ def check_files(
     unlisted = [name for name in found if not Path(name).name.startswith(".")]
     if unlisted:
         raise StaleArtifactError(f"{folder / unlisted[0]}: the manifest does not list this file. {remedy(folder)}")
+
+
+def weights_of(folder: Path) -> list[Path]:
+    """The files of an artifact that hold a model's weights."""
+    return sorted(folder.rglob("*.safetensors"))
+
+
+def prune(folder: Path) -> None:
+    """Remove the weights of a finished artifact. All else stays, and a note that says what is missing on purpose."""
+    names = sorted({path.relative_to(folder).as_posix() for path in weights_of(folder)} | set(_pruned(folder)))
+    temporary = folder / f"{PRUNED}.tmp"
+    temporary.write_text(json.dumps(names), encoding="utf-8")
+    sync_file(temporary)
+    os.replace(temporary, folder / PRUNED)
+    sync_folder(folder)
+    for path in weights_of(folder):
+        remove(path)
+
+
+def missing_weights(folder: Path) -> list[str]:
+    """Names of the weights that were pruned from an artifact and are not back."""
+    return [name for name in _pruned(folder) if not (folder / name).exists()]
+
+
+def _pruned(folder: Path) -> list[str]:
+    try:
+        return list(json.loads((folder / PRUNED).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise StaleArtifactError(f"{folder / PRUNED} cannot be read ({error}). {remedy(folder)}") from error
 
 
 def sync_file(path: Path) -> None:

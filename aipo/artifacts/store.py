@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from aipo.artifacts.claims import Claim, ClaimLost, LockKind, logger
-from aipo.artifacts.files import StoreError, remove, sync_folder
+from aipo.artifacts.files import PRUNED, StoreError, hash_file, missing_weights, record_files, remove, sync_folder
 from aipo.artifacts.manifest import Artifact, fingerprint, seal
 from aipo.artifacts.points import reached
 from aipo.artifacts.provenance import commit, provenance
@@ -67,6 +67,8 @@ class Store:
         self.listeners: list[Callable[[StageEvent], None]] = []
         self._known: dict[str, Artifact] = {}
         """Those this process has met, by fingerprint."""
+        self._remake: dict[str, Callable[[], None]] = {}
+        """How to make their pruned weights again."""
 
     def missing(self) -> list[str]:
         """Why nothing could be written under `root`. Writes nothing itself.
@@ -111,6 +113,7 @@ class Store:
         started = time.perf_counter()
         content = {"stage": stage, "fingerprint": digest, "version": version, "config": config, "parents": parents}
         executed = not final.exists() and self._make(content, build, resumable, verify)
+        self._remake[digest] = lambda: self._restore(content, build, resumable, verify)
         artifact = Artifact(stage, digest, final, executed)
         manifest = artifact.manifest() if executed else artifact.check()
         self._known[digest] = artifact
@@ -170,10 +173,53 @@ class Store:
     def _check_parents(self, parents: Mapping[str, str], verify: Collection[str]) -> None:
         for name, digest in parents.items():
             if (artifact := self._known.get(digest)) is not None:
+                if missing_weights(artifact.path):
+                    self._remake[digest]()
                 if name in verify:
                     artifact.verify()
                 else:
                     artifact.check()
+
+    def _restore(
+        self,
+        content: Mapping[str, Any],
+        build: Callable[[Path], StageReport],
+        resumable: bool,
+        verify: Collection[str],
+    ) -> None:
+        """Make the pruned weights of an artifact again, and put them back when they are the same to the bit."""
+        with Claim(self.root, content["stage"], content["fingerprint"], self.lock) as claim:
+            names = missing_weights(claim.final)
+            if not names:
+                return
+            logger.info("%-11s %s  its weights were pruned and are made again", claim.stage, claim.digest)
+            self._check_parents(content["parents"], verify)
+            files = Artifact(claim.stage, claim.digest, claim.final).manifest()["files"]
+            try:
+                if not claim.take_over(resumable):
+                    build(claim.folder)
+            except BaseException:
+                claim.hand_over()
+                raise
+            made = {name: claim.folder / name for name in names}
+            other = [
+                name for name, path in made.items() if not path.exists() or hash_file(path) != files[name]["sha256"]
+            ]
+            if other:
+                claim.set_aside(claim.folder)
+                raise StoreError(
+                    f"{claim.final / other[0]} was pruned, and this machine makes other weights than those that its "
+                    "manifest names; what came from the pruned ones would not belong to these. Run on a machine like "
+                    f"the manifest's, or `mv {claim.final} elsewhere` and run again with new weights"
+                )
+            claim.confirm()
+            for name, path in made.items():
+                reached("artifact.restore", path)
+                (claim.final / name).parent.mkdir(exist_ok=True)
+                os.replace(path, claim.final / name)
+            (claim.final / PRUNED).unlink()
+            record_files(claim.final, ())
+            claim.discard()
 
     def _build(
         self,

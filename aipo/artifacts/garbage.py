@@ -1,0 +1,166 @@
+"""What may be removed from a store, and why: a plan first, carried out only when asked.
+
+Kept are all artifacts that a sweep under results/ names, and all that those were made from. Kept too, unless named, is
+what cost most: weights, paid replies, what was set aside, and whatever an unfinished job may go on from.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from aipo.artifacts.claims import Claim, LockKind
+from aipo.artifacts.files import prune, remove, weights_of
+from aipo.artifacts.inventory import Inventory, size_bytes
+
+ALSO = ("unfinished", "weights", "replies", "aside")
+"""What is only removed when it is named."""
+Keep = Literal["all", "last"]
+_HOUR = 3600.0
+
+
+@dataclass(frozen=True)
+class Removal:
+    """A file or folder that can go; of `weights_only`, the model's weights alone, so that nothing has to run again."""
+
+    path: Path
+    size_bytes: int
+    why: str
+    weights_only: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be removed, and what is not although no sweep reaches it."""
+
+    removals: tuple[Removal, ...]
+    kept: tuple[tuple[Path, str], ...]
+    """With the reason, which names the option that would remove it."""
+
+    @property
+    def size_bytes(self) -> int:
+        """All removals together."""
+        return sum(removal.size_bytes for removal in self.removals)
+
+
+@dataclass(frozen=True)
+class Sweeps:
+    """What the sweeps under a results folder need of the store."""
+
+    named: frozenset[str]
+    """Every fingerprint in a `run.json` or `sources.json`."""
+    last_weights: frozenset[str]
+    """The last round's policy of every job."""
+    unfinished: tuple[tuple[Path, str | None], ...]
+    """Jobs that are not done, each with the last policy it reached."""
+
+    @classmethod
+    def of(cls, results: Path) -> Sweeps:
+        """Read every `run.json` and `sources.json` below `results`. ValueError names one that cannot be read."""
+        named: set[str] = set()
+        last: set[str] = set()
+        unfinished = []
+        for path in sorted([*results.rglob("run.json"), *results.rglob("sources.json")]):
+            text = path.read_text(encoding="utf-8")
+            named.update(re.findall(r'"([0-9a-f]{16})"', text))
+            if path.name != "run.json":
+                continue
+            try:
+                content = json.loads(text)
+                points = sorted(content["points"], key=lambda point: point["iteration"])
+                policies = [point["policy"] for point in points]
+                done = content["status"] == "done"
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"{path} cannot be read ({error}); nothing is removed while it is unclear") from error
+            last.update(policies[-1:])
+            if not done:
+                unfinished.append((path, policies[-1] if policies else None))
+        return cls(frozenset(named), frozenset(last), tuple(unfinished))
+
+
+def plan(store: Inventory, sweeps: Sweeps, also: Collection[str] = (), keep_weights: Keep = "all") -> Plan:
+    """What can go. Reads the store, changes nothing.
+
+    `also`: the entries of ALSO that may go too. `keep_weights` "last": of every job only the last round's weights stay;
+    the artifacts of the others remain, without weights, and are made again if a stage should ever need them.
+    """
+    removals: list[Removal] = []
+    kept: list[tuple[Path, str]] = []
+    reached = store.ancestors(sweeps.named)
+    wanted = reached | (set() if "unfinished" in also else _may_be_needed(store, sweeps, reached))
+    for digest, entry in store.entries.items():
+        path = entry.artifact.path
+        if digest in wanted:
+            if digest not in reached:
+                kept.append((path, f"{_jobs(sweeps)} may go on from it (--also unfinished)"))
+            weights = sum(size_bytes(file) for file in weights_of(path))
+            if keep_weights == "last" and digest in reached and digest not in sweeps.last_weights and weights:
+                if path.parent.name != "base_model":
+                    removals.append(Removal(path, weights, "weights of a round before the last", weights_only=True))
+        elif entry.has_weights and "weights" not in also:
+            kept.append((path, "no sweep reaches it, but it holds weights (--also weights)"))
+        elif entry.has_replies and "replies" not in also:
+            kept.append((path, "no sweep reaches it, but it holds judge replies (--also replies)"))
+        else:
+            removals.append(Removal(path, entry.size_bytes, "no sweep reaches it"))
+    for path in store.partials:
+        if sweeps.unfinished and "unfinished" not in also:
+            kept.append((path, f"unfinished, and {_jobs(sweeps)} may go on from it (--also unfinished)"))
+        elif any(path.glob("replies*.jsonl")) and "replies" not in also:
+            kept.append((path, "unfinished, but it holds judge replies (--also replies)"))
+        else:
+            removals.append(Removal(path, size_bytes(path), "an unfinished build"))
+    for places, name in ((store.aside, "aside"), (store.replies, "replies")):
+        for path in places:
+            if name in also:
+                removals.append(Removal(path, size_bytes(path), f"named by --also {name}"))
+    for path in store.locks:
+        if path.suffix == ".lock" or time.time() - path.lstat().st_mtime > _HOUR:  # else a lease that is changing hands
+            removals.append(Removal(path, size_bytes(path), "a lock, if nobody holds it"))
+    return Plan(tuple(removals), tuple(kept))
+
+
+def carry_out(store: Inventory, planned: Plan, lock: LockKind) -> list[Removal]:
+    """Remove what was planned, but nothing that a process works on now. Returns what was removed."""
+    done = []
+    for removal in planned.removals:
+        path = removal.path
+        if path in store.aside or path in store.replies or (path in store.locks and path.suffix != ".lock"):
+            remove(path)
+            done.append(removal)
+            continue
+        stage, digest = path.parent.name, path.name.partition(".")[0]
+        if path in store.locks:
+            stage, _, digest = path.stem.rpartition("-")
+        claim = Claim(store.root, stage, digest, lock)
+        if not claim.acquire(wait=False):
+            continue
+        try:
+            if removal.weights_only:
+                prune(path)
+            else:
+                remove(path)
+            if lock == "flock":
+                remove(claim.path)  # whoever waits for it takes a new one
+            done.append(removal)
+        finally:
+            claim.release()
+    return done
+
+
+def _may_be_needed(store: Inventory, sweeps: Sweeps, reached: set[str]) -> set[str]:
+    """What unfinished jobs made beyond their last point: all that descends from the policy they had there."""
+    needed: set[str] = set()
+    for _, policy in sweeps.unfinished:
+        needed |= set(store.entries) if policy is None else store.descendants({policy})
+    return store.ancestors(needed - reached)
+
+
+def _jobs(sweeps: Sweeps) -> str:
+    first = sweeps.unfinished[0][0].parent
+    return f"the unfinished job {first}" + (f" or another of {len(sweeps.unfinished)}" if sweeps.unfinished[1:] else "")
