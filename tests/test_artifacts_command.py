@@ -1,4 +1,4 @@
-"""`python -m aipo.artifacts`: what a store holds, what changed in it, and what may go without anything running twice."""
+"""`python -m aipo.artifacts`: what a store holds, what changed in it, what may go without anything running twice."""
 
 from __future__ import annotations
 

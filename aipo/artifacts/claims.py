@@ -86,20 +86,26 @@ class Claim:
             raise StoreError(
                 f"{self.path.parent} is on a file system without flock; run with store.lock=lease"
             ) from error
+        try:
+            reached("claim.acquired", self.path)
+            if isinstance(lock, SoftFileLease):
+                self._token = lock.token or ""
+            else:
+                self._name_owner()
+        except BaseException:
+            lock.release()
+            raise
         self._lock = lock
-        if isinstance(lock, SoftFileLease):
-            self._token = lock.token or ""
-        else:
-            self._name_owner()
-        reached("claim.acquired", self.path)
         return True
 
     def release(self) -> None:
         """Give the claim back."""
         if self._lock is not None:
-            reached("claim.release", self.path)
-            self._lock.release()
-            self._lock = None
+            lock, self._lock = self._lock, None
+            try:
+                reached("claim.release", self.path)
+            finally:
+                lock.release()
 
     def _wait(self, lock: FileLock | SoftFileLease, wait: bool) -> bool:
         told = None

@@ -120,8 +120,12 @@ def _gc(options: argparse.Namespace) -> int:
         )
     store = Inventory.of(options.store)
     planned = plan(store, Sweeps.of(options.results), options.also, options.weights)
+    locks = [removal for removal in planned.removals if removal.path in store.locks]
     for removal in planned.removals:
-        print(f"{_size(removal.size_bytes):>10}  {removal.path}: {removal.why}")
+        if removal not in locks:
+            print(f"{_size(removal.size_bytes):>10}  {removal.path}: {removal.why}")
+    if locks:
+        print(f"{_size(sum(lock.size_bytes for lock in locks)):>10}  {len(locks)} locks, if nobody holds them")
     for path, why in planned.kept:
         print(f"{'kept':>10}  {path}: {why}")
     if not options.delete:

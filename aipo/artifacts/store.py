@@ -10,6 +10,7 @@ This module knows no stage.
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import time
@@ -23,6 +24,8 @@ from aipo.artifacts.files import PRUNED, StoreError, hash_file, missing_weights,
 from aipo.artifacts.manifest import Artifact, fingerprint, seal
 from aipo.artifacts.points import reached
 from aipo.artifacts.provenance import commit, provenance
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @dataclass
@@ -106,13 +109,21 @@ class Store:
         A `resumable` build finds in its folder what an earlier, killed attempt left; others start from an empty one.
         Before a build, the files of its parents are checked; of those that `verify` names, every byte. An exception in
         `build` leaves no artifact and passes through. Raises StaleArtifactError when a file is not what its manifest
-        says, and StoreError when the artifact is not there and cannot be made here.
+        says, and StoreError when the artifact is not there and the disk or its permissions do not let it be made.
         """
         digest = fingerprint(stage, version, config, parents)
         final = self.root / stage / digest
         started = time.perf_counter()
         content = {"stage": stage, "fingerprint": digest, "version": version, "config": config, "parents": parents}
-        executed = not final.exists() and self._make(content, build, resumable, verify)
+        try:
+            executed = not final.exists() and self._make(content, build, resumable, verify)
+        except OSError as error:
+            if error.errno not in _DISK_ERRORS:
+                raise
+            raise StoreError(
+                f"{stage}/{digest}: {error}. Nothing that is finished is lost: make room, or mend the disk or its "
+                "permissions, and run the same command again"
+            ) from error
         self._remake[digest] = lambda: self._restore(content, build, resumable, verify)
         artifact = Artifact(stage, digest, final, executed)
         manifest = artifact.manifest() if executed else artifact.check()

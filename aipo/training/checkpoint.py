@@ -93,6 +93,12 @@ class MetricsFile:
     def __init__(self, path: Path, done_steps: int) -> None:
         self.path = path
         self.rows = [row for row in _complete_rows(path) if row["step"] <= done_steps]
+        if len(self.rows) != done_steps:
+            checkpoints = path.parent / "checkpoints"
+            raise CheckpointError(
+                f"{path}: expected the {done_steps} steps before the checkpoint, found {len(self.rows)}; "
+                f"`mv {checkpoints} {checkpoints}.aside` and run the same command again: this round starts anew"
+            )
         partial = path.with_suffix(".partial")
         partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
         reached("metrics.replace", partial)
