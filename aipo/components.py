@@ -6,19 +6,34 @@ import importlib.util
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from hydra.utils import get_object, instantiate
-
 
 def build_component(config: Mapping[str, Any], **arguments: Any) -> Any:
     """The object a config node describes; lists and mappings inside arrive as plain values."""
+    from hydra.utils import instantiate  # not above: a command line that builds nothing starts faster without Hydra
+
     return instantiate(dict(config), **arguments, _convert_="all")
 
 
 def content_of(node: Mapping[str, Any]) -> dict[str, Any]:
     """A component's settings that shape what it makes. Its class names the others in `OPERATIONAL`: how fast, how
     often to retry, where to keep notes. Changing those must not make a finished stage run again."""
+    from hydra.utils import get_object
+
     operational = getattr(get_object(node["_target_"]), "OPERATIONAL", ())
     return {key: value for key, value in node.items() if key not in operational}
+
+
+def require_range(prefix: str, component: object, **limits: tuple[float, float]) -> None:
+    """ValueError unless each named attribute lies between its two limits, both included; None is left alone.
+
+    The upper limits are generous: what is beyond them is a slip of the pen, which a run would find out in days.
+    """
+    for name, (least, most) in limits.items():
+        value = getattr(component, name)
+        if value is None or least <= value <= most:
+            continue
+        expected = f"at least {least:g}" if value < least else f"at most {most:.10g}"
+        raise ValueError(f"{prefix}.{name} must be {expected}, got {value!r:.60}")
 
 
 @runtime_checkable

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from aipo.components import require_range
 from aipo.records import Decoding
 
 
@@ -22,9 +23,7 @@ class Iteration:
     to 1e-4 nats in float32, half a nat apart in bfloat16 (`speed/sampler_logps.py`)."""
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "prompts", "candidates"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"iteration.{name} must be at least 1, got {getattr(self, name)}")
+        require_range("iteration", self, iterations=(1, 1000), prompts=(1, 10**7), candidates=(1, 1000))
         if self.reference not in ("previous", "initial"):
             raise ValueError(f"iteration.reference must be previous or initial, got {self.reference!r}")
         if self.reference_logps not in ("model", "sampler"):

@@ -43,10 +43,10 @@ class Decoding:
 
     def __post_init__(self) -> None:
         for name, good, expected in (
-            ("temperature", self.temperature >= 0, "at least 0"),
+            ("temperature", self.temperature == 0 or 1e-3 <= self.temperature <= 100, "0, or from 0.001 to 100"),
             ("top_p", 0 < self.top_p <= 1, "in (0, 1]"),
             ("top_k", self.top_k >= 0, "at least 0 (0 = off)"),
-            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
+            ("max_new_tokens", 1 <= self.max_new_tokens <= 10**6, "from 1 to 1000000"),
         ):
             if not good:
                 raise ValueError(f"Decoding.{name} must be {expected}, got {getattr(self, name)}")

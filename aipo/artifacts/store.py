@@ -65,6 +65,8 @@ class Store:
     def __init__(self, root: str | os.PathLike[str], lock: LockKind = "flock") -> None:
         if lock not in ("flock", "lease"):
             raise ValueError(f"store.lock must be flock or lease, got {lock!r}")
+        if not str(root).strip():
+            raise ValueError(f"store.root must name a folder, got {str(root)!r}")
         self.root = Path(root)
         self.lock: LockKind = lock
         self.listeners: list[Callable[[StageEvent], None]] = []

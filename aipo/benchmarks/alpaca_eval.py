@@ -26,6 +26,7 @@ from aipo.benchmarks.judging import (
     require_share,
 )
 from aipo.benchmarks.verdicts import parse_first_token, parse_identifier
+from aipo.components import require_range
 from aipo.judges.judge import Judge, JudgeError
 from aipo.records import Answer, Chat, Decoding, JudgeReply, Judgment, Message, Metric, QuestionScore
 from aipo.samplers.sampler import Sampler
@@ -78,6 +79,9 @@ class WeightedAnnotator:
     temperature: float = 1.0
     top_logprobs: int = 5
 
+    def __post_init__(self) -> None:
+        require_range("annotator", self, max_tokens=(1, 10**6), temperature=(0, 100), top_logprobs=(1, 20))
+
     def preference_for_second(self, reply: JudgeReply) -> float | None:
         """Raises JudgeError for a judge that returns no log-probs."""
         if reply.top_logprobs is None:
@@ -95,6 +99,9 @@ class TextAnnotator:
     max_tokens: int = 5
     temperature: float = 0.0
     top_logprobs: int = 0
+
+    def __post_init__(self) -> None:
+        require_range("annotator", self, max_tokens=(1, 10**6), temperature=(0, 100), top_logprobs=(0, 20))
 
     def preference_for_second(self, reply: JudgeReply) -> float | None:
         """0 or 1, or None where the reply is no identifier."""
@@ -153,6 +160,7 @@ class AlpacaEval:
 
     def __post_init__(self) -> None:
         require_share(f"{self.name}.max_unscored_share", self.max_unscored_share)
+        require_range(self.name, self, bootstrap_rounds=(1, 10**5), lc_bootstrap_rounds=(0, 10**5))
 
     @property
     def n_answers(self) -> int:

@@ -22,6 +22,7 @@ from aipo.benchmarks.judging import (
 )
 from aipo.benchmarks.token_counters import PolicyTokens, TokenCounter
 from aipo.benchmarks.verdicts import GAME_PREFERENCE, parse_game
+from aipo.components import require_range
 from aipo.judges.judge import Judge
 from aipo.records import Answer, Decoding, JudgeReply, Judgment, Message, Metric, QuestionScore
 from aipo.samplers.sampler import Sampler
@@ -107,8 +108,8 @@ class ArenaHard:
 
     def __post_init__(self) -> None:
         require_share(f"{self.name}.max_unscored_share", self.max_unscored_share)
-        if self.judge_attempts < 1 or self.strong_weight < 1:
-            raise ValueError(f"{self.name}: judge_attempts and strong_weight must be at least 1")
+        require_range(self.name, self, bootstrap_rounds=(1, 10**5), judge_max_tokens=(1, 10**6))
+        require_range(self.name, self, judge_temperature=(0, 100), judge_attempts=(1, 100), strong_weight=(1, 1000))
 
     @property
     def length_metric(self) -> str:

@@ -23,6 +23,7 @@ from aipo.benchmarks.judging import (
     require_share,
 )
 from aipo.benchmarks.verdicts import parse_rating
+from aipo.components import require_range
 from aipo.judges.judge import Judge
 from aipo.records import Answer, Completion, Decoding, Judgment, Message, Metric, QuestionScore
 from aipo.samplers.sampler import Sampler
@@ -117,6 +118,8 @@ class MTBench:
 
     def __post_init__(self) -> None:
         require_share(f"{self.name}.max_unscored_share", self.max_unscored_share)
+        require_range(self.name, self, bootstrap_rounds=(1, 10**5), judge_max_tokens=(1, 10**6))
+        require_range(self.name, self, judge_temperature=(0, 100))
         for temperature in (*self.temperatures.values(), self.default_temperature):
             self._decoding(temperature)
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from aipo.components import missing_package
+from aipo.components import missing_package, require_range
 
 
 class Embedding(Protocol):
@@ -39,6 +39,9 @@ class SentenceEmbedding:
     """A hub id or a folder."""
     revision: str | None
     batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        require_range("self_instruct.clusters.embedding", self, batch_size=(1, 10**5))
 
     def missing(self) -> list[str]:
         """The package."""

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from aipo.components import require_range
 from aipo.data.prompt_clusters import KMeansClusters
 from aipo.records import Decoding, Message, Prompt
 from aipo.samplers.sampler import Sampler
@@ -61,6 +62,9 @@ class SelfInstruct:
         for name in ("demonstrations", "tasks_per_call", "min_tokens", "calls_per_round"):
             if getattr(self, name) < 1:
                 raise ValueError(f"self_instruct.{name} must be at least 1, got {getattr(self, name)}")
+        require_range(
+            "self_instruct", self, demonstrations=(1, 1000), tasks_per_call=(1, 1000), calls_per_round=(1, 10**5)
+        )
         if self.max_tokens < self.min_tokens:
             raise ValueError(f"self_instruct.max_tokens={self.max_tokens} is below min_tokens={self.min_tokens}")
         if self.max_calls_per_prompt <= 0:

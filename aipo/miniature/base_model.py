@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aipo.components import require_range
 from aipo.miniature.corpus import Corpus, Writer
 from aipo.miniature.shipped import ShippedWeights, shipped_weights
 from aipo.miniature.tokenizer import build_tokenizer
@@ -52,16 +53,15 @@ class MiniatureModel:
     """Train on this machine although the package has these weights."""
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "layers", "heads", "steps", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"MiniatureModel.{name} must be at least 1, got {getattr(self, name)}")
+        sizes = {"hidden": (1, 4096), "layers": (1, 64), "heads": (1, 256)}
+        require_range("MiniatureModel", self, **sizes, steps=(1, 10**6), batch=(1, 10**4), n_documents=(1, 10**6))
         if self.hidden % (2 * self.heads):
             raise ValueError(
                 f"MiniatureModel.hidden must be an even multiple of heads (rotary halves), "
                 f"got {self.hidden} and {self.heads}"
             )
-        if not self.lr > 0:
-            raise ValueError(f"MiniatureModel.lr must be positive, got {self.lr}")
+        if not 0 < self.lr <= 1:
+            raise ValueError(f"MiniatureModel.lr must be above 0 and at most 1, got {self.lr}")
         self.corpus()  # validates the shares and probabilities
 
     def corpus(self) -> Corpus:

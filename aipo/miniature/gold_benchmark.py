@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aipo.benchmarks.judging import by_question, length_metrics, question_score
+from aipo.components import require_range
 from aipo.judges.judge import Judge
 from aipo.miniature.benchmark_assets import held_out_questions, require_room
 from aipo.miniature.gold import GoldCount, count_facts
@@ -34,6 +35,7 @@ class GoldBenchmark:
 
     def __post_init__(self) -> None:
         require_room(self.name, self.n_questions)
+        require_range(self.name, self, bootstrap_rounds=(1, 10**5))
 
     @property
     def n_answers(self) -> int:

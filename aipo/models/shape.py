@@ -22,6 +22,11 @@ class ModelShape:
     vocab_size: int
     tie_word_embeddings: bool
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if name != "tie_word_embeddings" and value < 1:
+                raise ValueError(f"model.shape.{name} must be at least 1, got {value}")
+
     @property
     def parameters(self) -> int:
         """All weights, norms included."""

@@ -85,6 +85,11 @@ class Objective:
                     f"objective {self.name}: {field} must have shape {shape}, one value per pair, got "
                     f"{tuple(tensor.shape)}; do not reduce over the batch"
                 )
+            if not tensor.isfinite().all():
+                raise ValueError(
+                    f"objective {self.name}: {field} of three ordinary pairs is {tensor.tolist()}; choose coefficients "
+                    "that leave it finite"
+                )
         alone = torch.cat([self.loss(_row(pairs, number)).loss for number in range(len(pairs.policy_chosen))])
         coupled = not torch.allclose(alone, result.loss, rtol=1e-9, atol=1e-12)
         if coupled and not self.batch_coupled:

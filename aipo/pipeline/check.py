@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
+from pydoc import locate
 from typing import Any
 
 from hydra.utils import get_method, instantiate
@@ -98,9 +99,12 @@ def _scalars(config: Mapping[str, Any]) -> Iterator[str]:
         elif good and key == "cpu_threads":
             good = 1 <= value <= LARGEST_THREADS
         elif key == "sweep":  # left out where one job is composed without Hydra's command line
-            good = value is None or bool(str(value).strip()) and _text_problem(str(value)) is None
+            named = type(value) in (str, int) and bool(str(value).strip()) and _text_problem(str(value)) is None
+            good = value is None or named
         if not good:
             yield f"{key}: expected {expected}, got {shown(value)}"
+    if not isinstance(config.get("choices"), dict | None):
+        yield f"choices: expected a mapping, got {shown(config['choices'])}"
 
 
 def _nodes(config: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
@@ -152,10 +156,15 @@ def _target(path: str, name: Any) -> tuple[Any, str]:
     if not isinstance(name, str) or "." not in name:
         return None, f"{path}._target_: expected a dotted path, got {shown(name)}"
     try:
-        return get_method(name), ""
+        target = locate(name)
     except (Exception, SystemExit) as error:  # importing a user's module may raise anything
-        reason = " ".join(str(error.__cause__ or error).split())
-        return None, f"{path}._target_: cannot import {name!r}: {reason}"
+        return None, f"{path}._target_: cannot import {shown(name)}: {' '.join(str(error).split())}"
+    if target is None or not callable(target):
+        room, _, last = name.rpartition(".")
+        known = [known for known in dir(locate(room)) if known[0] != "_"] if target is None and locate(room) else []
+        what = "is no class or function" if target is not None else "no such name" + did_you_mean(last, known)
+        return None, f"{path}._target_: cannot import {shown(name)}: {what}"
+    return target, ""
 
 
 def _are_functions(kinds: tuple[type, ...]) -> bool:

@@ -52,6 +52,11 @@ class Workload:
     decoding_batch: int
     """Sequences decoded at once on one replica of the model."""
 
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if getattr(self, field.name) <= 0:
+                raise ValueError(f"workload.{field.name} must be positive, got {getattr(self, field.name)}")
+
 
 @dataclass(frozen=True)
 class Cost:

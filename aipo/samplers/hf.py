@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from aipo.components import require_range
 from aipo.models.policy import PolicyRef
 from aipo.models.tokens import plain_token_ids, prompt_token_ids, room_for_answers, stop_token_ids
 from aipo.records import Chat, Completion, Decoding
@@ -39,8 +40,7 @@ class HFSampler:
     OPERATIONAL: ClassVar[tuple[str, ...]] = ("cache_tokens",)
 
     def __post_init__(self) -> None:
-        if self.cache_tokens < 1:
-            raise ValueError(f"sampler.cache_tokens must be at least 1, got {self.cache_tokens}")
+        require_range("sampler", self, cache_tokens=(1, 10**9))
         self._loaded: tuple[Any, Any] | None = None
 
     def sample(self, chats: Sequence[Chat], decoding: Decoding, *, n: int, seed: int) -> list[list[Completion]]:

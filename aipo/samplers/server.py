@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from aipo.components import require_range
 from aipo.models.policy import PolicyRef
 from aipo.models.tokens import plain_token_ids, prompt_token_ids, room_for_answers, stop_token_ids
 from aipo.records import Chat, Completion, Decoding
@@ -74,6 +75,9 @@ class ServerSampler:
         for name in ("concurrency", "max_wait_s", "request_timeout_s", "retry_s"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"sampler.{name} must be positive, got {getattr(self, name)}")
+        require_range("sampler", self, concurrency=(1, 10**4), max_wait_s=(0, 10**7), request_timeout_s=(0, 10**7))
+        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
+            raise ValueError(f"sampler.base_url: expected a URL with http:// or https://, got {self.base_url!r}")
         if Path(self.policy.path).is_dir():  # a server may have been started in another folder
             self.policy = replace(self.policy, path=str(Path(self.policy.path).absolute()))
         self._loaded: tuple[Any, frozenset[int]] | None = None

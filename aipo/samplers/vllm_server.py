@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from aipo.components import require_range
 from aipo.models.policy import PolicyRef
 
 logger = logging.getLogger("aipo")
@@ -46,6 +47,7 @@ class VLLMServer:
     def __post_init__(self) -> None:
         if self.start_timeout_s <= 0:
             raise ValueError(f"sampler.server.start_timeout_s must be positive, got {self.start_timeout_s}")
+        require_range("sampler.server", self, port=(0, 65535), start_timeout_s=(0, 10**7))
         self._process: subprocess.Popen[bytes] | None = None
         self._port = self.port
         self._starts = 0
