@@ -24,8 +24,13 @@ _MAPPINGS = (dict, collections.abc.Mapping)
 
 
 def hints_of(target: Callable[..., Any]) -> dict[str, Any]:
-    """The annotation of each parameter; Any where it names what only a type checker imports."""
-    return {name: _resolved(parameter, target) for name, parameter in inspect.signature(target).parameters.items()}
+    """The annotation of each parameter; Any where it names what only a type checker imports.
+
+    A class whose constructor turns shorter forms of a value into what the annotation says names them in `SHORT_FORMS`.
+    """
+    hints = {name: _resolved(parameter, target) for name, parameter in inspect.signature(target).parameters.items()}
+    shorter = getattr(target, "SHORT_FORMS", {})
+    return {name: Union[hint, shorter[name]] if name in shorter else hint for name, hint in hints.items()}  # noqa: UP007
 
 
 def _resolved(parameter: inspect.Parameter, target: Callable[..., Any]) -> Any:
@@ -132,5 +137,6 @@ def _expected(hint: Any) -> list[str]:
             return [f"a list of {len(arguments)}: {', '.join(_expected(part)[0] for part in arguments)}"]
         return [f"a list, each item {' or '.join(_expected(arguments[0]))}" if arguments else "a list"]
     if (origin or hint) in _MAPPINGS:
-        return [f"a mapping, each value {' or '.join(_expected(arguments[1]))}" if arguments else "a mapping"]
+        typed = bool(arguments) and arguments[1] is not Any
+        return [f"a mapping, each value {' or '.join(_expected(arguments[1]))}" if typed else "a mapping"]
     return [f"a component ({getattr(hint, '__name__', 'a function')}) with a _target_"]

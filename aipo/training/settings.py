@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -68,6 +69,8 @@ class TrainingSettings:
     strategy: Literal["ddp", "fsdp2"] = "ddp"
     """With several processes: all weights in each (ddp), or a shard (fsdp2)."""
 
+    SHORT_FORMS: ClassVar[Mapping[str, Any]] = {"lora": Mapping[str, Any] | bool}
+    """What a config may write in place of a component; the constructor makes one of it."""
     OPERATIONAL: ClassVar[tuple[str, ...]] = (
         *("checkpoint_every_steps", "checkpoint_every_seconds", "evaluate_every_steps", "memory_limit_gib", "nodes"),
     )

@@ -142,7 +142,7 @@ def test_training_lowers_the_loss(tmp_path):
     [
         ({"hidden": 18, "heads": 4}, "even multiple of heads"),
         ({"steps": 0}, "steps must be at least 1"),
-        ({"lr": 0.0}, "lr must be positive"),
+        ({"lr": 0.0}, "lr must be above 0"),
         ({"wrong": 2.0}, "wrong must be a probability"),
         ({"task_list_share": 0.9}, "sum to at most 1"),
     ],
