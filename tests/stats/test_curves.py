@@ -1,0 +1,56 @@
+"""Curves of score over length: read at equal length and at equal score, and the fit over the distance travelled."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from aipo.stats import (
+    OveroptimizationFit,
+    Range,
+    common_lengths,
+    common_scores,
+    fit_overoptimization,
+    mean_log_length_over,
+    mean_score_over,
+)
+
+
+def test_a_straight_curve_is_read_exactly():
+    assert mean_score_over([10, 20, 40], [1, 2, 4], Range(10, 40)) == pytest.approx(2.5)
+    assert mean_score_over([10, 20, 40], [1, 2, 4], Range(20, 40)) == pytest.approx(3)
+    # Log length is linear in the score: ln 10 at 1 to ln 40 at 3, in the middle ln 20.
+    assert mean_log_length_over([10, 20, 40], [1, 2, 3], Range(1, 3)) == pytest.approx(math.log(20))
+
+
+def test_lengths_that_fall_back_are_pooled():
+    # Rounds 2 and 3 (30, then 10) become one point at their mean: (20, 2).
+    assert mean_score_over([10, 30, 10, 30], [1, 3, 1, 3], Range(10, 30)) == pytest.approx(2)
+
+
+def test_length_at_a_score_is_read_before_the_peak():
+    rising = mean_log_length_over([10, 20, 40], [1, 2, 3], Range(1, 3))
+    assert mean_log_length_over([10, 20, 40, 80], [1, 2, 3, 2], Range(1, 3)) == pytest.approx(rising)
+
+
+def test_common_ranges():
+    curves = [np.array([10.0, 25, 60]), np.array([12.0, 30, 28])]
+    assert common_lengths(curves) == Range(12, 30)
+    assert common_scores(curves) == Range(12, 30)
+    assert common_lengths([np.array([1.0, 2]), np.array([3.0, 4])]).is_empty
+    assert math.isnan(mean_score_over([1, 2], [1, 2], Range(3, 2)))
+
+
+def test_the_fit_gives_its_own_curve_back():
+    truth = OveroptimizationFit(0.3, 0.1)
+    kl = np.array([0.0, 0.5, 1, 4, 9, 25])
+    found = fit_overoptimization(kl, truth.at(np.sqrt(kl)))
+    assert (found.alpha, found.beta) == pytest.approx((0.3, 0.1))
+    assert found.at(0) == 0 and found.at(1) == pytest.approx(0.3)
+    # The derivative alpha - beta (ln d + 1) is 0 at exp(2).
+    assert found.peak == pytest.approx(math.exp(2))
+    assert OveroptimizationFit(0.3, -0.1).peak == math.inf
+    with pytest.raises(ValueError, match="at least two points away from the base model, got 1"):
+        fit_overoptimization([0.0, 1.0], [0.0, 1.0])
