@@ -3,8 +3,9 @@
 Every replicate (a training seed on a base model) answers the same questions. A mean over replicates then errs in two
 ways: other seeds would have trained other policies, and other questions would have been asked. The spread of the
 replicates' values shows the first, with the noise of single answers in it; how the values of all replicates move
-together when questions are resampled shows the second. The two are added, with Student's t for the few seeds:
-resampling ten seeds, as a plain bootstrap does, gives intervals that cover too little (`tests/stats` measures both).
+together when questions are resampled shows the second. The half widths of the two are added in squares, the first with
+Student's t for the few seeds. A plain bootstrap that resamples seeds and questions at once counts the noise of answers
+three times and knows no t: `tests/stats/test_simulated.py` measures what both cover.
 """
 
 from __future__ import annotations
@@ -29,9 +30,12 @@ class Estimate:
     """A mean over replicates with its 95 % interval and the p-value of its being 0."""
 
     value: float
-    standard_error: float
-    df: float
-    """Degrees of freedom of the interval's Student's t, by Satterthwaite."""
+    error_replicates: float
+    """Standard error from the choice of seeds (and base models), with the noise of single answers."""
+    df: int
+    """Its degrees of freedom."""
+    error_questions: float
+    """Standard error from the choice of questions; 0 where they are not resampled."""
     low: float
     high: float
     p: float
@@ -39,13 +43,19 @@ class Estimate:
     n_replicates: int
     n_questions: int
     """0: not resampled."""
-    question_share: float
-    """Of the squared standard error, what comes from the choice of questions."""
+
+    @property
+    def standard_error(self) -> float:
+        """Both errors together."""
+        return math.hypot(self.error_replicates, self.error_questions)
 
     @property
     def detectable(self) -> float:
-        """The smallest true difference that a design of this error finds in 80 of 100 repetitions at p < 0.05."""
-        return self.standard_error * (_t(0.975, self.df) + _t(0.8, self.df))
+        """The smallest true difference that a design of these errors finds in 80 of 100 repetitions at p < 0.05."""
+        return self._half_width(0.975) + self._half_width(0.8)
+
+    def _half_width(self, quantile: float) -> float:
+        return _half_width(quantile, self.error_replicates, self.df, self.error_questions)
 
 
 def question_draws(n_questions: int, *, rounds: int = 400, seed: int = 0) -> Array:
@@ -80,22 +90,13 @@ def estimate(
     if len(labels) != n:
         raise ValueError(f"expected a base model for each of {n} replicates, got {len(labels)}")
     mean, variance, df = _over_replicates(observed, labels, new_base_models)
-    questions = _shared_question_variance(draws) if len(draws) else 0.0
-    total = variance + questions
-    if n == 1:
-        df = math.inf
-    elif total > 0:
-        df = total**2 / (variance**2 / df + questions**2 / max(n_questions - 1, 1))
-    error = math.sqrt(total) if n > 1 or len(draws) else math.nan
-    half = _t(0.975, df) * error
-    p = math.nan if n == 1 else _two_sided(mean, error, df)
-    share = questions / total if total > 0 else 0.0
-    return Estimate(
-        mean, error, df, mean - half, mean + half, p, n, n_questions if len(draws) else 0, share if n > 1 else 1.0
-    )
+    errors = math.sqrt(variance), df, math.sqrt(_shared_question_variance(draws)) if len(draws) else 0.0
+    half = _half_width(0.975, *errors) if n > 1 or len(draws) else math.nan
+    p = math.nan if n == 1 else _two_sided(mean, *errors)
+    return Estimate(mean, *errors, mean - half, mean + half, p, n, n_questions if len(draws) else 0)
 
 
-def _over_replicates(observed: Array, labels: list[Hashable], new_base_models: bool) -> tuple[float, float, float]:
+def _over_replicates(observed: Array, labels: list[Hashable], new_base_models: bool) -> tuple[float, float, int]:
     """Mean over base models of their replicates' means, its squared error from the replicates, degrees of freedom."""
     groups: dict[Hashable, list[float]] = {}
     for label, value in zip(labels, observed.tolist(), strict=True):
@@ -163,19 +164,28 @@ def seeds_needed(difference: float, sd: float, *, power: float = 0.8) -> int:
     return max(2, math.ceil(float(np.squeeze(found))))
 
 
-def _t(quantile: float, df: float) -> float:
+def _half_width(quantile: float, error_replicates: float, df: int, error_questions: float) -> float:
+    """How far the interval reaches to one side; NaN where the replicates' spread is not known."""
     from scipy.special import ndtri, stdtrit
 
-    if df <= 0:
-        return math.nan
-    return float(ndtri(quantile)) if math.isinf(df) else float(stdtrit(df, quantile))
+    by_replicates = stdtrit(df, quantile) * error_replicates if error_replicates > 0 else error_replicates
+    return float(np.hypot(by_replicates, ndtri(quantile) * error_questions))
 
 
-def _two_sided(mean: float, error: float, df: float) -> float:
+def _two_sided(mean: float, error_replicates: float, df: int, error_questions: float) -> float:
+    """The p at which the interval's end is 0."""
+    from scipy.optimize import brentq
     from scipy.special import stdtr
 
-    if math.isnan(error) or df <= 0:
+    if math.isnan(error_replicates):
         return math.nan
-    if error == 0:
-        return 1.0 if mean == 0 else 0.0
-    return float(2 * stdtr(df, -abs(mean) / error))
+    if mean == 0 or (error_replicates == 0 and error_questions == 0):
+        return float(mean == 0)
+    if error_questions == 0:
+        return float(2 * stdtr(df, -abs(mean) / error_replicates))
+
+    def beyond(log_p: float) -> float:
+        return _half_width(1 - math.exp(log_p) / 2, error_replicates, df, error_questions) - abs(mean)
+
+    smallest = math.log(1e-12)
+    return math.exp(smallest) if beyond(smallest) < 0 else math.exp(brentq(beyond, smallest, 0.0, xtol=1e-9))

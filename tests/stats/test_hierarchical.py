@@ -28,7 +28,7 @@ def test_one_seed_has_an_interval_over_questions_and_no_p():
     # Variance of the draws 5/3; the normal quantile, for there is no seed to count.
     assert found.standard_error == pytest.approx(math.sqrt(5 / 3))
     assert found.high - found.value == pytest.approx(1.959964 * math.sqrt(5 / 3))
-    assert math.isnan(found.p) and found.question_share == 1
+    assert math.isnan(found.p) and found.error_replicates == 0
     assert math.isnan(estimate([2.5]).low)
 
 
@@ -38,10 +38,15 @@ def test_what_replicates_share_over_questions_is_added():
     draws = np.column_stack([1 + shared, 3 + shared + noise])
     found = estimate([1.0, 3.0], redrawn=draws, n_questions=101)
     covariance = float((shared**2).sum() / 5)
-    variance = 2.0 / 2
-    assert found.standard_error == pytest.approx(math.sqrt(variance + covariance))
-    assert found.question_share == pytest.approx(covariance / (variance + covariance))
-    assert found.df == pytest.approx((variance + covariance) ** 2 / (variance**2 / 1 + covariance**2 / 100))
+    assert (found.error_replicates, found.df) == (pytest.approx(math.sqrt(2 / 2)), 1)
+    assert found.error_questions == pytest.approx(math.sqrt(covariance))
+    # Half widths add in squares: 12.7062 of Student's t on one degree of freedom, 1.95996 of the normal.
+    half = math.hypot(12.706205, 1.959964 * math.sqrt(covariance))
+    assert found.high - found.value == pytest.approx(half, rel=1e-6)
+    assert found.p > 0.05
+    # The p-value is where the interval ends at 0: one that is shifted by its own half width has 0.05.
+    shifted = estimate(np.array([1.0, 3.0]) - 2 + half, redrawn=draws, n_questions=101)
+    assert shifted.p == pytest.approx(0.05, rel=1e-6)
 
 
 def test_base_models_are_blocks_or_observations():
