@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis import agreement, comparisons, escape, plots, published, summary, tables
+from analysis import agreement, comparisons, escape, plots, published, stamp, summary, tables
 from analysis.collect import BASE_ITERATION, AnalysisError, Problem, Sweep, collect, iteration_label
 from analysis.table import Table
 
@@ -35,7 +35,8 @@ CAPTIONS = {
 def analyse(sweep_folder: Path) -> list[Path]:
     """Writes tables/, plots/, report.md and sources.json into the sweep's folder; returns the paths written.
 
-    The same artifacts give the same bytes. Files of an earlier analysis that are not written again are removed. Raises
+    The same artifacts give the same bytes, so an analysis that is there and of the same artifacts stays (see
+    `analysis.stamp`). Files of an earlier analysis that are not written again are removed. Raises
     AnalysisError when there is no sweep here, or its files contradict each other.
     """
     sweep = collect(sweep_folder)
@@ -52,6 +53,18 @@ def analyse(sweep_folder: Path) -> list[Path]:
         if len(protocols[name]) > 1
     ]
     sweep = replace(sweep, problems=tuple(dict.fromkeys((*sweep.problems, *gap_problems, *mixed))))
+    content = stamp.content_hash(sweep, [gaps])
+    files = stamp.unchanged(sweep_folder, content)
+    if files is None:
+        files = _write(sweep, gaps, names, protocols)
+        stamp.leave(sweep_folder, content, files)
+    return files
+
+
+def _write(
+    sweep: Sweep, gaps: pd.DataFrame, names: list[str], protocols: dict[str, list[tuple[str, str]]]
+) -> list[Path]:
+    sweep_folder = sweep.folder
     comparable = [name for name in names if len(protocols[name]) == 1]
     for folder in ("tables", "plots"):
         (sweep_folder / folder).mkdir(exist_ok=True)

@@ -17,12 +17,14 @@ from PIL import Image
 from analysis import analyse, plots, report, style
 from analysis.__main__ import main
 from analysis.collect import AnalysisError
+from analysis.stamp import STAMP
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and "jobs" not in path.parts]
+    files = [path for path in files if path.name != STAMP]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
@@ -66,9 +68,32 @@ def test_figures_name_their_fingerprints(analysed):
         assert all(digest.encode() in document for digest in sources[f"plots/{name}.pdf"]) and b"Date" not in document
 
 
+def test_nothing_is_drawn_twice(analysed, monkeypatch):
+    """The same content, code and files: nothing is written. A touched file or other code: everything is."""
+    folder = analysed[0]
+    drawn = []
+    save = plots.save
+    monkeypatch.setattr(plots, "save", lambda *a, **k: drawn.append(1) or save(*a, **k))
+    written, times = analyse(folder), {path: path.stat().st_mtime_ns for path in folder.rglob("*.*")}
+    assert analyse(folder) == written and not drawn
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.*")} == times
+    first = contents(folder)
+    for touch in (
+        lambda: (folder / "tables" / "scores.csv").write_text("edited", encoding="utf-8"),
+        lambda: (folder / "plots" / "agreement.png").unlink(),
+        lambda: (folder / STAMP).write_text("[]", encoding="utf-8"),
+        lambda: monkeypatch.setattr("analysis.stamp._code_hash", lambda: "another version"),
+    ):
+        touch()
+        drawn.clear()
+        assert analyse(folder) == written and len(drawn) == 4
+        assert contents(folder) == first
+
+
 def test_another_process_writes_the_same_bytes_without_torch(analysed):
     folder = analysed[0]
     first = contents(folder)
+    (folder / STAMP).unlink()
     code = (
         "import sys; from pathlib import Path; from analysis import analyse; analyse(Path(sys.argv[1])); "
         "print([name for name in ('torch', 'transformers', 'matplotlib.pyplot', 'seaborn') if name in sys.modules])"
