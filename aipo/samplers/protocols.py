@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from aipo.models.tokens import completion_from_text, end_of_turn_id
 from aipo.records import Chat, Completion, Decoding
+from aipo.remote import BadReply
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class ReplyError(RuntimeError):
+class ReplyError(BadReply):
     """A server's reply is not what its protocol promises."""
 
 
@@ -99,11 +101,15 @@ class VLLM:
             raise ReplyError(
                 "the server's reply has no token_ids: vLLM sends them from 0.10.2 on; others need sampler=server"
             )
+        if not all(isinstance(token, int) and 0 <= token < 2**31 for token in ids):
+            raise ReplyError(f"expected token ids, got {str(ids)[:200]}")
         ended = bool(ids) and ids[-1] in draw.stop_ids
         visible = ids[:-1] if ended else ids
-        logp = sum(choice["logprobs"]["token_logprobs"]) if self.logprobs else None
+        logp = float(sum(choice["logprobs"]["token_logprobs"])) if self.logprobs else None
+        if logp is not None and not math.isfinite(logp):
+            raise ReplyError(f"expected log-probs of the tokens, got {str(choice['logprobs'])[:200]}")
         if draw.stop:
-            return Completion(choice["text"], tuple(ids), finish, logp)
+            return Completion(_text(choice), tuple(ids), finish, logp)
         if finish == "stop" and not ended:
             ids, logp = [*ids, end_of_turn_id(tokenizer)], None
         text = tokenizer.decode(visible, skip_special_tokens=True)
@@ -196,7 +202,11 @@ def _messages(chat: Chat) -> list[dict[str, str]]:
 
 
 def _text(choice: Mapping[str, Any]) -> str:
-    return choice["text"] if "text" in choice else choice["message"].get("content") or ""
+    text = choice["text"] if "text" in choice else choice["message"].get("content") or ""
+    if not isinstance(text, str):
+        raise ReplyError(f"expected text in the server's reply, got {str(text)[:200]}")
+    text.encode("utf-8")  # a lone surrogate is no text: UnicodeEncodeError, a ValueError
+    return text
 
 
 def _finish(choice: Mapping[str, Any]) -> Literal["stop", "length"]:

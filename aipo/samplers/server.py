@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import threading
-import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -23,15 +21,16 @@ from typing import Any, ClassVar
 from aipo.components import require_range
 from aipo.models.policy import PolicyRef
 from aipo.models.tokens import plain_token_ids, prompt_token_ids, room_for_answers, stop_token_ids
-from aipo.records import Chat, Completion, Decoding
-from aipo.samplers.journal import Journal
+from aipo.records import Chat, Completion, Decoding, from_row, to_row
+from aipo.remote import Attempts, EndpointError, GivenUp, Journal, RetryPolicy, redact
+from aipo.remote.attempts import describe
+from aipo.remote.probe import hush_transport, probe
+from aipo.remote.redaction import keep_secret, require_no_key
 from aipo.samplers.protocols import Draw, ReplyError, Request, ServerProtocol
 from aipo.samplers.vllm_server import VLLMServer
 
-logger = logging.getLogger("aipo")
-
 LONGEST_PAUSE_S = 15.0
-MAX_CRASHES = 4
+MAX_ATTEMPTS = 5
 """How often one request may end in status 500: a server that is down gives another status, or none."""
 
 
@@ -83,7 +82,9 @@ class ServerSampler:
         self._loaded: tuple[Any, frozenset[int]] | None = None
         self._connected: Any = None
         self._starting = threading.Lock()
-        self._down_since: float | None = None
+        keep_secret(self.key_variable)
+        if self.base_url is not None:
+            require_no_key("sampler.base_url", self.base_url)
         if self.server is not None:
             weakref.finalize(self, self.server.stop)
 
@@ -91,17 +92,7 @@ class ServerSampler:
         """A server that does not answer, or a vLLM that is not installed."""
         if self.server is not None:
             return self.server.missing()
-        import openai
-
-        try:
-            self._client().get("/models", cast_to=object, options={"timeout": 5.0})
-        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            return [f"key for {self.base_url}: it refuses the one in {self.key_variable} ({_reason(error)})"]
-        except openai.APIStatusError:  # it answers, if not to this question
-            return []
-        except openai.APIConnectionError:
-            return [f"server {self.base_url}: it does not answer; start it, or set sampler.base_url"]
-        return []
+        return probe(self._client(), "server", self._url(), self.key_variable, "start it, or set sampler.base_url")
 
     def sample(self, chats: Sequence[Chat], decoding: Decoding, *, n: int, seed: int) -> list[list[Completion]]:
         """`n` completions per chat, in order."""
@@ -144,25 +135,29 @@ class ServerSampler:
                 draw = Draw(self.policy.path, fitting, each, drawn, stop, stop_ids)
                 items.append((build(index, draw), draw))
         journal = self._journal(decoding, n, seed, stop)
-        answered = journal.read() if journal is not None else {}
-        given_up = threading.Event()
+        answered = _answered(journal)
+        attempts = Attempts(self._patience(), f"{self._url()} for {self.policy.path}")
 
         def answer(item: tuple[Request, Draw]) -> list[Completion]:
             request, draw = item
             key = _digest(request._asdict())
             if key in answered:
                 return answered[key]
-            completions = self._completions(self._post(request, given_up), draw, tokenizer)
+            completions = attempts.call(lambda: self._completions(self._post(request), draw, tokenizer))
             if journal is not None:
-                journal.add(key, completions)
+                journal.append({"key": key, "completions": to_row(completions)})
             return completions
 
         pool = ThreadPoolExecutor(self.concurrency)
         try:
             bar = tqdm(pool.map(answer, items), total=len(items), desc="sampling", unit="request", delay=5, leave=False)
             flat = [completion for completions in bar for completion in completions]
+        except GivenUp as error:
+            raise error.last if isinstance(error.last, ReplyError) else self._error(error) from error
+        except EndpointError as error:
+            raise self._error(attempts.fatal or error) from error
         finally:
-            given_up.set()
+            attempts.stop()
             pool.shutdown(cancel_futures=True)
         return [flat[start : start + n] for start in range(0, len(flat), n)]
 
@@ -170,56 +165,36 @@ class ServerSampler:
         choices = reply.get("choices") if isinstance(reply, dict) else None
         if not isinstance(choices, list) or len(choices) != draw.n:
             raise ReplyError(f"expected {draw.n} choice(s) in the server's reply, got {str(reply)[:300]}")
-        ordered = sorted(choices, key=lambda choice: choice.get("index", 0))
-        return [self.protocol.read(choice, tokenizer, draw) for choice in ordered]
+        try:
+            ordered = sorted(choices, key=lambda choice: choice.get("index", 0))
+            return [self.protocol.read(choice, tokenizer, draw) for choice in ordered]
+        except (AttributeError, KeyError, TypeError, ValueError, IndexError, ArithmeticError) as error:
+            raise ReplyError(
+                f"expected {draw.n} choice(s) as the protocol has them, got {str(choices)[:300]} "
+                f"({type(error).__name__}: {str(error)[:80]})"
+            ) from error
 
-    def _post(self, request: Request, given_up: threading.Event) -> Any:
-        """The server's reply. Waits while there is none; a request the server refuses raises SamplingError."""
-        import openai
+    def _post(self, request: Request) -> Any:
+        """The reply to one request, sent once."""
+        client = self._client()
+        try:
+            return client.post(request.path, cast_to=object, body=request.body)
+        except (ValueError, RecursionError) as error:  # the transport's, for a body that is no JSON
+            raise ReplyError(f"expected JSON in the server's reply ({describe(error)})") from error
 
-        started, pause, crashes = time.monotonic(), self.retry_s, 0
-        while True:
-            sent = time.monotonic()
-            try:
-                reply = self._client().post(request.path, cast_to=object, body=request.body)
-                self._tell(None, sent)
-                return reply
-            except (
-                openai.APIConnectionError,
-                openai.InternalServerError,
-                openai.RateLimitError,
-                openai.NotFoundError,  # vLLM: it serves another model, that of the last round
-            ) as error:
-                waited = time.monotonic() - started
-                crashes += getattr(error, "status_code", None) == 500
-                if crashes > MAX_CRASHES:
-                    raise SamplingError(
-                        f"{self._url()} failed {crashes} times on one request ({_reason(error)}); see its log"
-                    ) from error
-                if waited >= self.max_wait_s:
-                    raise SamplingError(
-                        f"{self._url()} did not answer for {waited:.0f} s ({_reason(error)}). What was answered is "
-                        "kept: start the server for this model, then start the run again"
-                    ) from error
-                self._tell(error, sent)
-            except openai.APIStatusError as error:
-                raise SamplingError(f"{self._url()} refuses a request: {_reason(error)}") from error
-            if given_up.wait(min(pause, LONGEST_PAUSE_S)):
-                raise SamplingError("given up, because another request failed")
-            pause *= 2
+    def _patience(self) -> RetryPolicy:
+        return RetryPolicy(
+            max_attempts=MAX_ATTEMPTS,
+            max_outage_s=self.max_wait_s,
+            first_wait_s=self.retry_s,
+            longest_wait_s=LONGEST_PAUSE_S,
+            min_failures=1,
+            tell_after_s=0.0,
+            awaits_model=True,
+        )
 
-    def _tell(self, error: Exception | None, sent: float) -> None:
-        """One line on the console when the server goes away, and one when it answers what was sent after that."""
-        with self._starting:
-            if error is not None and self._down_since is None:
-                self._down_since = time.monotonic()
-                logger.warning(
-                    "%s does not answer for %s (%s): waiting up to %.0f s for it",
-                    self._url(), self.policy.path, _reason(error), self.max_wait_s,
-                )  # fmt: skip
-            elif error is None and self._down_since is not None and sent > self._down_since:
-                logger.info("%s answers again, after %.0f s", self._url(), time.monotonic() - self._down_since)
-                self._down_since = None
+    def _error(self, error: Exception) -> SamplingError:
+        return SamplingError(redact(f"{self._url()} for {self.policy.path}: {error}"))
 
     def _client(self) -> Any:
         import openai
@@ -228,8 +203,7 @@ class ServerSampler:
             if self.server is not None and self.server.start(self.policy):
                 self._connected = None
             if self._connected is None:
-                for name in ("httpx", "httpx2"):  # openai's transport, which has a line for every request
-                    logging.getLogger(name).setLevel(logging.WARNING)
+                hush_transport()
                 key = os.environ.get(self.key_variable) or "none"
                 self._connected = openai.OpenAI(
                     base_url=self._url(), api_key=key, max_retries=0, timeout=self.request_timeout_s
@@ -252,7 +226,13 @@ class ServerSampler:
         weights = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
         files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in weights]
         policy = [str(folder.resolve()) if weights else self.policy.path, self.policy.revision, files]
-        return Journal(Path(self.resume_folder) / f"{_digest([policy, repr(decoding), n, seed, stop])}.jsonl")
+        return Journal(Path(self.resume_folder) / _digest([policy, repr(decoding), n, seed, stop]))
+
+
+def _answered(journal: Journal | None) -> dict[str, list[Completion]]:
+    """The completions of every request that was answered before, by its key."""
+    rows = () if journal is None else journal.rows()
+    return {row["key"]: [from_row(Completion, item) for item in row["completions"]] for row in rows}
 
 
 def _request_seed(seed: int, prompt: tuple[int, ...], number: int) -> int:
@@ -262,7 +242,3 @@ def _request_seed(seed: int, prompt: tuple[int, ...], number: int) -> int:
 
 def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
