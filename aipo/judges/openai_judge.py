@@ -191,10 +191,11 @@ class _Call:
         try:
             return self.attempts.call(lambda: self._ask(chat), self.clerk.spend)
         except GivenUp as error:
-            if not isinstance(error.last, BadReply):
+            if not error.odd:
                 raise
             top = {} if "logprobs" in self.settings else None
-            return JudgeReply("", top, None, redact(str(error.last))[:300]), Receipt(raw=error.last.raw)
+            raw = error.last.raw if isinstance(error.last, BadReply) else b""
+            return JudgeReply("", top, None, redact(str(error.last))[:300]), Receipt(raw=raw)
 
     def _ask(self, chat: Chat) -> tuple[JudgeReply, Receipt]:
         messages: Any = [{"role": message.role, "content": message.content} for message in chat]

@@ -43,11 +43,12 @@ class Stopped(EndpointError):
 
 
 class GivenUp(EndpointError):
-    """This request alone has no result. `last` is what it failed with at last."""
+    """This request alone has no result. `last` is what it failed with at last; `odd`: a reply that cannot be read."""
 
-    def __init__(self, message: str, last: Exception) -> None:
+    def __init__(self, message: str, last: Exception, *, odd: bool = False) -> None:
         super().__init__(message)
         self.last = last
+        self.odd = odd
 
 
 class BadReply(RuntimeError):
@@ -77,8 +78,9 @@ class RetryPolicy:
     """And not before it has failed so often in a row."""
     tell_after_s: float = 10.0
     """An outage is shown from here on."""
-    awaits_model: bool = False
-    """Status 404 means that the server does not serve this model yet. Else nothing will mend it."""
+    awaits_server: bool = False
+    """Status 404, 502, 503 and 504 are those of a server that is being started, or does not serve this model yet. Else
+    404 is what nothing will mend, and the others count against the request."""
 
 
 class Attempts:
@@ -113,7 +115,7 @@ class Attempts:
             try:
                 result = request()
             except Exception as error:
-                kind = kind_of(error, self.policy.awaits_model)
+                kind = kind_of(error, self.policy.awaits_server)
                 if kind == "bug":
                     raise
                 reason = describe(error)
@@ -125,9 +127,11 @@ class Attempts:
                     raise GivenUp(f"the endpoint refuses this request: {reason}", error) from error
                 self._failed(kind, started, reason)
                 odd += kind == "odd"
-                counted += kind in ("fault", "odd") or (kind == "down" and self._last_answer > started)
+                counted += kind in ("fault", "odd") or (kind in ("down", "busy") and self._last_answer > started)
                 if counted >= self.policy.max_attempts or odd >= ODD_ATTEMPTS:
-                    raise GivenUp(f"given up after {sent} attempts; the last: {reason}", error) from error
+                    raise GivenUp(
+                        f"given up after {sent} attempts; the last: {reason}", error, odd=kind == "odd"
+                    ) from error
                 pause = self._pause(error, kind, sent)
             else:
                 self._answered(started)
@@ -222,7 +226,7 @@ class Attempts:
         return 0.0
 
 
-def kind_of(error: Exception, awaits_model: bool = False) -> Kind:
+def kind_of(error: Exception, awaits_server: bool = False) -> Kind:
     """What a failure says about the request and its endpoint."""
     import openai
 
@@ -235,14 +239,15 @@ def kind_of(error: Exception, awaits_model: bool = False) -> Kind:
         if status == 429:
             return "fatal" if getattr(error, "code", None) == "insufficient_quota" else "busy"
         if status == 404:
-            return "down" if awaits_model else "fatal"
+            return "down" if awaits_server else "fatal"
         if status in (401, 403):
             return "fatal"
-        if status in (502, 503, 504):
+        if status in (502, 503, 504) and awaits_server:
             return "down"
         return "fault" if status >= 500 or status in (408, 409) or status < 400 else "refused"
     if isinstance(error, openai.APIError):
-        return "down"
+        # A body that cannot be decompressed has arrived, whatever the client calls it.
+        return "odd" if type(error.__cause__).__name__ == "DecodingError" else "down"
     if isinstance(error, UnicodeEncodeError):  # a lone surrogate in the prompt
         return "refused"
     return "bug"

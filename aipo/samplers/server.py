@@ -190,7 +190,7 @@ class ServerSampler:
             longest_wait_s=LONGEST_PAUSE_S,
             min_failures=1,
             tell_after_s=0.0,
-            awaits_model=True,
+            awaits_server=True,
         )
 
     def _error(self, error: Exception) -> SamplingError:

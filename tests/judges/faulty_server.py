@@ -22,6 +22,8 @@ class FaultyServer:
         self.latency_s = latency_s
         self.model = "judge-2024-01-01"
         self.text: Callable[[str], str] = lambda prompt: f"verdict on {prompt}"
+        self.raw: Callable[[str, int], tuple[int, bytes, dict[str, str]] | None] = lambda prompt, attempt: None
+        """A whole response (status, body, headers) in place of the one `fault` stands for; None: that one."""
         self.requests: Counter[str] = Counter()
         self.answered: Counter[str] = Counter()
         self.bodies: list[dict] = []
@@ -39,6 +41,12 @@ class FaultyServer:
 
             def do_POST(self) -> None:
                 owner.handle(self)
+
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Length", "2")
+                self.end_headers()
+                self.wfile.write(b"{}")
 
             def log_message(self, *arguments: object) -> None:
                 pass
@@ -94,12 +102,15 @@ class FaultyServer:
                 "message": {"role": "assistant", "content": ""},
             }
         data = b"<html>bad gateway</html>" if fault == "not_json" else json.dumps(payload).encode()
-        if fault is None:
+        if (raw := self.raw(prompt, attempt)) is not None:
+            status, data, headers = raw
+        elif fault is None:
             with self.lock:
                 self.answered[prompt] += 1
         try:
             request.send_response(status)
-            request.send_header("Content-Type", "application/json")
+            if "Content-Type" not in headers:
+                request.send_header("Content-Type", "application/json")
             request.send_header("Content-Length", str(len(data) + (50 if fault == "cut" else 0)))
             for name, value in headers.items():
                 request.send_header(name, value)
