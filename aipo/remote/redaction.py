@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import urllib.parse
 from typing import Any
 
 HIDDEN = "<redacted>"
@@ -52,14 +54,19 @@ def redacted(value: Any) -> Any:
 
 
 def _secrets() -> list[str]:
-    """As written, and as JSON or repr escape them; the longest first, so that one that holds another goes whole."""
+    """As written, and as JSON, repr or an address escapes them; the longest first: one may hold another."""
     values = {
         value
         for name, value in os.environ.items()
         if (name in _named or SECRET_NAME.search(name)) and len(value) >= SHORTEST and not value.isdigit()
     }
-    escaped = {value.encode("unicode_escape").decode("ascii") for value in values}
-    return sorted(values | escaped, key=len, reverse=True)
+    forms = {form for value in values for form in _forms(value)}
+    return sorted(forms, key=len, reverse=True)
+
+
+def _forms(value: str) -> tuple[str, ...]:
+    quoted = (json.dumps(value), json.dumps(value, ensure_ascii=False), repr(value), ascii(value))
+    return value, urllib.parse.quote(value, safe="", errors="replace"), *(form[1:-1] for form in quoted)
 
 
 def require_no_key(name: str, url: str) -> None:
