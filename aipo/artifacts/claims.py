@@ -54,6 +54,7 @@ class Claim:
         self.path = root / LOCKS / f"{stage}-{digest}.lock"
         self._lock: FileLock | SoftFileLease | None = None
         self._token = ""
+        self._made = False
 
     def __enter__(self) -> Claim:
         self.acquire(wait=True)
@@ -95,7 +96,7 @@ class Claim:
         except BaseException:
             lock.release()
             raise
-        self._lock = lock
+        self._lock, self._made = lock, False
         return True
 
     def release(self) -> None:
@@ -140,12 +141,17 @@ class Claim:
         except OSError:  # a full disk: a name is not worth a stage
             pass
 
-    def is_lost(self) -> bool:
-        """True when another process has taken the claim over."""
+    def is_lost(self, error: Exception | None = None) -> bool:
+        """True when another process has taken the claim over; `error` is what the work on it ended with.
+
+        What counts is the folder. The lock's file alone can name this process again although another one was in
+        between: a contender that is stopped while it looks at the file puts an old one back when it wakes up.
+        """
         if not isinstance(self._lock, SoftFileLease):
             return False
         owner = self._lock.owner
-        return owner is None or owner.token != self._token
+        gone = (self._made or isinstance(error, FileNotFoundError)) and not self.folder.exists()
+        return owner is None or owner.token != self._token or gone
 
     def confirm(self) -> None:
         """Raises ClaimLost when another process has taken the claim over."""
@@ -185,6 +191,7 @@ class Claim:
             make_folder(self.folder, self.root)
         if complete is None:
             self._clear_manifest()
+        self._made = True
         return complete is not None
 
     def discard(self) -> None:

@@ -163,9 +163,9 @@ class Store:
                     return True
                 except ClaimLost:
                     lost = True
-                except Exception:
+                except Exception as error:
                     # A claim's folder is gone or renamed once another process has it: not this build's fault.
-                    lost = claim.is_lost()
+                    lost = claim.is_lost(error)
                     if not lost:
                         claim.hand_over()
                         raise
@@ -268,8 +268,8 @@ class Store:
         reached("artifact.rename", folder)
         try:
             os.rename(folder, claim.final)
-        except OSError:
-            if claim.is_lost() or claim.final.exists():
+        except OSError as error:
+            if claim.is_lost(error) or claim.final.exists():
                 raise ClaimLost from None
             raise
         sync_folder(claim.final.parent)
