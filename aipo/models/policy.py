@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from aipo.models.shape import ModelShape
-from aipo.models.weights import ModelError, load_checked
+from aipo.models.weights import ModelError, check_names, load_checked
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +58,25 @@ class PolicyRef:
             raise ValueError(f"model.dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
 
     def missing(self) -> list[str]:
-        """What the model lacks, one line each with its remedy. Asks the hub (10 s at most) for what is not here."""
+        """What the model lacks, one line each with its remedy. Asks the hub (10 s at most) for what is not here.
+
+        Of a local folder, the names and sizes of all tensors are compared with its config.json; no weight is read.
+        """
+        lines = self.missing_files()
+        folder = Path(self.path)
+        if lines or not folder.is_dir():
+            return lines
+        try:
+            check_names(self.path, trust_remote_code=self.trust_remote_code)
+        except ModelError as error:
+            return [str(error)]
+        except Exception as error:  # a config.json of any content
+            reason = " ".join(str(error).split())[:300]
+            return [f"{folder}: transformers cannot load it as a causal language model ({reason})"]
+        return []
+
+    def missing_files(self) -> list[str]:
+        """The part of `missing` that is true of any kind of model: its files, without a look at their content."""
         folder = Path(self.path)
         if folder.is_dir():
             return _missing_from_folder(folder)
@@ -104,15 +122,12 @@ class PolicyRef:
         if Path(self.path).is_dir() and (missing := _missing_from_folder(Path(self.path))):
             raise ModelError("; ".join(missing))
         import torch
-        from transformers.utils import logging
 
-        logging.disable_progress_bar()
         model = load_checked(
             path,
             revision=self.revision,
             dtype=getattr(torch, dtype),
             attn_implementation=self.attn_implementation,
-            use_safetensors=True,
             trust_remote_code=self.trust_remote_code,
         )
         _validate(model.generation_config)

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _SHOWN = 3
+_SIZES = "mismatched_keys"
+_REMEDY = "copy or train the model anew, or set model.path to another folder"
 
 
 class ModelError(RuntimeError):
@@ -22,37 +24,45 @@ def load_checked(path: str, **arguments: Any) -> PreTrainedModel:
     ModelError where a tensor is missing, unexpected, of another shape, unreadable or not finite: transformers itself
     fills what is missing with random numbers. A head that is tied to the embeddings may be left out, as usual.
     """
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
-
-    try:
-        model, found = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **arguments)
-    except (SafetensorError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise ModelError(f"{path}: its weights cannot be loaded ({reason[:300]}); {_REMEDY}") from error
-    refuse_incomplete(path, found)
-    refuse_not_finite(path, model.named_parameters())
+    model = _load(path, arguments)
+    if name := first_not_finite(model.named_parameters()):
+        raise ModelError(
+            f"{path}: the weights {name} hold values that are not finite (NaN or infinite) in {arguments['dtype']}; "
+            f"{_REMEDY}"
+        )
     return model
 
 
-_REMEDY = "copy or train the model anew, or set model.path to another folder"
+def check_names(path: str, **arguments: Any) -> None:
+    """The same check of names and shapes from the files' headers alone: no weight is read."""
+    _load(path, {**arguments, "device_map": "meta"})
 
 
-def refuse_incomplete(path: str, found: Mapping[str, Iterable[Any]]) -> None:
-    """ModelError when transformers' report of a load names tensors that are missing, or of no use to the model."""
+def _load(path: str, arguments: Mapping[str, Any]) -> PreTrainedModel:
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()  # transformers only warns of what is refused here, in a table of many lines
+    logging.disable_progress_bar()
+    try:
+        model, found = AutoModelForCausalLM.from_pretrained(
+            path, output_loading_info=True, ignore_mismatched_sizes=True, use_safetensors=True, **arguments
+        )
+    except (SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{path}: its weights cannot be loaded ({reason[:300]}); {_REMEDY}") from error
+    finally:
+        logging.set_verbosity(level)
     problems = [
-        f"{kind} {len(names)} tensor(s) ({', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''})"
-        for kind, key in (("missing", "missing_keys"), ("unexpected", "unexpected_keys"))
-        if (names := sorted(str(name) for name in found.get(key, ())))
+        f"{what} {len(names)} tensor(s) ({', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''})"
+        for what, key in (("missing", "missing_keys"), ("unexpected", "unexpected_keys"), ("other sizes in", _SIZES))
+        if (names := sorted(name if isinstance(name, str) else name[0] for name in found.get(key, ())))
     ]
     if problems:
         raise ModelError(f"{path}: its safetensors do not fit its config.json: {'; '.join(problems)}; {_REMEDY}")
-
-
-def refuse_not_finite(path: str, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
-    """ModelError that names the first tensor with a value that is not finite."""
-    if name := first_not_finite(weights):
-        raise ModelError(f"{path}: the weights {name} hold values that are not finite (NaN or infinite); {_REMEDY}")
+    return model
 
 
 def first_not_finite(weights: Iterable[tuple[str, torch.Tensor]]) -> str | None:

@@ -10,9 +10,9 @@ class PairRMError(RuntimeError):
 
 
 def missing_checkpoint(path: str, revision: str | None) -> list[str]:
-    """What the checkpoint lacks, as `PolicyRef.missing` finds it for policies, in the ranker's own key names."""
+    """What the checkpoint lacks, as `PolicyRef.missing_files` finds it for policies, in the ranker's own key names."""
     renamed = (("model.path", "ranker.path"), ("model.revision", "ranker.revision"))
-    lines = PolicyRef(path, revision).missing()
+    lines = PolicyRef(path, revision).missing_files()
     for old, new in renamed:
         lines = [line.replace(old, new) for line in lines]
     return [f"ranker: {line}" for line in lines]

@@ -10,6 +10,7 @@ import torch
 import yaml
 from composing import composed
 from hydra.utils import instantiate
+from tiny_models import build
 
 from aipo.artifacts import Store
 from aipo.models.policy import COMMIT, ModelError, PolicyRef
@@ -63,8 +64,14 @@ def test_gemma_2_has_the_attention_that_transformers_gives_it() -> None:
     assert Gemma2ForCausalLM(config).config._attn_implementation == node["attn_implementation"]
 
 
-def test_a_complete_folder_misses_nothing(folder: Path) -> None:
-    assert PolicyRef(str(folder)).missing() == []
+def test_a_complete_folder_misses_nothing(folder: Path, tmp_path: Path) -> None:
+    assert PolicyRef(str(folder)).missing_files() == []
+    assert build("llama_tied", tmp_path / "real").missing() == []
+
+
+def test_a_folder_of_another_kind_of_model_is_told(folder: Path) -> None:
+    (line,) = PolicyRef(str(folder)).missing()
+    assert line.startswith(f"{folder}: transformers cannot load it as a causal language model (")
 
 
 def test_a_missing_folder_is_named() -> None:
