@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -73,6 +74,9 @@ class Objective:
     cannot must refuse to split. False: any split gives the same gradient, once each pair is weighted 1 / batch."""
 
     def __post_init__(self) -> None:
+        for key, value in getattr(self.loss, "keywords", {}).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"objective {self.name}: {key} must be a finite number, got {value}")
         pairs = _made_up_pairs(self)
         try:
             result = self.loss(pairs)
@@ -85,7 +89,7 @@ class Objective:
                     f"objective {self.name}: {field} must have shape {shape}, one value per pair, got "
                     f"{tuple(tensor.shape)}; do not reduce over the batch"
                 )
-            if not tensor.isfinite().all():
+            if not tensor.float().isfinite().all():  # training is float32
                 raise ValueError(
                     f"objective {self.name}: {field} of three ordinary pairs is {tensor.tolist()}; choose coefficients "
                     "that leave it finite"

@@ -78,7 +78,7 @@ def training_setup(config: Mapping[str, Any]) -> TrainingSetup:
         processes=trainer.processes,
         sharded=trainer.strategy == "fsdp2",
         gradient_checkpointing=trainer.gradient_checkpointing,
-        lora_rank=None if trainer.lora is None else trainer.lora.rank,
+        lora_rank=None if trainer.adapters is None else trainer.adapters.rank,
         longest_row=longest,
     )
 

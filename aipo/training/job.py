@@ -19,7 +19,6 @@ from aipo.models.logps import SideLogps
 from aipo.models.policy import PolicyRef
 from aipo.objectives import Objective, PairLogps
 from aipo.records import Pair, ReferenceLogps, read_parquet, write_parquet
-from aipo.training.lora import Lora
 from aipo.training.settings import TrainingSettings
 
 
@@ -233,8 +232,6 @@ def read_job(folder: Path) -> tuple[TrainingSettings, Job]:
     from aipo.training.job import Job
 
     spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
-    if spec["settings"]["lora"] is not None:
-        spec["settings"]["lora"] = Lora(**spec["settings"]["lora"])
 
     def rows(name: str, kind: Any) -> list[Any] | None:
         path = folder / f"{name}.parquet"

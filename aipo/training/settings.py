@@ -54,8 +54,9 @@ class TrainingSettings:
     keep_masters: bool = True
     """Of a policy that is sampled in bfloat16, keep the float32 weights beside the rounded ones: the next round goes on
     from them. False: it goes on from the rounded ones, as in the official code, and small updates are lost."""
-    lora: Lora | None = None
-    """Train adapters only; the written model has them merged in. True: the defaults of Lora. None: all weights."""
+    lora: Lora | Mapping[str, Any] | bool | None = None
+    """Train adapters only; the written model has them merged in. A mapping has settings of Lora, true takes its
+    defaults; null and false: all weights. Kept as `Lora` or None; typed so in `adapters`."""
     evaluation_share: float = 0.0
     """Share of the pairs, drawn by the seed, that is held out of training and evaluated. At least one pair stays."""
     evaluate_every_steps: int | None = None
@@ -106,6 +107,11 @@ class TrainingSettings:
         ):
             if not good:
                 raise ValueError(f"trainer.{name} must be {expected}, got {_shown(getattr(self, name))}")
+
+    @property
+    def adapters(self) -> Lora | None:
+        """The adapters that are trained; None where all weights are."""
+        return as_lora(self.lora)
 
     def identity(self) -> dict[str, Any]:
         """The settings that shape the result: a checkpoint made with others is refused."""

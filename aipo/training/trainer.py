@@ -28,7 +28,7 @@ class Trainer(TrainingSettings):
         """The nodes that are not there, and the package behind adapters."""
         from aipo.training.processes.nodes import missing_nodes
 
-        return [*missing_nodes(self.nodes), *(missing_peft() if self.lora is not None else ())]
+        return [*missing_nodes(self.nodes), *(missing_peft() if self.adapters is not None else ())]
 
     def reference_settings(self) -> dict[str, Any]:
         """The settings that shape the reference log-probs; none where they are the policy's own business."""

@@ -36,12 +36,12 @@ class Strategy:
         model = job.policy.load_masters() if in_float32 else job.policy.load_model()
         self.model = model.to(world.device)
         self.adapted = prepare(
-            self.model, lora=settings.lora, gradient_checkpointing=settings.gradient_checkpointing, seed=job.seed
+            self.model, lora=settings.adapters, gradient_checkpointing=settings.gradient_checkpointing, seed=job.seed
         )
         self.scorer = PairScorer(self.model)
         self.forward: Callable[[PairBatch], SideLogps] = self.scorer
         exact = None
-        if not in_float32 and settings.lora is None and job.policy.masters is not None:
+        if not in_float32 and settings.adapters is None and job.policy.masters is not None:
             exact = dict(job.policy.load_masters().named_parameters())
         self.weights = TrainedWeights(self.model, exact, dithered=settings.keep_masters)
 
