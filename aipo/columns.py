@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import numpy as np
-
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -98,6 +96,8 @@ def _column(kind: Any, values: list[Any]) -> pa.Array:
         ]
         return pa.StructArray.from_arrays(children, names=[*hints], mask=absent)
     if (inner := item_kind(kind)) is not None:
+        import numpy as np
+
         lengths = np.fromiter((0 if value is None else len(value) for value in values), np.int64, len(values))
         offsets = np.concatenate([[0], lengths.cumsum()])
         if offsets[-1] > np.iinfo(np.int32).max:

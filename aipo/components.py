@@ -16,11 +16,20 @@ def build_component(config: Mapping[str, Any], **arguments: Any) -> Any:
 
 def content_of(node: Mapping[str, Any]) -> dict[str, Any]:
     """A component's settings that shape what it makes. Its class names the others in `OPERATIONAL`: how fast, how
-    often to retry, where to keep notes. Changing those must not make a finished stage run again."""
+    often to retry, where to keep notes. Changing those must not make a finished stage run again. So in every component
+    inside it."""
     from hydra.utils import get_object
 
     operational = getattr(get_object(node["_target_"]), "OPERATIONAL", ())
-    return {key: value for key, value in node.items() if key not in operational}
+    return {key: _content(value) for key, value in node.items() if key not in operational}
+
+
+def _content(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            return content_of(value)
+        return {key: _content(item) for key, item in value.items()}
+    return [_content(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def require_range(prefix: str, component: object, **limits: tuple[float, float]) -> None:

@@ -1,8 +1,8 @@
 """From a sweep's folder to frames: which jobs there are, which points they reached, and every metric of every point.
 
-Reads `<sweep>/jobs/<job>/run.json`, which the pipeline keeps up to date while a job runs, and the artifacts it points
-to. A job that failed or still runs contributes the points it reached; what is missing or stale is listed as a
-`Problem`, never skipped in silence.
+Reads `<sweep>/jobs/<job>/run.json` (`aipo.jobs`), which the pipeline keeps up to date while a job runs, and the
+artifacts it points to. A job that failed or still runs contributes the points it reached; what is missing or stale is
+listed as a `Problem`, never skipped in silence.
 """
 
 from __future__ import annotations
@@ -10,22 +10,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aipo.artifacts import StaleArtifactError
 from aipo.artifacts import read_manifest as read_checked_manifest
+from aipo.jobs import BASE_ITERATION, JobFileError, JobRecord, Point, ScoreRecord, is_alive, read_job
+from analysis.variants import shared_overrides, variants
 
 if TYPE_CHECKING:
     import pandas as pd
-
-BASE_ITERATION = -1
-"""The iteration number of the model that no objective has trained yet."""
-STATUSES = ("done", "running", "failed")
-NOT_RECORDED = "not recorded"
-OFFICIAL_ASSETS = "aipo.benchmarks.official.questions."
 
 
 class AnalysisError(RuntimeError):
@@ -33,40 +29,61 @@ class AnalysisError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Point:
-    """A policy of a run: the base model (iteration -1) or what an iteration made of it. Values are fingerprints."""
-
-    iteration: int
-    policy: str | None
-    pairs: str | None
-    reference: str | None
-    train: str | None
-    scores: Mapping[str, str]
-    """Benchmark name -> scores artifact. `name@judge` holds the scores by a second, diagnostic judge."""
-
-
-@dataclass(frozen=True)
 class Run:
     """One job of the sweep."""
 
     job: str
-    status: str
-    error: str | None
-    objective: str
-    seed: int
-    overrides: tuple[str, ...]
-    """As on the command line, without objective and seed, sorted."""
-    variant: str
-    """Those overrides that not all runs of the sweep share, joined by commas; empty if there are none."""
-    model: str
-    recipe: str
-    """The data recipe, by its name in conf/data."""
+    """The name of its folder."""
+    record: JobRecord
+    variant_items: tuple[str, ...]
+    """The settings in which it differs from other jobs of its objective, as `key=value`, sorted."""
     store: Path
-    primary: Mapping[str, str]
-    """Benchmark name -> the metric its tables and plots show."""
-    length: Mapping[str, str]
-    """Benchmark name -> the metric that gives its mean answer length."""
-    points: tuple[Point, ...]
+
+    @property
+    def objective(self) -> str:
+        return self.record.objective
+
+    @property
+    def seed(self) -> int:
+        return self.record.seed
+
+    @property
+    def base_seed(self) -> int | None:
+        """The seed of the miniature's base model; None for a model that was not made here."""
+        return self.record.settings["model"].get("seed")
+
+    @property
+    def variant(self) -> str:
+        """The variant's items, joined by commas; empty if there are none."""
+        return ",".join(self.variant_items)
+
+    @property
+    def model(self) -> str:
+        """The option chosen in conf/model."""
+        return self.record.model
+
+    @property
+    def recipe(self) -> str:
+        """The data recipe, by its name in conf/data."""
+        return self.record.data
+
+    @property
+    def status(self) -> str:
+        return self.record.status
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        return self.record.points
+
+    @property
+    def primary(self) -> dict[str, str]:
+        """Benchmark name -> the metric its tables and plots show."""
+        return {benchmark.name: benchmark.primary_metric for benchmark in self.record.benchmarks}
+
+    @property
+    def length(self) -> dict[str, str]:
+        """Benchmark name -> the metric that gives its mean answer length."""
+        return {benchmark.name: benchmark.length_metric for benchmark in self.record.benchmarks}
 
 
 @dataclass(frozen=True)
@@ -125,14 +142,18 @@ def collect(sweep: Path) -> Sweep:
             "Is this the folder of a sweep?"
         )
     problems: list[Problem] = []
-    runs = []
+    records: dict[Path, JobRecord] = {}
     for file in files:
         try:
-            runs.append(_read_run(file))
-        except AnalysisError as error:
+            records[file.parent] = read_job(file.parent)
+        except JobFileError as error:
             problems.append(Problem(file.parent.name, None, str(error)))
-    if not runs:
+    if not records:
         raise AnalysisError(f"{sweep}: none of its {len(files)} runs can be read. The first: {problems[0].what}")
+    runs = [
+        Run(folder.name, record, items, _resolve_store(record.store))
+        for (folder, record), items in zip(records.items(), variants(list(records.values())), strict=True)
+    ]
     for folder in sorted(sweep.glob("jobs/*/")):
         if not (folder / "run.json").exists():
             what = "no run.json: it ended before its first stage, or has not begun; see run.log there"
@@ -141,14 +162,13 @@ def collect(sweep: Path) -> Sweep:
         if run.status != "done":
             reached = max((point.iteration for point in run.points), default=None)
             where = "no point reached" if reached is None else f"points up to {iteration_label(reached)} are shown"
-            problems.append(Problem(run.job, None, f"{run.status}: {run.error or 'not finished'} ({where})"))
-    shared = set(runs[0].overrides).intersection(*(run.overrides for run in runs))
-    runs = [replace(run, variant=",".join(item for item in run.overrides if item not in shared)) for run in runs]
-    _refuse_twins(runs)
+            problems.append(Problem(run.job, None, f"{_state(run, sweep)} ({where})"))
+    runs = _without_twins(runs)
     runs.sort(key=lambda run: (run.objective, run.variant, run.seed, run.job))
     scores = pd.DataFrame([row for run in runs for row in _score_rows(run, problems)], columns=list(SCORE_COLUMNS))
     pairs = pd.DataFrame([row for run in runs for row in _pair_rows(run, problems)], columns=list(PAIR_COLUMNS))
-    return Sweep(sweep, tuple(runs), tuple(sorted(shared)), tuple(problems), scores, pairs)
+    shared = shared_overrides([run.record for run in runs])
+    return Sweep(sweep, tuple(runs), shared, tuple(problems), scores, pairs)
 
 
 def read_manifest(store: Path, stage: str, digest: str) -> dict[str, Any]:
@@ -159,34 +179,35 @@ def read_manifest(store: Path, stage: str, digest: str) -> dict[str, Any]:
         raise AnalysisError(str(error)) from error
 
 
-def read_protocol(store: Path, manifest: Mapping[str, Any]) -> Protocol:
-    """The protocol of the scores of this manifest, from the judgments they were made from.
+def read_protocol(store: Path, manifest: Mapping[str, Any], score: ScoreRecord, official: bool) -> Protocol:
+    """The protocol of the scores of this manifest, from the answers and judgments they were made from.
 
     A model that an endpoint changed to another version between two policies is two judges.
     """
-    assets = (manifest["config"].get("benchmark") or {}).get("assets") or {}
-    judge, identity = _judge_of(store, manifest["parents"]["judgments"])
-    official = str(assets.get("_target_", "")).startswith(OFFICIAL_ASSETS)
-    return Protocol(judge, official, json.dumps([identity, assets], sort_keys=True))
+    parents = manifest["parents"]
+    asked = read_manifest(store, "answers", parents["answers"])["config"]["benchmark"]
+    questions = {key: asked.get(key) for key in ("assets", "identity")}
+    if "judgments" not in parents:
+        return Protocol(score.judge, official, json.dumps([questions], sort_keys=True))
+    judging, returned = _judging(store, parents["judgments"])
+    name = score.judge
+    if returned and list(returned) != [name]:
+        name += f" (answered by {', '.join(returned)})"
+    # A judge that was never asked (identical answers need none) returned no model; that is no other judge.
+    identity = [judging["identity"], returned or [judging["judge"]["name"]], questions, judging["benchmark"]]
+    return Protocol(name, official, json.dumps(identity, sort_keys=True))
 
 
 @cache
-def _judge_of(store: Path, digest: str) -> tuple[str, Any]:
+def _judging(store: Path, digest: str) -> tuple[Any, tuple[str, ...]]:
+    """What a judgments artifact was made from, and the models that its endpoint says it used."""
     config = read_manifest(store, "judgments", digest)["config"]
-    judge, identity = config["judge"], config["identity"]
-    target = str(judge.get("_target_", "")).rpartition(".")[2]
-    candidates = (judge.get("name"), identity.get("name"), identity.get("model"), judge.get("model"), target)
-    name = str(next(value for value in candidates if value))
     try:
         verdicts = (store / "judgments" / digest / "judgments.jsonl").read_text(encoding="utf-8")
     except OSError as error:
         raise AnalysisError(f"judgments/{digest} cannot be read: {error}") from error
     # Inside a JSON string quotes are escaped, so this matches the field `model` alone, whatever a reply says.
-    returned = sorted(set(re.findall(r'"model": "([^"\\]*)"', verdicts)))
-    if returned and returned != [name]:
-        name += f" (answered by {', '.join(returned)})"
-    # A judge that was never asked (identical answers need none) returned no model; that is no other judge.
-    return name, [identity, returned or [name]]
+    return config, tuple(sorted(set(re.findall(r'"model": "([^"\\]*)"', verdicts))))
 
 
 def count_rows(path: Path) -> int:
@@ -206,28 +227,30 @@ def iteration_label(iteration: int) -> str:
 
 
 def _score_rows(run: Run, problems: list[Problem]) -> Iterator[dict[str, Any]]:
+    official = {benchmark.name: benchmark.official for benchmark in run.record.benchmarks}
     for point in run.points:
-        for name in sorted(set(run.primary) - set(point.scores)) if run.status == "done" else ():
+        scored = {score.benchmark for score in point.scores if not score.diagnostic}
+        for name in sorted(set(official) - scored) if run.status == "done" else ():
             problems.append(Problem(run.job, point.iteration, f"{name}: no score, though the job is done"))
-        for key, digest in sorted(point.scores.items()):
-            benchmark, _, diagnostic = key.partition("@")
+        for score in sorted(point.scores, key=lambda score: (score.benchmark, score.diagnostic, score.judge)):
+            digest = score.fingerprint
             try:
                 manifest = read_manifest(run.store, "scores", digest)
                 metrics = _read_metrics(run.store / "scores" / digest / "metrics.json")
-                protocol = read_protocol(run.store, manifest)
+                protocol = read_protocol(run.store, manifest, score, official[score.benchmark])
             except (AnalysisError, KeyError) as error:
                 what = f"manifest without {error}" if isinstance(error, KeyError) else error
-                problems.append(Problem(run.job, point.iteration, f"{key}: {what}"))
+                problems.append(Problem(run.job, point.iteration, f"{_shown(score)}: {what}"))
                 continue
             for metric in metrics:
                 low, high = metric["ci95"] or (float("nan"), float("nan"))
                 yield {
                     **_identity(run),
-                    "model": run.model,
-                    "recipe": run.recipe,
+                    "model": run.record.model,
+                    "recipe": run.record.data,
                     "iteration": point.iteration,
-                    "benchmark": benchmark,
-                    "diagnostic": diagnostic,
+                    "benchmark": score.benchmark,
+                    "diagnostic": score.judge if score.diagnostic else "",
                     "judge": protocol.judge,
                     "official": protocol.official,
                     "protocol": protocol.identity,
@@ -275,43 +298,6 @@ def _read_metrics(path: Path) -> list[dict[str, Any]]:
     return metrics
 
 
-def _read_run(file: Path) -> Run:
-    run = _read_json(file)
-    try:
-        if run["status"] not in STATUSES:
-            raise AnalysisError(f"{file}: status must be one of {', '.join(STATUSES)}, got {run['status']!r}")
-        points = [
-            Point(
-                iteration=point["iteration"],
-                policy=point["policy"],
-                pairs=point["pairs"],
-                reference=point["reference"],
-                train=point["train"],
-                scores=dict(point["scores"]),
-            )
-            for point in run["points"]
-        ]
-        return Run(
-            job=file.parent.name,
-            status=run["status"],
-            error=run["error"],
-            objective=run["objective"],
-            seed=run["seed"],
-            overrides=tuple(sorted(item for item in run["overrides"] if not item.startswith(("objective=", "seed=")))),
-            variant="",
-            model=run.get("model", NOT_RECORDED),
-            recipe=run.get("data", NOT_RECORDED),
-            store=_resolve_store(run["store"]),
-            primary={name: info["primary_metric"] for name, info in run["benchmarks"].items()},
-            length={name: info["length_metric"] for name, info in run["benchmarks"].items()},
-            points=tuple(sorted(points, key=lambda point: point.iteration)),
-        )
-    except KeyError as error:
-        raise AnalysisError(f"{file}: field {error} is missing; was it written by another version?") from error
-    except (TypeError, AttributeError) as error:
-        raise AnalysisError(f"{file}: malformed ({error}); was it written by another version?") from error
-
-
 def _resolve_store(written: str) -> Path:
     path = Path(written)
     if path.is_absolute():
@@ -320,12 +306,33 @@ def _resolve_store(written: str) -> Path:
     return in_repository if in_repository.exists() or not path.exists() else path
 
 
-def _refuse_twins(runs: Sequence[Run]) -> None:
-    seen: dict[tuple[str, str, int], Run] = {}
+def _shown(score: ScoreRecord) -> str:
+    return f"{score.benchmark} by {score.judge}" if score.diagnostic else score.benchmark
+
+
+def _state(run: Run, sweep: Path) -> str:
+    """What became of a job that is not done."""
+    if run.status != "running":
+        return f"{run.status}: {run.record.error or 'no reason recorded'}"
+    if is_alive(sweep / "jobs" / run.job):
+        return "running: not finished"
+    where = f"process {run.record.pid} on {run.record.host}"
+    return f"lost: {where} gave no sign of life for two minutes; the same command goes on from here"
+
+
+def _without_twins(runs: Sequence[Run]) -> list[Run]:
+    """Of jobs that compute the same, one for fewer rounds than the other, the one that came further."""
+    kept: dict[tuple[Any, ...], Run] = {}
     for run in runs:
-        twin = seen.setdefault((run.objective, run.variant, run.seed), run)
-        if twin is not run and twin.points != run.points:
+        key = (run.objective, run.variant, run.seed, run.base_seed)
+        twin = kept.setdefault(key, run)
+        if twin is run:
+            continue
+        longer, shorter = (run, twin) if len(run.points) > len(twin.points) else (twin, run)
+        if [point.policy for point in shorter.points] != [p.policy for p in longer.points[: len(shorter.points)]]:
             raise AnalysisError(
                 f"jobs {twin.job} and {run.job} both say objective={run.objective}, seed={run.seed}, "
-                f"variant={run.variant!r}, but hold different artifacts; delete the folder of the outdated one"
+                f"variant={run.variant!r}, but hold different artifacts; move the folder of the outdated one away"
             )
+        kept[key] = longer
+    return list(kept.values())

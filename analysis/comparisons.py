@@ -47,9 +47,9 @@ def recipes_table(sweep: Sweep, benchmarks: list[str]) -> Table | None:
     records: list[dict[str, Any]] = []
     for recipe in (name for name in known if name in recipes):
         runs = [run for run in sweep.runs if run.recipe == recipe]
-        found = {(run.objective, _other_overrides(sweep, run)) for run in runs}
+        found = {(run.objective, _other_settings(run)) for run in runs}
         for objective, variant in sorted(found, key=lambda item: style.series_order(*item)):
-            mine = {run.job for run in runs if (run.objective, _other_overrides(sweep, run)) == (objective, variant)}
+            mine = {run.job for run in runs if (run.objective, _other_settings(run)) == (objective, variant)}
             prompts, responses = RECIPES.get(recipe, ("", ""))
             record = {"recipe": recipe, "prompts": prompts, "responses": responses, "objective": objective}
             record |= {"variant": variant, "iteration": "", "fingerprints": ()}
@@ -172,9 +172,8 @@ def _last_iteration(sweep: Sweep, benchmark: str, jobs: set[str]) -> dict[str, A
     return over_seeds(rows[rows["iteration"] == rows["iteration"].max()]).iloc[0].to_dict()
 
 
-def _other_overrides(sweep: Sweep, run: Run) -> str:
-    rest = [item for item in run.overrides if item not in sweep.shared_overrides and not item.startswith("data=")]
-    return ",".join(rest)
+def _other_settings(run: Run) -> str:
+    return ",".join(item for item in run.variant_items if not item.startswith(("data=", "data.")))
 
 
 def _with_sd(row: dict[str, Any], column: str, digits: int) -> str:

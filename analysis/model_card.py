@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-BASE = -1
+from aipo.jobs import BASE_ITERATION, BenchmarkRecord, JobFileError, JobRecord, Point, ScoreRecord, read_job
+
 LENGTH_PLOT = "length_curve.png"
 
 
@@ -24,57 +25,50 @@ class ExportError(RuntimeError):
 
 @dataclass(frozen=True)
 class Job:
-    """A job's record, the model node of its config, and where its artifacts lie."""
+    """A job's record, and access to the artifacts that it names."""
 
-    record: Mapping[str, Any]
-    model: Mapping[str, Any]
+    record: JobRecord
     store: Path
 
     @classmethod
     def read(cls, folder: Path) -> Job:
         """The job of `results/<sweep>/jobs/<job>`."""
-        path = folder / "run.json"
-        if not path.exists():
-            raise ExportError(f"{path}: no such file; expected the folder of a job, as in results/<sweep>/jobs/0")
-        from omegaconf import OmegaConf
+        try:
+            record = read_job(folder)
+        except JobFileError as error:
+            raise ExportError(str(error)) from error
+        return cls(record, Path(record.store))
 
-        record = json.loads(path.read_text(encoding="utf-8"))
-        config = folder / ".hydra" / "config.yaml"
-        model = OmegaConf.to_container(OmegaConf.load(config).model) if config.exists() else {}
-        return cls(record, model, Path(record["store"]))
+    @property
+    def model(self) -> Mapping[str, Any]:
+        """The base model's settings."""
+        return self.record.settings["model"]
 
     @property
     def base(self) -> str:
         """What the base model is called: its hub id or folder, else the name of its preset."""
-        return str(self.model.get("path") or self.record["model"])
+        return str(self.model.get("path") or self.record.model)
 
-    def points(self, last: int) -> list[Mapping[str, Any]]:
+    def points(self, last: int) -> list[Point]:
         """The base model and every round up to `last`."""
-        return [point for point in self.record["points"] if point["iteration"] <= last]
+        return [point for point in self.record.points if point.iteration <= last]
 
-    def point(self, iteration: int | None) -> Mapping[str, Any]:
+    def point(self, iteration: int | None) -> Point:
         """The round to export, by default the last one that was evaluated."""
-        trained = [point for point in self.record["points"] if point["train"] is not None]
-        wanted = [point for point in trained if iteration in (None, point["iteration"])]
+        trained = [point for point in self.record.points if point.train is not None]
+        wanted = [point for point in trained if iteration in (None, point.iteration)]
         if not wanted:
-            rounds = ", ".join(str(point["iteration"]) for point in trained) or "none"
-            raise ExportError(f"job ({self.record['status']}): no evaluated round {iteration}; there is: {rounds}")
-        return max(wanted, key=lambda point: point["iteration"])
+            rounds = ", ".join(str(point.iteration) for point in trained) or "none"
+            raise ExportError(f"job ({self.record.status}): no evaluated round {iteration}; there is: {rounds}")
+        return max(wanted, key=lambda point: point.iteration)
 
-    def manifest(self, stage: str, digest: str) -> Mapping[str, Any]:
+    def manifest(self, stage: str, digest: str | None) -> Mapping[str, Any]:
         """The manifest of an artifact."""
-        return self._json(self.store / stage / digest / "manifest.json")
+        return self._json(self.store / stage / str(digest) / "manifest.json")
 
-    def metrics(self, digest: str) -> list[Mapping[str, Any]]:
+    def metrics(self, score: ScoreRecord) -> list[Mapping[str, Any]]:
         """The rows of a scores artifact."""
-        return self._json(self.store / "scores" / digest / "metrics.json")
-
-    def judge(self, digest: str) -> str:
-        """Who graded a scores artifact."""
-        judgments = self.manifest("scores", digest)["parents"]["judgments"]
-        config = self.manifest("judgments", judgments)["config"]
-        identity = config["identity"]
-        return str(identity.get("model") or identity.get("name") or config["judge"]["_target_"].rpartition(".")[2])
+        return self._json(self.store / "scores" / score.fingerprint / "metrics.json")
 
     def _json(self, path: Path) -> Any:
         if not path.exists():
@@ -92,16 +86,16 @@ def export_policy(job_folder: Path, out: Path, iteration: int | None = None) -> 
         raise ExportError(f"{out}: exists already; choose another folder or remove it")
     job = Job.read(job_folder)
     point = job.point(iteration)
-    source = job.store / "train" / point["train"] / "model"
+    source = job.store / "train" / point.train / "model"
     if not source.is_dir():
         raise ExportError(f"{source}: missing; run the job again to remake it, or set the right working directory")
-    text = card(job, point["iteration"], out.name)
+    text = card(job, point.iteration, out.name)
     partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(source, partial)
     _check(partial)
     (partial / "README.md").write_text(text, encoding="utf-8")
-    _plot_lengths(job, point["iteration"], partial / LENGTH_PLOT)
+    _plot_lengths(job, point.iteration, partial / LENGTH_PLOT)
     partial.rename(out)
     return out
 
@@ -122,12 +116,12 @@ def _check(folder: Path) -> None:
 def card(job: Job, iteration: int, name: str) -> str:
     """The model card of a round as Markdown with the hub's YAML header."""
     points = job.points(iteration)
-    train = job.manifest("train", points[-1]["train"])
+    train = job.manifest("train", points[-1].train)
     objective = train["config"]["objective"]
     lines = [*_header(job, objective["name"]), f"# {name}", ""]
     lines += [
         f"{job.base} after {iteration + 1} round(s) of iterative preference optimization with the objective "
-        f"**{objective['name']}** (seed {job.record['seed']}), by the AIPO experiment suite (arXiv 2409.08845). "
+        f"**{objective['name']}** (seed {job.record.seed}), by the AIPO experiment suite (arXiv 2409.08845). "
         "Everything below was written from the artifacts of the run.",
         "",
         *_recipe(job, points[-1], train),
@@ -147,8 +141,8 @@ def _header(job: Job, objective: str) -> list[str]:
     return ["---", "library_name: transformers", "pipeline_tag: text-generation", *base, *tags, "---", ""]
 
 
-def _recipe(job: Job, point: Mapping[str, Any], train: Mapping[str, Any]) -> list[str]:
-    pairs = job.manifest("pairs", point["pairs"])
+def _recipe(job: Job, point: Point, train: Mapping[str, Any]) -> list[str]:
+    pairs = job.manifest("pairs", point.pairs)
     candidates = job.manifest("candidates", pairs["parents"]["candidates"])
     prompts = job.manifest("prompts", candidates["parents"]["prompts"])
     pool = job.manifest("pool", prompts["parents"]["pool"])
@@ -162,7 +156,7 @@ def _recipe(job: Job, point: Mapping[str, Any], train: Mapping[str, Any]) -> lis
     rows = [
         ("base model", job.base + (f" at {revision}" if revision else "")),
         ("objective", _settings(train["config"]["objective"]["loss"])),
-        ("data recipe", job.record["data"]),
+        ("data recipe", job.record.data),
         ("source of prompts", _settings(pool["config"]["source"])),
         ("prompts of each round", f"{prompts['config']['count']}, {prompts['config']['prompts']}"),
         ("responses", responses),
@@ -172,16 +166,16 @@ def _recipe(job: Job, point: Mapping[str, Any], train: Mapping[str, Any]) -> lis
     return ["## Recipe", "", *_table(("what", "value"), rows), ""]
 
 
-def _data(job: Job, points: Sequence[Mapping[str, Any]]) -> list[str]:
+def _data(job: Job, points: Sequence[Point]) -> list[str]:
     rows = []
     for point in points:
-        if point["pairs"] is None:
+        if point.pairs is None:
             continue
-        pairs = job.manifest("pairs", point["pairs"])
-        reference = job.manifest("reference", point["reference"])["counts"]
+        pairs = job.manifest("pairs", point.pairs)
+        reference = job.manifest("reference", point.reference)["counts"]
         counts, dropped = pairs["counts"], {key: n for key, n in pairs["dropped"].items() if n}
         rows.append((
-            point["iteration"], counts["pairs"], ", ".join(f"{key} {n}" for key, n in dropped.items()) or "none",
+            point.iteration, counts["pairs"], ", ".join(f"{key} {n}" for key, n in dropped.items()) or "none",
             _number(counts["chosen_tokens"]), _number(counts["rejected_tokens"]),
             f"{100 * reference['agreement']:.1f} %",
         ))  # fmt: skip
@@ -189,54 +183,55 @@ def _data(job: Job, points: Sequence[Mapping[str, Any]]) -> list[str]:
     return ["## Data", "", *_table(header, rows), ""]
 
 
-def _scores(job: Job, points: Sequence[Mapping[str, Any]]) -> list[str]:
+def _scores(job: Job, points: Sequence[Point]) -> list[str]:
     rows = []
-    for key, digest in points[-1]["scores"].items():
-        before = {}
-        if key in points[0]["scores"]:
-            before = {metric["name"]: metric for metric in job.metrics(points[0]["scores"][key])}
-        for metric in job.metrics(digest):
-            base = _value(before[metric["name"]]) if metric["name"] in before else ""
+    before = {(score.benchmark, score.judge): score for score in points[0].scores}
+    for score in points[-1].scores:
+        first = before.get((score.benchmark, score.judge))
+        base = {} if first is None else {metric["name"]: _value(metric) for metric in job.metrics(first)}
+        for metric in job.metrics(score):
             unscored = f"{metric['n_scored']} ({metric['n_unscored']} unscored)"
-            rows.append((key.partition("@")[0], job.judge(digest), metric["name"], _value(metric), base, unscored))
+            name = metric["name"]
+            rows.append((score.benchmark, score.judge, name, _value(metric), base.get(name, ""), unscored))
     header = ("benchmark", "judge", "metric", "this model", "base model", "answers scored")
     note = "In brackets: 95 % intervals, where the metric has one."
     return ["## Scores", "", *_table(header, rows), "", note, ""]
 
 
-def _lengths(job: Job, points: Sequence[Mapping[str, Any]]) -> list[str]:
+def _lengths(job: Job, points: Sequence[Point]) -> list[str]:
     lines = ["## Length curve", "", f"![Score against answer length, round by round]({LENGTH_PLOT})", ""]
     for benchmark, curve in _curves(job, points):
-        names = job.record["benchmarks"][benchmark]
-        header = ("round", names["primary_metric"], names["length_metric"])
+        header = ("round", benchmark.primary_metric, benchmark.length_metric)
         rows = [
-            ("base" if number == BASE else number, _value(score), _number(length)) for number, score, length in curve
+            ("base" if number == BASE_ITERATION else number, _value(score), _number(length))
+            for number, score, length in curve
         ]
-        lines += [f"{benchmark}:", "", *_table(header, rows), ""]
+        lines += [f"{benchmark.name}:", "", *_table(header, rows), ""]
     return lines
 
 
 def _curves(
-    job: Job, points: Sequence[Mapping[str, Any]]
-) -> Iterator[tuple[str, list[tuple[int, Mapping[str, Any], float]]]]:
+    job: Job, points: Sequence[Point]
+) -> Iterator[tuple[BenchmarkRecord, list[tuple[int, Mapping[str, Any], float]]]]:
     """Of each benchmark: the round, the metric that tables show, and the mean length of its answers."""
-    for benchmark, names in job.record["benchmarks"].items():
+    for benchmark in job.record.benchmarks:
         curve = []
         for point in points:
-            if benchmark in point["scores"]:
-                metrics = {metric["name"]: metric for metric in job.metrics(point["scores"][benchmark])}
-                length = metrics[names["length_metric"]]["value"]
-                curve.append((point["iteration"], metrics[names["primary_metric"]], length))
+            for score in point.scores:
+                if score.benchmark == benchmark.name and not score.diagnostic:
+                    metrics = {metric["name"]: metric for metric in job.metrics(score)}
+                    length = metrics[benchmark.length_metric]["value"]
+                    curve.append((point.iteration, metrics[benchmark.primary_metric], length))
         if curve:
             yield benchmark, curve
 
 
-def _limits(job: Job, points: Sequence[Mapping[str, Any]]) -> list[str]:
-    digests = list(points[-1]["scores"].values())
-    metrics = [metric for digest in digests for metric in job.metrics(digest)]
+def _limits(job: Job, points: Sequence[Point]) -> list[str]:
+    scores = points[-1].scores
+    metrics = [metric for score in scores for metric in job.metrics(score)]
     fewest = min((metric["n_scored"] for metric in metrics), default=0)
     unscored = max((metric["n_unscored"] for metric in metrics), default=0)
-    judges = sorted({job.judge(digest) for digest in digests})
+    judges = sorted({score.judge for score in scores})
     limits = [
         "One training seed. Intervals are over questions; they do not cover what another seed would change.",
         f"Scores are those of {', '.join(judges) or 'no judge'}. Language models as judges tend to prefer longer "
@@ -246,20 +241,19 @@ def _limits(job: Job, points: Sequence[Mapping[str, Any]]) -> list[str]:
         "than those of the prompts were not evaluated.",
         "The base model's licence and limits apply.",
     ]
-    pool_target = str(job.model.get("_target_", ""))
-    if pool_target.startswith("aipo.miniature"):
+    if job.record.needs_world:
         limits.insert(0, "A toy: it speaks of a closed world of a few hundred words, and is of no use outside it.")
     return ["## Limits", "", *(f"- {limit}" for limit in limits), ""]
 
 
-def _provenance(job: Job, points: Sequence[Mapping[str, Any]], train: Mapping[str, Any]) -> list[str]:
+def _provenance(job: Job, points: Sequence[Point], train: Mapping[str, Any]) -> list[str]:
     packages = ", ".join(f"{name} {version}" for name, version in train["packages"].items())
     rows = [
         ("trained", train["created"]),
         ("commit", train["commit"] or "not in a checkout"),
         ("packages", packages),
-        ("overrides", " ".join(f"`{item}`" for item in job.record["overrides"]) or "none"),
-        *((f"training artifact of round {point['iteration']}", point["train"]) for point in points if point["train"]),
+        ("overrides", " ".join(f"`{item}`" for item in job.record.overrides) or "none"),
+        *((f"training artifact of round {point.iteration}", point.train) for point in points if point.train),
     ]
     return ["## Provenance", "", *_table(("what", "value"), rows)]
 
@@ -277,10 +271,9 @@ def _plot_lengths(job: Job, iteration: int, path: Path) -> None:
         for number, score, length in curve:
             if score["ci95"] is not None:
                 axes.plot([length, length], score["ci95"], color="C0", linewidth=1, alpha=0.5)
-            label = "base" if number == BASE else str(number)
+            label = "base" if number == BASE_ITERATION else str(number)
             axes.annotate(label, (length, score["value"]), textcoords="offset points", xytext=(4, 4), fontsize=8)
-        names = job.record["benchmarks"][benchmark]
-        axes.set(title=benchmark, xlabel=names["length_metric"], ylabel=names["primary_metric"])
+        axes.set(title=benchmark.name, xlabel=benchmark.length_metric, ylabel=benchmark.primary_metric)
     figure.savefig(path, dpi=120)
 
 

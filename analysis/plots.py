@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aipo.jobs import BASE_ITERATION
 from analysis import style
-from analysis.collect import BASE_ITERATION, Sweep, iteration_label
+from analysis.collect import Sweep, iteration_label
 from analysis.fits import Line, fit_line, fit_method
 from analysis.summary import metric_names, over_seeds, points, title
 

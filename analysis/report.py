@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aipo.jobs import BASE_ITERATION
 from analysis import agreement, comparisons, escape, plots, published, stamp, summary, tables
-from analysis.collect import BASE_ITERATION, AnalysisError, Problem, Sweep, collect, iteration_label
+from analysis.collect import AnalysisError, Problem, Sweep, collect, iteration_label
 from analysis.table import Table
 
 if TYPE_CHECKING:

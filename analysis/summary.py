@@ -8,8 +8,9 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from aipo.jobs import BASE_ITERATION
 from analysis import style
-from analysis.collect import BASE_ITERATION, AnalysisError, Sweep
+from analysis.collect import AnalysisError, Sweep
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,8 +7,9 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from aipo.jobs import BASE_ITERATION
 from analysis import style
-from analysis.collect import BASE_ITERATION, Sweep, iteration_label
+from analysis.collect import Sweep, iteration_label
 from analysis.fits import FIT_NAMES, FitMethod, Line, fit_line
 from analysis.summary import diagnostic_metric, metric_names, official, over_seeds, points, title, unique, value_columns
 from analysis.table import Table, digits_for, number

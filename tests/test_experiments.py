@@ -16,6 +16,7 @@ from omegaconf import open_dict
 
 from aipo.pipeline.check import check
 from aipo.pipeline.loop import walk
+from aipo.pipeline.run import build_run
 from aipo.pipeline.sweep import combinations
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,7 +81,7 @@ def test_every_job_passes_the_check_and_differs_from_the_others(name: str) -> No
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_can_be_planned(name: str, tmp_path: Path) -> None:
     config = _checked(_jobs(f"+experiment={name}", f"store.root={tmp_path / 'none'}")[-1])
-    stages = [event.stage for event in walk(config)]
+    stages = [event.stage for event in walk(build_run(config))]
     assert stages.count("train") == config["iteration"]["iterations"]
     assert not (tmp_path / "none").exists()
 

@@ -12,9 +12,10 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from aipo.benchmarks.judging import (
+    AssetIdentity,
     Assets,
     Order,
     Request,
@@ -155,12 +156,31 @@ class AlpacaEval:
     bootstrap_rounds: int = 1000
     lc_bootstrap_rounds: int = 200
 
+    JUDGING: ClassVar[tuple[str, ...]] = ("annotator", "order_seed", "both_orders", "needs_baseline")
+    SCORING: ClassVar[tuple[str, ...]] = (
+        *("name", "length_metric", "max_unscored_share", "bootstrap_rounds", "lc_bootstrap_rounds", "assets.gamed"),
+    )
+
     primary_metric = "lc_win_rate"
     uses_judge = True
 
     def __post_init__(self) -> None:
         require_share(f"{self.name}.max_unscored_share", self.max_unscored_share)
         require_range(self.name, self, bootstrap_rounds=(1, 10**5), lc_bootstrap_rounds=(0, 10**5))
+
+    @property
+    def official(self) -> bool:
+        """As its assets."""
+        return self.assets.official
+
+    @property
+    def needs_world(self) -> bool:
+        """As its assets."""
+        return self.assets.needs_world
+
+    def asset_identity(self) -> AssetIdentity:
+        """Its assets'."""
+        return self.assets.identity()
 
     @property
     def n_answers(self) -> int:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from aipo.benchmarks.judging import (
+    AssetIdentity,
     Assets,
     Order,
     Request,
@@ -103,6 +104,11 @@ class ArenaHard:
     max_unscored_share: float = 0.05
     bootstrap_rounds: int = 1000
 
+    JUDGING: ClassVar[tuple[str, ...]] = ("judge_max_tokens", "judge_temperature", "judge_attempts", "needs_baseline")
+    SCORING: ClassVar[tuple[str, ...]] = (
+        *("name", "token_counter", "strong_weight", "max_unscored_share", "bootstrap_rounds"),
+    )
+
     primary_metric = "win_rate"
     uses_judge = True
 
@@ -115,6 +121,20 @@ class ArenaHard:
     def length_metric(self) -> str:
         """Named by the tokenizer that counts."""
         return self.token_counter.metric
+
+    @property
+    def official(self) -> bool:
+        """As its assets."""
+        return self.assets.official
+
+    @property
+    def needs_world(self) -> bool:
+        """As its assets."""
+        return self.assets.needs_world
+
+    def asset_identity(self) -> AssetIdentity:
+        """Its assets'."""
+        return self.assets.identity()
 
     @property
     def n_answers(self) -> int:

@@ -3,25 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
+from aipo.benchmarks.judging import AssetIdentity
 from aipo.judges.judge import Judge
 from aipo.records import Answer, Judgment, Metric, QuestionScore
 from aipo.samplers.sampler import Sampler
 
 
 class Benchmark(Protocol):
-    """Three methods make three artifacts: answers, judgments, scores. So rescoring is free."""
+    """Three methods make three artifacts: answers, judgments, scores. Each is remade only when a setting that shapes it
+    changes, so rescoring is free."""
 
-    name: str
-    uses_judge: bool
-    """False for a benchmark that grades by itself: `judge` is then not called and `score` gets no judgments."""
-    needs_baseline: bool
-    """True when `judge` and `score` need the baseline policy's answers (the miniature); official ones bring theirs."""
-    primary_metric: str
-    """The metric on the y axis of length-vs-score plots, for example "lc_win_rate"."""
-    length_metric: str
-    """The metric on their x axis, for example "mean_chars"."""
+    JUDGING: ClassVar[tuple[str, ...]]
+    """Settings that shape judgments and what follows, but no answer; dotted names reach into nested components."""
+    SCORING: ClassVar[tuple[str, ...]]
+    """Settings that shape scores alone. All that neither names shapes answers."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def uses_judge(self) -> bool:
+        """False for a benchmark that grades by itself: `judge` is then not called and `score` gets no judgments."""
+        ...
+
+    @property
+    def needs_baseline(self) -> bool:
+        """True when `judge` and `score` need the baseline policy's answers (the miniature); official ones bring
+        theirs."""
+        ...
+
+    @property
+    def primary_metric(self) -> str:
+        """The metric on the y axis of length-vs-score plots, for example "lc_win_rate"."""
+        ...
+
+    @property
+    def length_metric(self) -> str:
+        """The metric on their x axis, for example "mean_chars"."""
+        ...
+
+    @property
+    def official(self) -> bool:
+        """True when it asks the benchmark's own questions by its own files."""
+        ...
+
+    @property
+    def needs_world(self) -> bool:
+        """True when it knows the truth of the miniature's world only, and can grade nothing else."""
+        ...
+
+    @property
+    def max_unscored_share(self) -> float:
+        """Above this share of unscored verdicts `score` refuses, with an example."""
+        ...
+
+    def asset_identity(self) -> AssetIdentity:
+        """What pins the files that each stage reads. Reads nothing large."""
+        ...
 
     @property
     def n_answers(self) -> int:

@@ -13,6 +13,15 @@ from aipo.records import Answer, Chat, Completion, JudgeReply, Judgment, Metric,
 Order = Literal["single", "baseline_first", "policy_first"]
 
 
+@dataclass(frozen=True)
+class AssetIdentity:
+    """Hashes of files, or versions of code, by the first stage that they have an effect on."""
+
+    answering: Mapping[str, str]
+    judging: Mapping[str, str]
+    scoring: Mapping[str, str]
+
+
 class Assets(Protocol):
     """Where a benchmark's questions and prompts come from: official files, or the miniature's world."""
 
@@ -25,7 +34,17 @@ class Assets(Protocol):
         """How many there are, known without reading them."""
         ...
 
-    def identity(self) -> Mapping[str, Any]:
+    @property
+    def official(self) -> bool:
+        """True for the benchmark's own files, unchanged."""
+        ...
+
+    @property
+    def needs_world(self) -> bool:
+        """True when the questions come from the miniature's world."""
+        ...
+
+    def identity(self) -> AssetIdentity:
         """What pins the content: hashes of the files, or a version of the code that makes them."""
         ...
 

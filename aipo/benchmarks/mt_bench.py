@@ -9,9 +9,10 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from aipo.benchmarks.judging import (
+    AssetIdentity,
     Assets,
     Order,
     Request,
@@ -112,6 +113,9 @@ class MTBench:
     max_unscored_share: float = 0.05
     bootstrap_rounds: int = 1000
 
+    JUDGING: ClassVar[tuple[str, ...]] = ("judge_max_tokens", "judge_temperature", "assets.references")
+    SCORING: ClassVar[tuple[str, ...]] = ("name", "length_metric", "max_unscored_share", "bootstrap_rounds")
+
     primary_metric = "rating"
     needs_baseline = False
     uses_judge = True
@@ -122,6 +126,20 @@ class MTBench:
         require_range(self.name, self, judge_temperature=(0, 100))
         for temperature in (*self.temperatures.values(), self.default_temperature):
             self._decoding(temperature)
+
+    @property
+    def official(self) -> bool:
+        """As its assets."""
+        return self.assets.official
+
+    @property
+    def needs_world(self) -> bool:
+        """As its assets."""
+        return self.assets.needs_world
+
+    def asset_identity(self) -> AssetIdentity:
+        """Its assets'."""
+        return self.assets.identity()
 
     @property
     def n_answers(self) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from aipo.data.conversations import COLUMNS, RowError, example_from_row
 from aipo.records import Chat, Example
@@ -51,6 +51,8 @@ class LocalFiles:
             return found
         except SourceError as error:
             return [str(error)]
+
+    is_world: ClassVar[bool] = False
 
     def identity(self) -> Mapping[str, str]:
         """SHA-256 of every file by its name; empty while there is none, which `missing` tells."""

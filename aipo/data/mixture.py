@@ -42,6 +42,11 @@ class Mixture:
             lines += [f"{label} source: {line}" for line in find()] if find else []
         return lines
 
+    @property
+    def is_world(self) -> bool:
+        """Where all of its parts do."""
+        return self.first.is_world and self.second.is_world
+
     def identity(self) -> Mapping[str, str]:
         """Both sources'."""
         return {

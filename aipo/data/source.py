@@ -11,6 +11,11 @@ from aipo.records import Example
 class Source(Protocol):
     """A pool of prompts with offline responses, as UltraFeedback is one."""
 
+    @property
+    def is_world(self) -> bool:
+        """True when the prompts come from the miniature's world, whose truth some rankers and judges need."""
+        ...
+
     def identity(self) -> Mapping[str, str]:
         """What pins the content beyond the configuration: hashes of local files, for example. Enters fingerprints."""
         ...

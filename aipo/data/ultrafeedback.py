@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from aipo.components import missing_package
 from aipo.data.conversations import RowError, example_from_row
@@ -41,6 +41,8 @@ class UltraFeedbackBinarized:
     def missing(self) -> list[str]:
         """The package, the pinned revision, the data."""
         return missing_dataset(self.path, self.revision)
+
+    is_world: ClassVar[bool] = False
 
     def identity(self) -> Mapping[str, str]:
         """A hash of a local folder."""
@@ -83,6 +85,8 @@ class UltraFeedback:
     def missing(self) -> list[str]:
         """The package, the pinned revision, the data."""
         return missing_dataset(self.path, self.revision)
+
+    is_world: ClassVar[bool] = False
 
     def identity(self) -> Mapping[str, str]:
         """A hash of a local folder."""

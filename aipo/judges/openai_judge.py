@@ -69,6 +69,8 @@ class OpenAIJudge:
                 f"judge.token_limit: expected max_tokens or max_completion_tokens, got {self.token_limit!r}"
             )
 
+    needs_world: ClassVar[bool] = False
+
     def identity(self) -> dict[str, str]:
         """The model that is asked for, and where."""
         return {"name": self.name, "model": self.model, "endpoint": self.endpoint.identity()}

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from aipo.benchmarks.alpaca_eval import AlpacaEvalAssets
 from aipo.benchmarks.arena_hard import ArenaHardAssets
+from aipo.benchmarks.judging import AssetIdentity
 from aipo.benchmarks.mt_bench import MTBenchAssets
 from aipo.miniature.judge_prompts import (
     ALPACA_EVAL_PROMPT,
@@ -20,13 +21,15 @@ from aipo.miniature.judge_prompts import (
     ARENA_HARD_SYSTEM_PROMPT,
     MT_BENCH_PROMPTS,
 )
-from aipo.miniature.world import Request, draw_follow_up, draw_prompt, state
+from aipo.miniature.world import WORLD_VERSION, Request, draw_follow_up, draw_prompt, state
 
 MT_BENCH_CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
 """The official ones: they decide the temperature, and which questions are judged against a reference answer."""
 REFERENCE_CATEGORIES = ("reasoning", "math", "coding")
 QUESTIONS_PER_BENCHMARK = 500
 """Room for each benchmark in the one stream of held-out questions, so that none shares a text with another."""
+PROMPTS_VERSION = "1"
+"""Raised when a judge prompt of the miniature changes."""
 _STREAM = ("gold", "mt_bench", "alpaca_eval", "arena_hard")
 
 
@@ -56,15 +59,18 @@ def reference_answer(request: Request) -> str:
 
 @dataclass(frozen=True)
 class _HeldOut:
+    official: ClassVar[bool] = False
+    needs_world: ClassVar[bool] = True
+
     n_questions: int
     seed: int
 
     def __post_init__(self) -> None:
         require_room(type(self).__name__, self.n_questions)
 
-    def identity(self) -> Mapping[str, str]:
-        """The content follows from the settings alone; `world` counts changes of the world's texts and prompts."""
-        return {"world": "1"}
+    def identity(self) -> AssetIdentity:
+        """The content follows from the settings alone; the versions count changes of the world's texts and prompts."""
+        return AssetIdentity({"world": WORLD_VERSION}, {"prompts": PROMPTS_VERSION}, {})
 
 
 @dataclass(frozen=True)

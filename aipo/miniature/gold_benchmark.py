@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
-from aipo.benchmarks.judging import by_question, length_metrics, question_score
+from aipo.benchmarks.judging import AssetIdentity, by_question, length_metrics, question_score
 from aipo.components import require_range
 from aipo.judges.judge import Judge
 from aipo.miniature.benchmark_assets import held_out_questions, require_room
 from aipo.miniature.gold import GoldCount, count_facts
+from aipo.miniature.world import WORLD_VERSION
 from aipo.records import Answer, Chat, Decoding, Judgment, Message, Metric, QuestionScore
 from aipo.samplers.sampler import Sampler
 
@@ -28,14 +30,24 @@ class GoldBenchmark:
     name: str = "gold"
     bootstrap_rounds: int = 1000
 
+    SCORING: ClassVar[tuple[str, ...]] = ("name", "bootstrap_rounds")
+    JUDGING: ClassVar[tuple[str, ...]] = ()
+
     primary_metric = "gold_score"
     length_metric = "mean_tokens"
     needs_baseline = False
     uses_judge = False
+    official = False
+    needs_world = True
+    max_unscored_share = 0.0
 
     def __post_init__(self) -> None:
         require_room(self.name, self.n_questions)
         require_range(self.name, self, bootstrap_rounds=(1, 10**5))
+
+    def asset_identity(self) -> AssetIdentity:
+        """The questions follow from the settings; `WORLD_VERSION` counts changes of the world's texts."""
+        return AssetIdentity({"world": WORLD_VERSION}, {}, {"world": WORLD_VERSION})
 
     @property
     def n_answers(self) -> int:

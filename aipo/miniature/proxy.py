@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from aipo.miniature.gold import gold_quality
 from aipo.miniature.noise import content_noise
-from aipo.miniature.world import count_words
+from aipo.miniature.world import WORLD_VERSION, count_words
 from aipo.records import Chat
 
 
@@ -25,10 +25,15 @@ class ProxyRanker:
     name: str = "proxy"
 
     gives_win_probability: ClassVar[bool] = True
+    needs_world: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.noise_sd < 0:
             raise ValueError(f"ProxyRanker.noise_sd must be at least 0, got {self.noise_sd}")
+
+    def identity(self) -> dict[str, str]:
+        """The truth it sees follows from the world's code."""
+        return {"world": WORLD_VERSION}
 
     def score(self, prompt: Chat, completion: str) -> float:
         """This ranker's score of one completion."""

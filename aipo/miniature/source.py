@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from aipo.miniature.corpus import Writer
 from aipo.miniature.gold import gold_quality
 from aipo.miniature.noise import content_noise
-from aipo.miniature.world import count_words, draw_prompt
+from aipo.miniature.world import WORLD_VERSION, count_words, draw_prompt
 from aipo.records import Example, Message, Prompt
 
 ORIGINS: tuple[Writer, ...] = (
@@ -39,9 +40,11 @@ class MiniatureSource:
         if self.rating_noise_sd < 0:
             raise ValueError(f"MiniatureSource.rating_noise_sd must be at least 0, got {self.rating_noise_sd}")
 
+    is_world: ClassVar[bool] = True
+
     def identity(self) -> Mapping[str, str]:
         """The content follows from the settings alone; `world` counts changes of the world's texts."""
-        return {"world": "1"}
+        return {"world": WORLD_VERSION}
 
     def pool_size(self) -> int:
         """As many as asked for."""

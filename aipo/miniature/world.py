@@ -14,6 +14,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+WORLD_VERSION = "1"
+"""Raised when a change of the world changes a question, a document, a reference answer or a gold score."""
+
 PEOPLE = tuple(
     "baker banker barber butcher captain carpenter dancer doctor farmer gardener hunter judge king lawyer mason "
     "merchant miller nurse painter pilot poet potter priest queen ranger sailor scholar smith soldier tailor "

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from aipo.models.shape import ModelShape
 from aipo.models.weights import ModelError, check_names, load_checked
@@ -52,6 +52,8 @@ class PolicyRef:
     """A Jinja chat template that replaces the tokenizer's own (for base models that ship none)."""
     shape: ModelShape | None = field(default=None, compare=False)
     """For the planner, which must not download anything. It changes nothing that is computed."""
+
+    OPERATIONAL: ClassVar[tuple[str, ...]] = ("shape",)
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:

@@ -13,8 +13,6 @@ from aipo.objectives import Objective
 from aipo.rankers.ranker import Ranker
 from aipo.training.trainer import Trainer
 
-MINIATURE = "aipo.miniature."
-
 
 def conflicts(config: Mapping[str, Any]) -> Iterator[str]:
     """What the components of a config, each of them sound, cannot do with one another."""
@@ -23,20 +21,20 @@ def conflicts(config: Mapping[str, Any]) -> Iterator[str]:
     objective: Objective = build_component(config["objective"])
     ranker: Ranker = build_component(config["ranker"])
     trainer: Trainer = build_component(config["trainer"])
-    yield from _truth(config)
+    yield from _truth(config, recipe)
     yield from _objective(objective, recipe, ranker, config["ranker"]["_target_"])
     yield from _sampled_reference(objective, recipe, iteration)
     yield from _sizes(recipe, iteration)
     yield from _lengths(recipe, iteration, trainer)
 
 
-def _truth(config: Mapping[str, Any]) -> Iterator[str]:
-    if config["data"]["source"]["_target_"].startswith(MINIATURE):
+def _truth(config: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
+    if recipe.source.is_world:
         return
     truth = [("ranker", config["ranker"]), ("judge", config["judge"])]
     truth += [(f"benchmark.{name}", node) for name, node in (config["benchmark"] or {}).items()]
     for path, node in truth:
-        if node["_target_"].startswith(MINIATURE):
+        if build_component(node).needs_world:
             yield (
                 f"{path}: {node['_target_']} knows the truth of the miniature's world only, but data.source is "
                 f"{config['data']['source']['_target_']}; choose another {path.split('.')[0]}"

@@ -6,154 +6,147 @@ import json
 import logging
 import os
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from aipo.artifacts import PlanStore, StageEvent
-from aipo.components import build_component
+from aipo.jobs import BenchmarkRecord, JobFile, JobRecord, Point, ScoreRecord
 from aipo.pipeline.check import ConfigError, check
 from aipo.pipeline.missing import missing_needs
+from aipo.pipeline.run import Run, build_run
 from aipo.pipeline.stages import Policy, Stages
 from aipo.pipeline.trackers import Trackers
 
 logger = logging.getLogger("aipo")
+TRACEBACK = "traceback.txt"
 
 
 def run(config: DictConfig, folder: Path, overrides: Sequence[str], choices: Mapping[str, Any]) -> None:
     """Check the config, then run (or plan) one job; `folder` receives its run.json, metrics and log.
 
-    `choices`: what Hydra chose for each config group; the names of the model and the data go into run.json.
+    `choices`: what Hydra chose for each config group; they go into run.json.
 
     Raises ConfigError before anything runs; any error of a stage is written into run.json and passes through.
     """
     plain = check(config)
     _limit_threads(plain["cpu_threads"])
+    job = build_run(plain)
+    missing = missing_needs(job)
     if plain["plan"]:
         from aipo.planning.report import print_plan
 
-        print_plan(plain, walk(plain), missing_needs(plain))
+        print_plan(job, walk(job), missing)
         return
-    if missing := missing_needs(plain):
+    if missing:
         raise ConfigError([f"missing {item}" for item in missing])
     folder.mkdir(parents=True, exist_ok=True)
-    record = JobRecord(folder / "run.json", plain, overrides, choices)
-    trackers = Trackers([build_component(node) for node in plain["tracker"].values()])
-    store = build_component(plain["store"])
-    store.listeners.append(print_event)
-    trackers.start(folder, {key: record.content[key] for key in ("objective", "seed", "overrides", "variant")})
-    try:
-        loop(Stages(store, plain, lambda step: trackers.log("train", step)), plain, record, trackers)
-        record.finish("done")
-    except BaseException as error:
-        record.finish("failed", f"{type(error).__name__}: {error}")
-        (folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        raise
-    finally:
-        trackers.finish()
+    (folder / TRACEBACK).unlink(missing_ok=True)  # of an earlier attempt
+    file = JobFile(folder, describe(job, overrides, choices))
+    trackers = Trackers(job.trackers)
+    job.store.listeners.append(print_event)
+    trackers.start(folder, file.record)
+    with file:
+        try:
+            stages = Stages(job, lambda step: trackers.log("train", step))
+            for point in loop(stages):
+                file.add(point)
+                for row in metrics_of(job, point):
+                    trackers.log("score", row)
+            file.finish("done")
+        except BaseException as error:
+            stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+            file.finish("interrupted" if stopped else "failed", f"{type(error).__name__}: {error}")
+            (folder / TRACEBACK).write_text(traceback.format_exc(), encoding="utf-8")
+            raise
+        finally:
+            trackers.finish()
 
 
-def walk(config: Mapping[str, Any]) -> list[StageEvent]:
-    """Every stage of the config, cached or planned, in the order of a run; one that is met again only once."""
-    store = PlanStore(config["store"]["root"], config["store"].get("lock", "flock"))
+def walk(job: Run) -> list[StageEvent]:
+    """Every stage of a job, cached or planned, in the order of a run; one that is met again only once."""
+    store = PlanStore(job.store.root, job.store.lock)
     events: dict[tuple[str, str], StageEvent] = {}
     store.listeners.append(lambda event: events.setdefault((event.stage, event.fingerprint), event))
-    loop(Stages(store, config, lambda step: None), config, None, None)
+    for _ in loop(Stages(replace(job, store=store))):
+        pass
     return list(events.values())
 
 
-def loop(stages: Stages, config: Mapping[str, Any], record: JobRecord | None, trackers: Trackers | None) -> None:
-    """Algorithm 1 of the paper, with an evaluation of the base model and after every round."""
+def loop(stages: Stages) -> Iterator[Point]:
+    """Algorithm 1 of the paper. Yields a point for the base model and one after every round."""
+    iteration = stages.run.iteration
     base = stages.base_model()
     pool = stages.pool()
-    evaluate(stages, config, base, base, {}, record, trackers)
+    yield Point(base.iteration, base.fingerprint, tuple(evaluate(stages, base, base)))
     policy = base
-    for iteration in range(stages.iteration.iterations):
-        prompts = stages.prompts(pool, policy, iteration)
-        candidates = stages.candidates(pool, prompts, policy, iteration)
-        ranking = stages.ranking(candidates, iteration)
-        pairs = stages.pairs(candidates, ranking, policy, iteration)
-        frozen = policy if stages.iteration.reference == "previous" else base
-        reference = stages.reference(pairs, frozen, iteration)
-        policy, trained = stages.train(policy, pairs, reference, iteration)
-        parts = {"pairs": pairs.fingerprint, "reference": reference.fingerprint, "train": trained.fingerprint}
-        evaluate(stages, config, policy, base, parts, record, trackers)
+    for number in range(iteration.iterations):
+        prompts = stages.prompts(pool, policy, number)
+        candidates = stages.candidates(pool, prompts, policy, number)
+        ranking = stages.ranking(candidates, number)
+        pairs = stages.pairs(candidates, ranking, policy, number)
+        frozen = policy if iteration.reference == "previous" else base
+        reference = stages.reference(pairs, frozen, number)
+        policy, trained = stages.train(policy, pairs, reference, number)
+        yield Point(
+            iteration=number,
+            policy=policy.fingerprint,
+            scores=tuple(evaluate(stages, policy, base)),
+            ranking=ranking.fingerprint,
+            pairs=pairs.fingerprint,
+            reference=reference.fingerprint,
+            train=trained.fingerprint,
+        )
 
 
-def evaluate(
-    stages: Stages,
-    config: Mapping[str, Any],
-    policy: Policy,
-    base: Policy,
-    parts: Mapping[str, str],
-    record: JobRecord | None,
-    trackers: Trackers | None,
-) -> None:
-    """Every benchmark by the main judge and, as `benchmark@judge`, by each diagnostic judge."""
-    scores: dict[str, str] = {}
-    for name, node in (config["benchmark"] or {}).items():
-        benchmark = build_component(node)
+def evaluate(stages: Stages, policy: Policy, base: Policy) -> Iterator[ScoreRecord]:
+    """Every benchmark by the main judge and, where it asks one, by each diagnostic judge."""
+    job = stages.run
+    for name, benchmark in job.benchmarks.items():
         answers = stages.answers(name, policy)
         baseline = stages.answers(name, base) if benchmark.needs_baseline else None
-        judges = {name: config["judge"]}
+        judges = [(job.judge.name if benchmark.uses_judge else name, False, job.judge)]
         if benchmark.uses_judge:
-            judges |= {f"{name}@{judge}": config["diagnostic_judge"][judge] for judge in config["diagnostic_judge"]}
-        for key, judge in judges.items():
-            judgments = stages.judgments(name, judge, answers, baseline, policy.iteration, key)
-            scored = stages.scores(name, answers, judgments, baseline, policy.iteration, key)
-            scores[key] = scored.fingerprint
-            if trackers is not None:
-                for metric in json.loads((scored.path / "metrics.json").read_text(encoding="utf-8")):
-                    trackers.log("score", {"iteration": policy.iteration, "benchmark": key, **metric})
-        if record is not None:
-            record.content["benchmarks"][name] = {
-                "primary_metric": benchmark.primary_metric,
-                "length_metric": benchmark.length_metric,
-            }
-    if record is not None:
-        record.add_point({"iteration": policy.iteration, "policy": policy.fingerprint, **parts, "scores": scores})
+            judges += [(label, True, judge) for label, judge in job.diagnostic_judges.items()]
+        for label, diagnostic, judge in judges:
+            shown = f"{name} by {label}" if diagnostic else name
+            judgments = None
+            if benchmark.uses_judge:
+                judgments = stages.judgments(name, judge, answers, baseline, policy.iteration, shown)
+            scores = stages.scores(name, answers, judgments, baseline, policy.iteration, shown)
+            yield ScoreRecord(name, label, diagnostic, scores.fingerprint)
 
 
-class JobRecord:
-    """`run.json`: what the analysis reads about a job, written whole after every change."""
+def describe(job: Run, overrides: Sequence[str], choices: Mapping[str, Any]) -> JobRecord:
+    """What run.json says of a job before its first point."""
+    root = job.store.root
+    return JobRecord(
+        objective=job.objective.name,
+        seed=job.seed,
+        model=choices["model"],
+        data=choices["data"],
+        needs_world=job.recipe.source.is_world,
+        overrides=tuple(overrides),
+        choices={key: str(value) for key, value in choices.items() if "/" not in key},
+        settings=job.content,
+        store=str(root.resolve()) if root.is_absolute() else str(root),
+        benchmarks=tuple(
+            BenchmarkRecord(name, benchmark.primary_metric, benchmark.length_metric, benchmark.official)
+            for name, benchmark in job.benchmarks.items()
+        ),
+    )
 
-    def __init__(
-        self, path: Path, config: Mapping[str, Any], overrides: Sequence[str], choices: Mapping[str, Any]
-    ) -> None:
-        self.path = path
-        described = ("objective=", "seed=")
-        root = Path(config["store"]["root"])
-        self.content: dict[str, Any] = {
-            "status": "running",
-            "error": None,
-            "objective": config["objective"]["name"],
-            "seed": config["seed"],
-            "model": choices["model"],
-            "data": choices["data"],
-            "overrides": list(overrides),
-            "variant": ",".join(sorted(item for item in overrides if not item.startswith(described))),
-            "store": str(root.resolve()) if root.is_absolute() else str(root),
-            "benchmarks": {},
-            "points": [],
-        }
-        self._write()
 
-    def add_point(self, point: Mapping[str, Any]) -> None:
-        """A policy was evaluated."""
-        self.content["points"].append({"pairs": None, "reference": None, "train": None} | dict(point))
-        self._write()
-
-    def finish(self, status: str, error: str | None = None) -> None:
-        """The job ended."""
-        self.content |= {"status": status, "error": error}
-        self._write()
-
-    def _write(self) -> None:
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(self.content, indent=1, ensure_ascii=False), encoding="utf-8")
-        os.replace(temporary, self.path)
+def metrics_of(job: Run, point: Point) -> Iterator[dict[str, Any]]:
+    """Every metric of a point as a row for the trackers."""
+    for score in point.scores:
+        path = job.store.root / "scores" / score.fingerprint / "metrics.json"
+        for metric in json.loads(path.read_text(encoding="utf-8")):
+            judge = score.judge if score.diagnostic else None
+            yield {"iteration": point.iteration, "benchmark": score.benchmark, "diagnostic_judge": judge, **metric}
 
 
 def print_event(event: StageEvent) -> None:

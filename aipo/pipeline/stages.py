@@ -14,11 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from aipo.artifacts import Artifact, StageReport, Store, fingerprint
-from aipo.components import build_component, content_of
-from aipo.iteration import Iteration
-from aipo.judges import ReplyStore, judged
+from aipo.artifacts import Artifact, StageReport, fingerprint
+from aipo.judges import Judge, ReplyStore, judged
 from aipo.models.policy import PolicyRef
+from aipo.pipeline.run import Run
 from aipo.rankers.ranking import rank, with_win_probabilities, with_win_shares
 from aipo.records import (
     Answer,
@@ -35,6 +34,7 @@ from aipo.records import (
     write_jsonl,
     write_parquet,
 )
+from aipo.samplers.sampler import Sampler
 
 
 @dataclass(frozen=True)
@@ -46,37 +46,52 @@ class Policy:
     iteration: int
 
 
-class Stages:
-    """The stages of one job. `config` is the checked, plain config; `log_step` receives each training step."""
+VERSIONS: Mapping[str, int] = {
+    "base_model": 1,
+    "pool": 1,
+    "prompts": 1,
+    "candidates": 1,
+    "ranking": 1,
+    "pairs": 1,
+    "reference": 1,
+    "train": 1,
+    "answers": 1,
+    "judgments": 1,
+    "scores": 1,
+}
+"""Raise a stage's number when its code makes other content from equal settings: stale artifacts are then never met."""
 
-    def __init__(self, store: Store, config: Mapping[str, Any], log_step: Callable[[Mapping[str, Any]], None]) -> None:
-        self.store = store
-        self.replies = ReplyStore(store.root, store.lock)
-        self.config = config
-        self.seed: int = config["seed"]
-        self.recipe = build_component(config["data"])
-        self.iteration: Iteration = build_component(config["iteration"])
+
+class Stages:
+    """The stages of one job. `log_step` receives each training step."""
+
+    def __init__(self, run: Run, log_step: Callable[[Mapping[str, Any]], None] = lambda step: None) -> None:
+        self.run = run
+        self.store = run.store
+        self.replies = ReplyStore(run.store.root, run.store.lock)
+        self.seed = run.seed
+        self.recipe = run.recipe
+        self.iteration = run.iteration
         self.log_step = log_step
 
-    def _sampler(self, policy: Policy) -> Any:
-        return build_component(self.config["sampler"])(policy=policy.ref)
+    def _sampler(self, policy: Policy) -> Sampler:
+        return self.run.sampler(policy=policy.ref)
 
     def base_model(self) -> Policy:
         """The policy everything starts from: built here (the miniature) or found in a folder or on the hub."""
-        model = build_component(self.config["model"])
+        model = self.run.model
+        settings, identity = dict(self.run.content["model"]), dict(model.identity())
+        content = {"model": settings, "identity": identity}
         if isinstance(model, PolicyRef):
-            identity = model.identity()
-            where = {"path"} if identity else set()  # a folder's content says which model it is, not its place
-            settings = {key: value for key, value in self.config["model"].items() if key not in {"shape", *where}}
-            content = {"model": settings, "identity": identity}
-            return Policy(replace(model, shape=None), fingerprint("base_model", 1, content, {}), -1)
+            if identity:  # a folder of this machine: what it holds counts, not where it lies
+                del settings["path"]
+            digest = fingerprint("base_model", VERSIONS["base_model"], content, {})
+            return Policy(replace(model, shape=None), digest, -1)
 
         def build(folder: Path) -> StageReport:
             return StageReport(counts=model.build(folder / "model"))
 
-        artifact = self.store.run(
-            "base_model", version=1, config={"model": self.config["model"]}, parents={}, build=build, note="base"
-        )
+        artifact = self._run("base_model", content, {}, build, -1)
         return Policy(PolicyRef(str(artifact.path / "model")), artifact.fingerprint, -1)
 
     def pool(self) -> Artifact:
@@ -90,8 +105,8 @@ class Stages:
             write_parquet(folder / "pool.parquet", examples)
             return StageReport({"prompts": len(examples)}, dropped)
 
-        content = {"source": self.config["data"]["source"], "identity": dict(source.identity())}
-        return self.store.run("pool", version=1, config=content, parents={}, build=build, note="base")
+        content = {"source": self.run.content["data"]["source"], "identity": dict(source.identity())}
+        return self._run("pool", content, {}, build, -1)
 
     def prompts(self, pool: Artifact, policy: Policy, iteration: int) -> Artifact:
         """P prompts of this round: the next slice of the shuffled pool, or new ones by Self-Instruct."""
@@ -104,8 +119,8 @@ class Stages:
         }
         parents = {"pool": pool.fingerprint}
         if self.recipe.prompts == "self_instruct":
-            content["self_instruct"] = self.config["data"]["self_instruct"]
-            content["sampler"] = content_of(self.config["sampler"])
+            content["self_instruct"] = self.run.content["data"]["self_instruct"]
+            content["sampler"] = self.run.content["sampler"]
             parents["policy"] = policy.fingerprint
 
         def build(folder: Path) -> StageReport:
@@ -128,8 +143,8 @@ class Stages:
         parents = {"prompts": prompts.fingerprint, "policy": policy.fingerprint}
         if generated:
             content |= {
-                "sampler": content_of(self.config["sampler"]),
-                "decoding": self.config["iteration"]["decoding"],
+                "sampler": self.run.content["sampler"],
+                "decoding": self.run.content["iteration"]["decoding"],
                 "candidates": self.iteration.candidates,
                 "seed": self.seed,
                 "iteration": iteration,
@@ -162,10 +177,8 @@ class Stages:
         by_ranker = self.recipe.ranking == "ranker"
         content: dict[str, Any] = {"ranker": "dataset"}
         if by_ranker:
-            ranker = build_component(self.config["ranker"])
-            content = {"ranker": content_of(self.config["ranker"])}
-            if hasattr(ranker, "identity"):
-                content["identity"] = ranker.identity()
+            ranker = self.run.ranker
+            content = {"ranker": self.run.content["ranker"], "identity": dict(ranker.identity())}
 
         def build(folder: Path) -> StageReport:
             rows = read_parquet(candidates.path / "candidates.parquet", Candidates)
@@ -184,8 +197,8 @@ class Stages:
 
         Win shares cost comparisons, so they are there only where the objective uses them: in pairs of its own.
         """
-        shares = build_component(self.config["objective"]).uses_win_shares
-        content = {key: self.config["data"][key] for key in ("filters", "selection")}
+        shares = self.run.objective.uses_win_shares
+        content = {key: self.run.content["data"][key] for key in ("filters", "selection")}
         content |= {"win_shares": True} if shares else {}
         parents = {"candidates": candidates.fingerprint, "ranking": ranking.fingerprint, "policy": policy.fingerprint}
 
@@ -200,10 +213,10 @@ class Stages:
             pairs = built.pairs
             if self.recipe.ranking == "ranker":
                 chats = {row.prompt.prompt_id: row.prompt.chat for row in rows}
-                pairs = with_win_probabilities(build_component(self.config["ranker"]), pairs, chats)
+                pairs = with_win_probabilities(self.run.ranker, pairs, chats)
             if shares:
                 by_prompt = {row.prompt.prompt_id: row for row in rows}
-                pairs = with_win_shares(build_component(self.config["ranker"]), pairs, by_prompt)
+                pairs = with_win_shares(self.run.ranker, pairs, by_prompt)
             write_parquet(folder / "pairs.parquet", pairs)
             return StageReport({"pairs": len(pairs), **built.lengths()}, built.dropped)
 
@@ -220,30 +233,29 @@ class Stages:
             if drawn:
                 rows = sampler_reference_logps(found)
             else:
-                trainer = build_component(self.config["trainer"])
-                rows = trainer.reference(policy=reference.ref, pairs=found, out=folder)
+                rows = self.run.trainer.reference(policy=reference.ref, pairs=found, out=folder)
             write_parquet(folder / "reference.parquet", rows)
             agreeing = sum(row.chosen > row.rejected for row in rows)
             return StageReport({"pairs": len(rows), "agreement": agreeing / len(rows)})
 
         parents = {"pairs": pairs.fingerprint, "policy": reference.fingerprint}
-        content = {"logps": "sampler"} if drawn else build_component(self.config["trainer"]).reference_settings()
+        content = {"logps": "sampler"} if drawn else self.run.trainer.reference_settings()
         return self._run("reference", content, parents, build, iteration)
 
     def train(self, policy: Policy, pairs: Artifact, reference: Artifact, iteration: int) -> tuple[Policy, Artifact]:
         """The policy after this round. The objective enters here and nowhere else."""
-        trainer = content_of(self.config["trainer"])
-        content = {"objective": self.config["objective"], "trainer": trainer, "seed": self.seed}
+        objective = self.run.content["objective"]
+        content = {"objective": objective, "trainer": self.run.content["trainer"], "seed": self.seed}
         parents = {"policy": policy.fingerprint, "pairs": pairs.fingerprint, "reference": reference.fingerprint}
 
         def build(folder: Path) -> StageReport:
             from aipo.records import ReferenceLogps
 
-            summary = build_component(self.config["trainer"]).run(
+            summary = self.run.trainer.run(
                 policy=policy.ref,
                 pairs=read_parquet(pairs.path / "pairs.parquet", Pair),
                 reference=read_parquet(reference.path / "reference.parquet", ReferenceLogps),
-                objective_config=self.config["objective"],
+                objective_config=objective,
                 out=folder,
                 seed=self.seed,
                 log=lambda step: self.log_step({"iteration": iteration, **step}),
@@ -255,69 +267,75 @@ class Stages:
         if not artifact.executed and (artifact.path / "metrics.jsonl").exists():
             for row in read_jsonl(artifact.path / "metrics.jsonl"):
                 self.log_step({"iteration": iteration, **row})
-        trained = build_component(self.config["trainer"]).trained(policy.ref, artifact.path)
+        trained = self.run.trainer.trained(policy.ref, artifact.path)
         return Policy(trained, artifact.fingerprint, iteration), artifact
 
     def answers(self, benchmark: str, policy: Policy) -> Artifact:
         """The policy's answers to a benchmark's questions."""
-        node = self.config["benchmark"][benchmark]
 
         def build(folder: Path) -> StageReport:
-            answers = build_component(node).answer(self._sampler(policy), seed=_derived_seed(self.seed, benchmark, 0))
+            component = self.run.benchmarks[benchmark]
+            answers = component.answer(self._sampler(policy), seed=_derived_seed(self.seed, benchmark, 0))
             write_parquet(folder / "answers.parquet", answers)
             turns = [turn for answer in answers for turn in answer.turns]
             return StageReport({"answers": len(answers), "truncated": sum(t.finish == "length" for t in turns)})
 
-        content = {"benchmark": node, "sampler": content_of(self.config["sampler"]), "seed": self.seed}
+        answering = dict(self.run.benchmark_content(benchmark).answering)
+        content = {"benchmark": answering, "sampler": self.run.content["sampler"], "seed": self.seed}
         return self._run("answers", content, {"policy": policy.fingerprint}, build, policy.iteration, name=benchmark)
 
     def judgments(
         self,
         benchmark: str,
-        judge: Mapping[str, Any],
+        judge: Judge,
         answers: Artifact,
         baseline: Artifact | None,
         iteration: int,
         label: str,
     ) -> Artifact:
         """A judge's verdicts, with its raw replies. `label` names benchmark and judge on the console."""
-        node = self.config["benchmark"][benchmark]
-        judge_object = build_component(judge)
         parents = {"answers": answers.fingerprint} | ({"baseline": baseline.fingerprint} if baseline else {})
 
         def build(folder: Path) -> StageReport:
-            component, ours, theirs = build_component(node), _answers(answers), _answers(baseline)
-            judgments = judged(judge_object, self.replies, lambda asked: component.judge(ours, asked, baseline=theirs))
+            component = self.run.benchmarks[benchmark]
+            ours, theirs = _answers(answers), _optional_answers(baseline)
+            judgments = judged(judge, self.replies, lambda asked: component.judge(ours, asked, baseline=theirs))
             write_jsonl(folder / "judgments.jsonl", judgments)
             unscored = sum(judgment.value is None for judgment in judgments)
             return StageReport({"judgments": len(judgments), "unscored": unscored})
 
-        who = {"_target_": judge["_target_"], "name": judge_object.name}
-        content = {"benchmark": node, "judge": who, "identity": judge_object.identity()}
-        content["asks_per_verdict"] = judge_object.asks_per_verdict
+        content = {
+            "benchmark": dict(self.run.benchmark_content(benchmark).judging),
+            "judge": {"name": judge.name, "class": type(judge).__name__},
+            "identity": dict(judge.identity()),
+            "asks_per_verdict": judge.asks_per_verdict,
+        }
         return self._run("judgments", content, parents, build, iteration, resumable=True, name=label)
 
     def scores(
         self,
         benchmark: str,
         answers: Artifact,
-        judgments: Artifact,
+        judgments: Artifact | None,
         baseline: Artifact | None,
         iteration: int,
         label: str,
     ) -> Artifact:
-        """A benchmark's numbers."""
-        node = self.config["benchmark"][benchmark]
-        parents = {"answers": answers.fingerprint, "judgments": judgments.fingerprint}
+        """A benchmark's numbers. `judgments` is None for a benchmark that grades by itself."""
+        parents = {"answers": answers.fingerprint} | ({"judgments": judgments.fingerprint} if judgments else {})
         parents |= {"baseline": baseline.fingerprint} if baseline else {}
 
         def build(folder: Path) -> StageReport:
-            rows = [from_row(Judgment, row) for row in read_jsonl(judgments.path / "judgments.jsonl")]
-            metrics = build_component(node).score(_answers(answers), rows, baseline=_answers(baseline))
+            rows = []
+            if judgments is not None:
+                rows = [from_row(Judgment, row) for row in read_jsonl(judgments.path / "judgments.jsonl")]
+            component = self.run.benchmarks[benchmark]
+            metrics = component.score(_answers(answers), rows, baseline=_optional_answers(baseline))
             (folder / "metrics.json").write_text(json.dumps(to_row(metrics), indent=1), encoding="utf-8")
             return StageReport({metric.name: metric.value for metric in metrics})
 
-        return self._run("scores", {"benchmark": node}, parents, build, iteration, name=label)
+        content = {"benchmark": dict(self.run.benchmark_content(benchmark).scoring)}
+        return self._run("scores", content, parents, build, iteration, name=label)
 
     def _run(
         self,
@@ -341,7 +359,7 @@ class Stages:
 
         return self.store.run(
             stage,
-            version=1,
+            version=VERSIONS[stage],
             config=content,
             parents=parents,
             build=build_alone,
@@ -351,8 +369,12 @@ class Stages:
         )
 
 
-def _answers(artifact: Artifact | None) -> list[Answer] | None:
-    return None if artifact is None else read_parquet(artifact.path / "answers.parquet", Answer)
+def _answers(artifact: Artifact) -> list[Answer]:
+    return read_parquet(artifact.path / "answers.parquet", Answer)
+
+
+def _optional_answers(artifact: Artifact | None) -> list[Answer] | None:
+    return None if artifact is None else _answers(artifact)
 
 
 def _derived_seed(seed: int, purpose: str, iteration: int) -> int:

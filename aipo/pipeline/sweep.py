@@ -16,12 +16,16 @@ from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from aipo.pipeline import folders
 from aipo.pipeline.check import ConfigError, check
 from aipo.pipeline.missing import missing_needs
 from aipo.pipeline.options import explain
+from aipo.pipeline.run import build_run
 
 NEEDY = ("model", "data", "sampler", "ranker", "trainer", "judge", "diagnostic_judge", "benchmark", "store")
 """Groups whose components may need something beyond this package."""
+
+folders.register()  # launchers import this module in every process, for the callback
 
 
 class SweepCallback(Callback):
@@ -93,7 +97,7 @@ def _refuse(jobs: Sequence[tuple[DictConfig, str]], problems: Mapping[str, None]
             plain = check(job)
             key = json.dumps([plain[group] for group in NEEDY], sort_keys=True, default=str)
             if not plain["plan"] and key not in needs:  # a plan lists what is missing; equal components are asked once
-                needs[key] = [f"missing {line}" for line in missing_needs(plain)]
+                needs[key] = [f"missing {line}" for line in missing_needs(build_run(plain))]
             told = needs.get(key, [])
         except ConfigError as error:
             told = error.problems
@@ -113,8 +117,8 @@ def _plan(jobs: Sequence[tuple[DictConfig, str]]) -> NoReturn:
             print(f"\nJob {number} of {len(jobs)}: {label}")
         run(job, Path(), (), {})
     if jobs[0][1]:
-        configs = [check(job) for job, _ in jobs]
-        print_sweep([(config, walk(config)) for config in configs])
+        built = [build_run(check(job)) for job, _ in jobs]
+        print_sweep([(job, walk(job)) for job in built])
     sys.exit(0)
 
 

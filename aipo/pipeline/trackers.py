@@ -9,14 +9,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from aipo.jobs import JobRecord
+from aipo.records import to_row
+
 logger = logging.getLogger("aipo")
 
 
 class Tracker(Protocol):
     """Receives the metrics of one job."""
 
-    def start(self, folder: Path, run: Mapping[str, Any]) -> None:
-        """The job begins; `folder` is its own, `run` describes it (objective, seed, overrides)."""
+    def start(self, folder: Path, run: JobRecord) -> None:
+        """The job begins; `folder` is its own."""
         ...
 
     def log(self, kind: Literal["train", "score"], metrics: Mapping[str, Any]) -> None:
@@ -31,7 +34,7 @@ class Tracker(Protocol):
 class JsonlTracker:
     """Writes every event as one line of `metrics.jsonl` in the job's folder."""
 
-    def start(self, folder: Path, run: Mapping[str, Any]) -> None:
+    def start(self, folder: Path, run: JobRecord) -> None:
         self._file = (folder / "metrics.jsonl").open("w", encoding="utf-8", buffering=1)
 
     def log(self, kind: Literal["train", "score"], metrics: Mapping[str, Any]) -> None:
@@ -52,16 +55,16 @@ class WandbTracker:
         self._run: Any = None
         self._step = 0
 
-    def start(self, folder: Path, run: Mapping[str, Any]) -> None:
+    def start(self, folder: Path, run: JobRecord) -> None:
         os.environ.setdefault("WANDB_SILENT", "true")
         if self.mode == "offline":
             os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # it resolves a host otherwise
         import wandb
 
-        name = f"{run['objective']}-seed{run['seed']}"
+        name = f"{run.objective}-seed{run.seed}"
         settings = wandb.Settings(console="off", x_disable_stats=self.mode == "offline", x_disable_meta=True)
         self._run = wandb.init(
-            project=self.project, mode=self.mode, dir=folder, name=name, config=dict(run), settings=settings
+            project=self.project, mode=self.mode, dir=folder, name=name, config=to_row(run), settings=settings
         )
 
     def log(self, kind: Literal["train", "score"], metrics: Mapping[str, Any]) -> None:
@@ -85,7 +88,7 @@ class Trackers:
         self._record = JsonlTracker()
         self._optional = list(trackers)
 
-    def start(self, folder: Path, run: Mapping[str, Any]) -> None:
+    def start(self, folder: Path, run: JobRecord) -> None:
         self._record.start(folder, run)
         self._each("start", folder, run)
 

@@ -2,42 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from aipo.artifacts import StageEvent
-from aipo.components import build_component
-from aipo.iteration import Iteration
+from aipo.models.policy import PolicyRef
 from aipo.models.shape import ModelShape, shape_of_folder
-from aipo.planning.costs import Cost, Hardware, Workload, decoding_cost, forward_cost, training_cost
+from aipo.planning.costs import Cost, decoding_cost, forward_cost, training_cost
 from aipo.planning.memory import TrainingSetup, policy_gib
+from aipo.planning.subject import Subject
 
 
-def model_shape(config: Mapping[str, Any]) -> ModelShape | None:
+def model_shape(run: Subject, events: Sequence[StageEvent]) -> ModelShape | None:
     """The shape a preset states, a local folder's, or that of a base model already built; else None."""
-    model = build_component(config["model"])
-    if getattr(model, "shape", None) is not None:
-        return model.shape
-    folders = [Path(config["model"]["path"])] if "path" in config["model"] else []
-    if not folders:
-        root = Path(config["store"]["root"]) / "base_model"
-        folders = sorted(path / "model" for path in root.glob("*") if path.suffix != ".partial")
-    for folder in folders:
-        if (folder / "config.json").exists():
-            return shape_of_folder(folder)
-    return None
+    if isinstance(run.model, PolicyRef):
+        if run.model.shape is not None:
+            return run.model.shape
+        folder = Path(run.model.path)
+    else:
+        built = [event.fingerprint for event in events if (event.stage, event.outcome) == ("base_model", "cached")]
+        folder = run.store.root / "base_model" / (built[0] if built else "none") / "model"
+    return shape_of_folder(folder) if (folder / "config.json").exists() else None
 
 
-def stage_costs(config: Mapping[str, Any], shape: ModelShape) -> dict[str, Cost]:
+def stage_costs(run: Subject, shape: ModelShape) -> dict[str, Cost]:
     """The cost of one execution of each kind of stage that uses the policy, in the order of a round."""
-    hardware: Hardware = build_component(config["hardware"])
-    trained_on = replace(hardware, devices=training_setup(config).processes)
-    workload: Workload = build_component(config["workload"])
-    iteration: Iteration = build_component(config["iteration"])
-    recipe = build_component(config["data"])
-    checkpointing = bool(config["trainer"].get("gradient_checkpointing", False))
+    hardware, workload, iteration, recipe = run.hardware, run.workload, run.iteration, run.recipe
+    trained_on = replace(hardware, devices=run.trainer.processes)
     pairs = iteration.prompts * workload.pairs_per_prompt
     row = workload.prompt_tokens + 2 * workload.completion_tokens
     costs: dict[str, Cost] = {}
@@ -51,30 +44,33 @@ def stage_costs(config: Mapping[str, Any], shape: ModelShape) -> dict[str, Cost]
         )
     if iteration.reference_logps == "model":
         costs["reference"] = forward_cost(shape, trained_on, pairs, row)
-    epochs = config["trainer"].get("epochs", 1)
-    costs["train"] = training_cost(shape, trained_on, workload, pairs * epochs, checkpointing)
-    for name, node in (config["benchmark"] or {}).items():
-        questions = build_component(node).n_answers
-        costs[f"answers {name}"] = decoding_cost(shape, hardware, workload, questions, 1, workload.answer_tokens)
+    trained = pairs * run.trainer.epochs
+    costs["train"] = training_cost(shape, trained_on, workload, trained, run.trainer.gradient_checkpointing)
+    for name, benchmark in run.benchmarks.items():
+        costs[f"answers {name}"] = decoding_cost(
+            shape, hardware, workload, benchmark.n_answers, 1, workload.answer_tokens
+        )
     return costs
 
 
-def devices_held(config: Mapping[str, Any]) -> int:
+def devices_held(run: Subject) -> int:
     """The devices that a job holds from its start to its end: those of one node, or of all that training needs."""
-    return max(config["hardware"]["devices"], training_setup(config).processes)
+    return max(run.hardware.devices, run.trainer.processes)
 
 
-def training_setup(config: Mapping[str, Any]) -> TrainingSetup:
+def training_setup(run: Subject) -> TrainingSetup:
     """What the memory of training depends on."""
-    trainer, recipe = build_component(config["trainer"]), build_component(config["data"])
-    filters = recipe.filters
-    longest = filters.max_prompt_tokens + 2 * filters.max_completion_tokens
-    sampled = config["model"].get("dtype", "float32")
+    trainer, filters = run.trainer, run.recipe.filters
+    policy = run.model if isinstance(run.model, PolicyRef) else PolicyRef("a model built here", dtype="float32")
+    if filters.max_prompt_tokens is None or filters.max_completion_tokens is None:
+        longest = trainer.max_length or 2 * run.workload.completion_tokens + run.workload.prompt_tokens
+    else:
+        longest = filters.max_prompt_tokens + 2 * filters.max_completion_tokens
     return TrainingSetup(
-        dtype=trainer.dtype or sampled,
-        sampled_dtype=sampled,
+        dtype=trainer.dtype or policy.dtype,
+        sampled_dtype=policy.dtype,
         keep_masters=trainer.keep_masters,
-        attn_implementation=config["model"].get("attn_implementation", "sdpa"),
+        attn_implementation=policy.attn_implementation,
         processes=trainer.processes,
         sharded=trainer.strategy == "fsdp2",
         gradient_checkpointing=trainer.gradient_checkpointing,
@@ -95,31 +91,30 @@ class JudgeLoad:
     """Of the price."""
 
 
-def judge_loads(config: Mapping[str, Any], events: Sequence[StageEvent]) -> Iterator[JudgeLoad]:
+def judge_loads(run: Subject, events: Sequence[StageEvent]) -> Iterator[JudgeLoad]:
     """The main judge's requests for all judgments still to be made, and those of a ranker that asks a judge.
 
     Diagnostic judges are free. Equal candidates are asked about once; they are counted as if all were different.
     """
     requests = 0
-    for name, node in (config["benchmark"] or {}).items():
+    for name, benchmark in run.benchmarks.items():
         runs = sum(
             event.outcome == "planned" and event.stage == "judgments" and event.note.endswith(f" {name}")
             for event in events
         )
-        requests += build_component(node).n_judge_requests * runs
-    yield _judge_load(config, build_component(config["judge"]), requests)
-    ranker, iteration = build_component(config["ranker"]), build_component(config["iteration"])
-    if hasattr(ranker, "judge") and build_component(config["data"]).ranking == "ranker":
-        requests = runs_of("ranking", events) * iteration.prompts * iteration.candidates
-        yield _judge_load(config, ranker.judge, requests)
+        requests += benchmark.n_judge_requests * runs
+    yield _judge_load(run, run.judge, requests)
+    asked = getattr(run.ranker, "judge", None)
+    if asked is not None and run.recipe.ranking == "ranker":
+        requests = runs_of("ranking", events) * run.iteration.prompts * run.iteration.candidates
+        yield _judge_load(run, asked, requests)
 
 
-def _judge_load(config: Mapping[str, Any], judge: Any, requests: int) -> JudgeLoad:
+def _judge_load(run: Subject, judge: Any, requests: int) -> JudgeLoad:
     price = getattr(judge, "price", None)
     if price is None:
         return JudgeLoad(judge.name, requests, None, "")
-    workload: Workload = build_component(config["workload"])
-    dollars = requests * price.dollars(workload.judge_prompt_tokens, workload.judge_reply_tokens)
+    dollars = requests * price.dollars(run.workload.judge_prompt_tokens, run.workload.judge_reply_tokens)
     return JudgeLoad(judge.name, requests, dollars, price.source)
 
 
@@ -139,26 +134,26 @@ class Totals:
     dollars: float | None = None
 
 
-def sweep_totals(jobs: Sequence[tuple[Mapping[str, Any], Sequence[StageEvent]]]) -> Totals:
-    """Sums over a sweep's jobs: the checked config of each, and every stage it would go through."""
+def sweep_totals(jobs: Sequence[tuple[Subject, Sequence[StageEvent]]]) -> Totals:
+    """Sums over a sweep's jobs, each with every stage that it would go through."""
     totals, seen = Totals(jobs=len(jobs)), set()
-    for config, walked in jobs:
+    for run, walked in jobs:
         events = [event for event in walked if (event.stage, event.fingerprint) not in seen]
         events = [event for event in events if event.outcome == "planned"]
         seen |= {(event.stage, event.fingerprint) for event in events}
         totals.stages += len(events)
-        for load in judge_loads(config, events):
+        for load in judge_loads(run, events):
             totals.requests += load.requests
             if load.dollars is not None:
                 totals.dollars = (totals.dollars or 0.0) + load.dollars
-        shape = model_shape(config)
+        shape = model_shape(run, walked)
         if shape is None:
             totals.unknown += 1
             continue
-        hours = sum(runs_of(kind, events) * cost.hours for kind, cost in stage_costs(config, shape).items())
+        hours = sum(runs_of(kind, events) * cost.hours for kind, cost in stage_costs(run, shape).items())
         totals.hours += hours
-        totals.device_hours += hours * devices_held(config)
-        totals.disk_gib += runs_of("train", events) * policy_gib(shape, training_setup(config))
+        totals.device_hours += hours * devices_held(run)
+        totals.disk_gib += runs_of("train", events) * policy_gib(shape, training_setup(run))
     return totals
 
 

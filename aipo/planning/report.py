@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
 
 from aipo.artifacts import StageEvent
-from aipo.components import build_component
 from aipo.models.shape import ModelShape
 from aipo.planning.costs import GIB, Hardware, devices_per_replica
 from aipo.planning.estimate import (
@@ -24,6 +23,7 @@ from aipo.planning.estimate import (
     training_setup,
 )
 from aipo.planning.memory import TrainingSetup, checkpoint_gib, policy_gib, training_memory
+from aipo.planning.subject import Subject
 
 STAGES = (
     *("base_model", "pool", "prompts", "candidates", "ranking", "pairs", "reference", "train"),
@@ -33,24 +33,24 @@ USABLE = 0.9
 """Share of a device's memory that training may fill; the trainer's own limit."""
 
 
-def print_plan(config: Mapping[str, Any], events: list[StageEvent], missing: Sequence[str]) -> None:
-    """Print the plan of a checked config: its stages, as a PlanStore told them, and what it lacks."""
+def print_plan(run: Subject, events: list[StageEvent], missing: Sequence[str]) -> None:
+    """Print the plan of a job: its stages, as a PlanStore told them, and what it lacks."""
     console = Console(width=132, highlight=False)
     _print_stages(console, events)
-    shape = model_shape(config)
+    shape = model_shape(run, events)
     if shape is None:
         console.print("\nEstimates: none, because the model's shape is unknown until it is downloaded or built")
     else:
-        _print_estimates(console, config, shape, events)
-        _print_memory(console, config, shape)
-        _print_disk(console, config, shape, events)
-    _print_judging(console, config, events)
+        _print_estimates(console, run, shape, events)
+        _print_memory(console, run, shape)
+        _print_disk(console, run, shape, events)
+    _print_judging(console, run, events)
     console.print("\nMissing: nothing" if not missing else f"\nMissing, {len(missing)}:")
     for item in missing:
         console.print(f"  - {item}", markup=False, soft_wrap=True)
 
 
-def print_sweep(jobs: Sequence[tuple[Mapping[str, Any], Sequence[StageEvent]]]) -> None:
+def print_sweep(jobs: Sequence[tuple[Subject, Sequence[StageEvent]]]) -> None:
     """The totals of a sweep, in three lines."""
     totals, console = sweep_totals(jobs), Console(width=132, highlight=False)
     console.print(f"\nSweep of {totals.jobs} jobs: {totals.stages:,} stages to run, shared ones once", style="bold")
@@ -104,12 +104,10 @@ def _state(cached: Sequence[bool]) -> str:
     return "run" if len(cached) == 1 else f"run {len(cached)}"
 
 
-def _print_estimates(
-    console: Console, config: Mapping[str, Any], shape: ModelShape, events: Sequence[StageEvent]
-) -> None:
-    hardware: Hardware = build_component(config["hardware"])
+def _print_estimates(console: Console, run: Subject, shape: ModelShape, events: Sequence[StageEvent]) -> None:
+    hardware = run.hardware
     console.print("\nEstimates", style="bold")
-    trained_on = training_setup(config).processes
+    trained_on = training_setup(run).processes
     apart = "" if trained_on == hardware.devices else f", trained on {trained_on}"
     console.print(
         f"{_count(shape.parameters)} parameters on {_devices(hardware.devices)} of {hardware.memory_gib:g} GiB{apart}; "
@@ -118,7 +116,7 @@ def _print_estimates(
     )
     table = _table("stage", "to run", "M tokens each", "time each", "time")
     total = 0.0
-    for kind, cost in stage_costs(config, shape).items():
+    for kind, cost in stage_costs(run, shape).items():
         runs = runs_of(kind, events)
         total += runs * cost.hours
         table.add_row(
@@ -131,13 +129,13 @@ def _print_estimates(
     table.add_section()
     table.add_row("total", "", "", "", duration(total))
     console.print(table)
-    held = duration(total * devices_held(config))
+    held = duration(total * devices_held(run))
     console.print(f"{held} of device time. Not counted: ranking, judging, loading, starting servers")
 
 
-def _print_memory(console: Console, config: Mapping[str, Any], shape: ModelShape) -> None:
-    hardware: Hardware = build_component(config["hardware"])
-    setup = training_setup(config)
+def _print_memory(console: Console, run: Subject, shape: ModelShape) -> None:
+    hardware = run.hardware
+    setup = training_setup(run)
     memory = training_memory(shape, setup)
     names = ("weights", "gradients", "optimizer", "activations", "logits", "total")
     table = _table(*names, "of")
@@ -173,10 +171,10 @@ def _remedy(shape: ModelShape, setup: TrainingSetup, hardware: Hardware) -> str:
     return "Use shorter completions, gradient checkpointing, trainer.lora, or a smaller model"
 
 
-def _print_disk(console: Console, config: Mapping[str, Any], shape: ModelShape, events: Sequence[StageEvent]) -> None:
-    setup = training_setup(config)
+def _print_disk(console: Console, run: Subject, shape: ModelShape, events: Sequence[StageEvent]) -> None:
+    setup = training_setup(run)
     models = runs_of("train", events)
-    free = shutil.disk_usage(build_component(config["store"]).existing_folder()).free
+    free = shutil.disk_usage(run.store.existing_folder()).free
     each, state = policy_gib(shape, setup), checkpoint_gib(shape, setup)
     if not models:
         return
@@ -190,8 +188,8 @@ def _size(gib: float) -> str:
     return f"{gib * 1024:.2g} MiB" if gib < 0.1 else f"{gib:,.3g} GiB" if gib < 1000 else f"{gib / 1024:,.3g} TiB"
 
 
-def _print_judging(console: Console, config: Mapping[str, Any], events: Sequence[StageEvent]) -> None:
-    for load in judge_loads(config, events):
+def _print_judging(console: Console, run: Subject, events: Sequence[StageEvent]) -> None:
+    for load in judge_loads(run, events):
         line = f"\nJudge {load.name}: {load.requests:,} requests"
         if load.dollars is not None:
             line += f", about ${load.dollars:,.0f} ({load.source})"

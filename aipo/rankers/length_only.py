@@ -16,6 +16,11 @@ class LengthOnlyRanker:
     name: str = "length_only"
 
     gives_win_probability: ClassVar[bool] = False
+    needs_world: ClassVar[bool] = False
+
+    def identity(self) -> dict[str, str]:
+        """Nothing beyond the settings."""
+        return {}
 
     def rank(self, prompts: Sequence[Chat], candidates: Sequence[Sequence[str]]) -> list[list[float]]:
         """Characters of every candidate."""

@@ -40,7 +40,7 @@ class LengthPenalizedRanker:
     @property
     def needs_world(self) -> bool:
         """As the wrapped ranker."""
-        return bool(getattr(self.ranker, "needs_world", False))
+        return self.ranker.needs_world
 
     def identity(self) -> Mapping[str, str]:
         """The wrapped ranker's."""

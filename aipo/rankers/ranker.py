@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from aipo.records import Chat
@@ -11,9 +11,22 @@ from aipo.records import Chat
 class Ranker(Protocol):
     """Scores candidates. A score says nothing across prompts, and never depends on the other prompts of a batch."""
 
-    name: str
-    gives_win_probability: bool
-    """False: `win_probabilities` is None whatever it is asked."""
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def gives_win_probability(self) -> bool:
+        """False: `win_probabilities` is None whatever it is asked."""
+        ...
+
+    @property
+    def needs_world(self) -> bool:
+        """True when it knows the truth of the miniature's world only."""
+        ...
+
+    def identity(self) -> Mapping[str, str]:
+        """What pins its scores beyond its settings: hashes of weights, a judge's identity, a version of its code."""
+        ...
 
     def rank(self, prompts: Sequence[Chat], candidates: Sequence[Sequence[str]]) -> list[list[float]]:
         """One score per candidate, larger is better, within its prompt."""

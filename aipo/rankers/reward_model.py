@@ -47,6 +47,8 @@ class RewardModel:
 
     OPERATIONAL: ClassVar[tuple[str, ...]] = ("max_batch_tokens",)
 
+    needs_world: ClassVar[bool] = False
+
     @property
     def gives_win_probability(self) -> bool:
         """Only a Bradley-Terry model does."""

@@ -17,6 +17,7 @@ import pytest
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from aipo.artifacts import seal  # noqa: E402
+from aipo.jobs import SCHEMA  # noqa: E402
 from aipo.records import Completion, Metric, Pair, to_row, write_jsonl, write_parquet  # noqa: E402
 
 # Objective -> tokens gained per iteration; the score follows the length a little and the objective a lot.
@@ -42,7 +43,9 @@ class FakeSweep:
     folder: Path
     store: Path
     jobs: int = 0
-    judge: dict[str, Any] = field(default_factory=lambda: {"_target_": "aipo.miniature.judge.GoldJudge"})
+    judge: str = "gold"
+    judges: dict[str, str] = field(default_factory=dict)
+    """Who graded a scores artifact, by its fingerprint."""
 
     def artifact(
         self,
@@ -73,14 +76,16 @@ class FakeSweep:
         key: Sequence[Any],
         metrics: Sequence[Metric],
         *,
-        judge: dict | None = None,
+        judge: str | None = None,
         model: str | None = None,
-        assets: str = "aipo.miniature.benchmark_assets.Miniature",
+        assets: str = "aipo.miniature.Miniature",
     ) -> str:
         """Scores with the judgments they came from; returns the fingerprint of the scores."""
-        benchmark = {"assets": {"_target_": assets}}
-        config = {"judge": judge or self.judge, "identity": {"name": (judge or self.judge).get("name", "gold")}}
-        config["benchmark"] = benchmark
+        name = judge or self.judge
+        answers = self.artifact(
+            "answers", (key, assets), lambda folder: None, config={"benchmark": {"assets": {"_target_": assets}}}
+        )
+        config = {"judge": {"name": name}, "identity": {"name": name}, "benchmark": {}}
         replies = [{"text": '{"model": "x"}', "model": model}]
         judgments = self.artifact(
             "judgments",
@@ -89,10 +94,14 @@ class FakeSweep:
             config=config,
         )
         rows = json.dumps(to_row(list(metrics)))
-        source = {"config": {"benchmark": benchmark}, "parents": {"judgments": judgments}}
-        return self.artifact(
-            "scores", (key, judgments, rows), lambda folder: (folder / "metrics.json").write_text(rows), **source
+        digest = self.artifact(
+            "scores",
+            (key, judgments, rows, assets),
+            lambda folder: (folder / "metrics.json").write_text(rows),
+            parents={"answers": answers, "judgments": judgments},
         )
+        self.judges[digest] = name
+        return digest
 
     def pairs(
         self, key: Sequence[Any], rows: Sequence[tuple[int, int, float]], dropped: dict[str, int]
@@ -129,7 +138,7 @@ class FakeSweep:
         """One run with synthetic numbers: every objective starts from the same base and the same first pairs."""
         shared = tuple(overrides)
         named = OFFICIAL if official else BENCHMARKS
-        assets = {"assets": "aipo.benchmarks.official.questions.Official"} if official else {}
+        assets = {"assets": "aipo.benchmarks.official.Official"} if official else {}
         points = []
         for iteration in range(-1, iterations):
             trained = (objective, shared) if iteration >= 0 else ()
@@ -141,13 +150,13 @@ class FakeSweep:
                 key = (name, trained, seed, iteration)
                 scores[name] = self.score(key, metrics(name, gold, length, rng), **assets)
                 if diagnostic and name != "gold":
-                    judge = {"_target_": "aipo.judges.LengthOnlyJudge", "name": "length_only"}
                     share = min(50 + 2 * (length - 16), 99.0)
                     by_length = Metric(
                         *(("rating", share / 10) if name == "mt_bench" else ("win_rate", share)), None, 9, 0
                     )
-                    scores[f"{name}@length_only"] = self.score(key, [by_length], judge=judge, **assets)
-            point = {"iteration": iteration, "policy": "f" * 16, "pairs": None, "reference": None, "train": None}
+                    scores[f"{name}@length_only"] = self.score(key, [by_length], judge="length_only", **assets)
+            policy = hashlib.sha256(repr((trained, seed, iteration)).encode()).hexdigest()[:16]
+            point = {"iteration": iteration, "policy": policy, "pairs": None, "reference": None, "train": None}
             if iteration >= 0:
                 source = (seed, iteration) if iteration == 0 else (objective, shared, seed, iteration)
                 rows = []
@@ -159,7 +168,7 @@ class FakeSweep:
                 point |= {"pairs": pairs, "reference": reference, "train": "e" * 16}
             points.append(point | {"scores": scores})
         run = {"status": status, "error": error, "objective": objective, "seed": seed}
-        run |= {"overrides": [f"objective={objective}", f"seed={seed}", *overrides], "variant": ",".join(overrides)}
+        run |= {"overrides": [f"objective={objective}", f"seed={seed}", *overrides], "official": official}
         run |= {"model": "miniature", "data": recipe, "store": str(self.store), "points": points}
         run["benchmarks"] = {
             name: dict(zip(("primary_metric", "length_metric"), named[name], strict=True)) for name in benchmarks
@@ -169,12 +178,51 @@ class FakeSweep:
         return run
 
     def write(self, run: dict[str, Any], job: str | None = None) -> Path:
-        """Writes a run.json and returns its path."""
+        """Writes a run.json and returns its path. `run`: as `job` returns it, its scores by `benchmark[@judge]`."""
         folder = self.folder / "jobs" / (job or str(self.jobs))
         self.jobs += job is None
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "run.json").write_text(json.dumps(run), encoding="utf-8")
+        (folder / "run.json").write_text(json.dumps(self._record(run)), encoding="utf-8")
         return folder / "run.json"
+
+    def _record(self, run: dict[str, Any]) -> dict[str, Any]:
+        """The same by the schema of `aipo.jobs`; what `run` lacks stays out."""
+        row = {key: value for key, value in run.items() if key != "official"} | {"schema": SCHEMA}
+        row |= {"needs_world": True, **settings_of(run.get("overrides", ()))}
+        if isinstance(run.get("points"), list):
+            row["points"] = [
+                point | {"scores": [self._score_row(*item) for item in point["scores"].items()]}
+                for point in run["points"]
+            ]
+        if "benchmarks" in run:
+            row["benchmarks"] = [
+                {"name": name, "official": run.get("official", False), **info}
+                for name, info in run["benchmarks"].items()
+            ]
+        return row
+
+    def _score_row(self, key: str, digest: str) -> dict[str, Any]:
+        benchmark, _, diagnostic = key.partition("@")
+        judge = diagnostic or self.judges.get(digest, self.judge)
+        return {"benchmark": benchmark, "judge": judge, "diagnostic": bool(diagnostic), "fingerprint": digest}
+
+
+def settings_of(overrides: Sequence[str]) -> dict[str, Any]:
+    """What a job's settings and choices would be after these overrides, as far as they say."""
+    settings: dict[str, Any] = {"model": {"seed": 0}}
+    choices: dict[str, str] = {}
+    for item in overrides:
+        key, _, value = item.partition("=")
+        *path, last = key.split(".")
+        if not path and last not in ("seed", "objective"):
+            choices[last] = value
+        if last in ("seed", "objective") and not path:
+            continue
+        node = settings
+        for part in path:
+            node = node.setdefault(part, {})
+        node[last] = {"option": value} if not path else value
+    return {"settings": settings, "choices": choices}
 
 
 def metrics(benchmark: str, gold: float, length: float, rng: random.Random) -> list[Metric]:

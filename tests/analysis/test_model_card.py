@@ -10,6 +10,7 @@ import pytest
 import torch
 from chat_tokenizers import llama_3
 
+from aipo.jobs import SCHEMA
 from aipo.models.policy import PolicyRef
 from analysis.model_card import LENGTH_PLOT, ExportError, export_policy, main
 
@@ -27,14 +28,17 @@ def _artifact(store: Path, stage: str, digest: str, config: dict, parents: dict,
 
 
 def _scores(store: Path, digest: str, score: float, length: float) -> None:
-    judge = {"_target_": "some.Judge", "model": "requested"}
-    _artifact(store, "judgments", f"j{digest}", {"judge": judge, "identity": {"model": "judge-x"}}, {})
-    folder = _artifact(store, "scores", digest, {}, {"judgments": f"j{digest}"})
+    folder = _artifact(store, "scores", digest, {}, {})
     rows = [
         {"name": "win_rate", "value": score, "ci95": [score - 2, score + 2], "n_scored": 98, "n_unscored": 2},
         {"name": "mean_chars", "value": length, "ci95": None, "n_scored": 100, "n_unscored": 0},
     ]
     (folder / "metrics.json").write_text(json.dumps(rows), encoding="utf-8")
+
+
+def _score(digest: str, diagnostic: str = "") -> dict[str, Any]:
+    judge = diagnostic or "judge-x"
+    return {"benchmark": "ae", "judge": judge, "diagnostic": bool(diagnostic), "fingerprint": digest}
 
 
 def _save_model(folder: Path) -> torch.nn.Module:
@@ -58,9 +62,7 @@ def job(tmp_path: Path) -> Path:
     store = tmp_path / "store"
     decoding = {"_target_": "aipo.records.Decoding", "temperature": 0.4, "top_k": 50}
     _artifact(store, "pool", "pool", {"source": {"_target_": "x.UltraFeedback", "split": "train"}}, {})
-    points = [
-        {"iteration": -1, "policy": "b", "pairs": None, "reference": None, "train": None, "scores": {"ae": "s-1"}}
-    ]
+    points = [{"iteration": -1, "policy": "b", "scores": [_score("s-1")]}]
     _scores(store, "s-1", 10.0, 1500.0)
     for number in (0, 1):
         _artifact(store, "prompts", f"prompts{number}", {"prompts": "pool", "count": 20}, {"pool": "pool"})
@@ -82,16 +84,16 @@ def job(tmp_path: Path) -> Path:
         _scores(store, f"s{number}", 20.0 + number, 1700.0 + number)
         points.append({
             "iteration": number, "policy": f"t{number}", "pairs": f"p{number}", "reference": f"ref{number}",
-            "train": f"t{number}", "scores": {"ae": f"s{number}", "ae@second": f"s{number}"},
+            "train": f"t{number}", "scores": [_score(f"s{number}"), _score(f"s{number}", "second")],
         })  # fmt: skip
     folder = tmp_path / "jobs" / "0"
-    (folder / ".hydra").mkdir(parents=True)
-    (folder / ".hydra" / "config.yaml").write_text(json.dumps({"model": MODEL_NODE}), encoding="utf-8")
+    folder.mkdir(parents=True)
     record = {
         "status": "done", "error": None, "objective": "aipo", "seed": 3, "model": "some_preset",
         "data": "pairrm_gen_uf",
         "overrides": ["objective=aipo", "seed=3"], "store": str(store), "points": points,
-        "benchmarks": {"ae": {"primary_metric": "win_rate", "length_metric": "mean_chars"}},
+        "benchmarks": [{"name": "ae", "primary_metric": "win_rate", "length_metric": "mean_chars", "official": True}],
+        "needs_world": False, "choices": {}, "settings": {"model": MODEL_NODE}, "schema": SCHEMA,
     }  # fmt: skip
     (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
     return folder
@@ -155,7 +157,7 @@ def test_the_header_is_yaml_that_the_hub_reads(job: Path, tmp_path: Path) -> Non
 def test_errors_are_one_line(job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     cases = (
-        ([str(tmp_path), "--out", str(out)], "run.json: no such file; expected the folder of a job"),
+        ([str(tmp_path), "--out", str(out)], "run.json: no such file; expected a job's folder"),
         ([str(job), "--out", str(job)], "exists already; choose another folder"),
         ([str(job), "--out", str(out), "--iteration", "7"], "no evaluated round 7; there is: 0, 1"),
     )

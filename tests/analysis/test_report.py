@@ -152,7 +152,7 @@ def test_a_sweep_of_base_models_alone(fake_sweep):
 
 def test_two_judges_get_a_table_each(fake_sweep):
     fake_sweep.job("dpo", iterations=0, benchmarks=("mt_bench", "gold"))
-    fake_sweep.judge = {"_target_": "x", "name": "gpt/4"}
+    fake_sweep.judge = "gpt/4"
     fake_sweep.job("dpo", iterations=0, benchmarks=("mt_bench",), overrides=["judge=other"])
     analyse(fake_sweep.folder)
     names = {path.stem for path in (fake_sweep.folder / "tables").glob("*.csv")}

@@ -105,7 +105,7 @@ def test_base_models_of_different_variants_stay_apart(fake_sweep):
 
 def test_judges_are_never_mixed(fake_sweep):
     scored(fake_sweep, [(5.0, 20.0)], seed=0)
-    scored(fake_sweep, [(6.0, 20.0)], seed=1, judge={"_target_": "x.Other", "name": "other"})
+    scored(fake_sweep, [(6.0, 20.0)], seed=1, judge="other")
     sweep = collect(fake_sweep.folder)
     with pytest.raises(AnalysisError, match=r"mt_bench: scores by different judges.*gold: jobs 0; other: jobs 1"):
         tables.score_table(sweep, "mt_bench")

@@ -12,10 +12,10 @@ from composing import composed
 from hydra.utils import instantiate
 from tiny_models import build
 
-from aipo.artifacts import Store
 from aipo.models.policy import COMMIT, ModelError, PolicyRef
 from aipo.models.shape import ModelShape
 from aipo.pipeline.check import check
+from aipo.pipeline.run import build_run
 from aipo.pipeline.stages import Stages
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -149,7 +149,7 @@ def test_identity_follows_the_content(folder: Path) -> None:
 
 def _base_model(folder: Path, *overrides: str) -> tuple[str, PolicyRef]:
     config = composed("model=local", f"model.path={folder}", "sweep=x", *overrides)
-    policy = Stages(Store(folder / "unused"), check(config), lambda step: None).base_model()
+    policy = Stages(build_run(check(config))).base_model()
     return policy.fingerprint, policy.ref
 
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, open_dict
 
 from aipo.pipeline.check import ConfigError, check
 from aipo.pipeline.missing import missing_needs
+from aipo.pipeline.run import build_run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -96,7 +97,7 @@ def test_bad_values_are_refused_by_the_constructors() -> None:
 def test_a_value_of_the_wrong_type_is_told_in_yamls_terms(override: str, problem: str) -> None:
     config = composed(override)
     if problem.startswith("missing"):
-        assert [f"missing {need}" for need in missing_needs(check(config))] == [f"{problem}; choose another"]
+        assert [f"missing {need}" for need in missing_needs(build_run(check(config)))] == [f"{problem}; choose another"]
     else:
         assert _problems(config) == [problem]
 

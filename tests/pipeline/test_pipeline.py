@@ -15,6 +15,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from aipo.jobs import read_job
+
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
     "model.steps=30",
@@ -30,7 +32,11 @@ NOT_CONTENT = {"manifest.json", "metrics.jsonl", "replies.jsonl"}
 
 
 def _command(folder: Path, *overrides: str, sweep: bool = False) -> list[str]:
-    where = [f"store.root={folder}/outputs", f"hydra.run.dir={folder}/sweep/jobs/0", f"hydra.sweep.dir={folder}/sweep"]
+    where = [
+        f"store.root={folder}/outputs",
+        f"hydra.run.dir={folder}/sweep/jobs/${{job_folder:}}",
+        f"hydra.sweep.dir={folder}/sweep",
+    ]
     return [sys.executable, str(ROOT / "run.py"), *(["-m"] if sweep else []), *SMALL, *where, *overrides]
 
 
@@ -68,6 +74,12 @@ def _outcomes(log: str) -> list[tuple[str, str]]:
     ]
 
 
+def _job(folder: Path, objective: str) -> Path:
+    """The folder of the last job of that objective."""
+    jobs = (folder / "sweep" / "jobs").glob(f"{objective}-seed0-*")
+    return max(jobs, key=lambda job: (job / "run.json").stat().st_mtime_ns)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
@@ -89,22 +101,25 @@ def test_a_sweep_shares_all_that_does_not_depend_on_the_objective(finished: Path
 
 
 def test_the_record_names_every_artifact(finished: Path) -> None:
-    for job, objective in enumerate(("dpo", "simpo")):
-        record = json.loads((finished / "sweep" / "jobs" / str(job) / "run.json").read_text())
-        assert (record["status"], record["objective"], record["seed"]) == ("done", objective, 0)
-        assert [point["iteration"] for point in record["points"]] == [-1, 0, 1]
-        for point in record["points"]:
-            for stage in ("pairs", "reference", "train"):
-                assert (point[stage] is None) == (point["iteration"] == -1)
-                if point[stage]:
-                    assert (finished / "outputs" / stage / point[stage] / "manifest.json").exists()
-            assert (finished / "outputs" / "scores" / point["scores"]["gold"] / "metrics.json").exists()
-        steps = [json.loads(line) for line in (finished / "sweep/jobs" / str(job) / "metrics.jsonl").open()]
+    for objective in ("dpo", "simpo"):
+        record = read_job(_job(finished, objective))
+        assert (record.status, record.objective, record.seed, record.needs_world) == ("done", objective, 0, True)
+        assert [point.iteration for point in record.points] == [-1, 0, 1]
+        for point in record.points:
+            for stage in ("ranking", "pairs", "reference", "train"):
+                digest = getattr(point, stage)
+                assert (digest is None) == (point.iteration == -1)
+                if digest:
+                    assert (finished / "outputs" / stage / digest / "manifest.json").exists()
+            (score,) = point.scores
+            assert (score.benchmark, score.diagnostic) == ("gold", False)
+            assert (finished / "outputs" / "scores" / score.fingerprint / "metrics.json").exists()
+        steps = [json.loads(line) for line in (_job(finished, objective) / "metrics.jsonl").open()]
         assert {row["iteration"] for row in steps if row["kind"] == "train"} == {0, 1}
 
 
 def test_dpo_starts_at_ln_2(finished: Path) -> None:
-    rows = [json.loads(line) for line in (finished / "sweep/jobs/0/metrics.jsonl").open()]
+    rows = [json.loads(line) for line in (_job(finished, "dpo") / "metrics.jsonl").open()]
     first = [
         row for row in rows if row["kind"] == "train" and row["step"] == min(r["step"] for r in rows if "step" in r)
     ]
@@ -132,7 +147,7 @@ def test_plan_runs_nothing_and_knows_what_is_there(finished: Path, tmp_path: Pat
     assert "0 to run" in tuned.stdout, tuned.stdout
     fresh = _run(tmp_path, "objective=dpo", "plan=true")
     assert fresh.returncode == 0, fresh.stderr
-    assert "stages: 0 cached, 23 to run" in fresh.stdout
+    assert "stages: 0 cached, 20 to run" in fresh.stdout
     assert not (tmp_path / "outputs").exists()
 
 
@@ -177,14 +192,14 @@ def test_killed_at_ten_random_moments_the_end_state_is_the_same(tmp_path: Path) 
 def test_the_samplers_own_log_probs_take_the_references_place(finished: Path) -> None:
     result = _run(finished, "objective=dpo", "iteration.reference_logps=sampler", "iteration.iterations=1")
     assert result.returncode == 0, result.stderr[-3000:]
-    record = json.loads((finished / "sweep" / "jobs" / "0" / "run.json").read_text())
+    record = read_job(_job(finished, "dpo"))
     sides = ["chosen", "rejected"]
     found: dict[str, pd.DataFrame] = {}
     for manifest in (finished / "outputs" / "reference").glob("*/manifest.json"):
         content = json.loads(manifest.read_text())
-        if content["parents"]["pairs"] == record["points"][1]["pairs"]:
+        if content["parents"]["pairs"] == record.points[1].pairs:
             rows = pd.read_parquet(manifest.parent / "reference.parquet").set_index("pair_id")
-            found["sampler" if manifest.parent.name == record["points"][1]["reference"] else "model"] = rows
+            found["sampler" if manifest.parent.name == record.points[1].reference else "model"] = rows
     assert set(found) == {"sampler", "model"}
     assert len(found["model"]) > 10 and (found["model"][sides] < -1).all(axis=None)
     pd.testing.assert_frame_equal(found["sampler"][sides], found["model"][sides], atol=1e-3, rtol=0)
@@ -194,5 +209,7 @@ def test_the_samplers_own_log_probs_take_the_references_place(finished: Path) ->
 def test_a_failing_stage_is_recorded_and_loses_nothing(finished: Path) -> None:
     result = _run(finished, "objective=dpo", "data.filters.max_prompt_tokens=1")
     assert result.returncode == 1
-    record = json.loads((finished / "sweep" / "jobs" / "0" / "run.json").read_text())
-    assert record["status"] == "failed" and "prompt_too_long" in record["error"]
+    job = _job(finished, "dpo")
+    record = read_job(job)
+    assert record.status == "failed" and record.error and "prompt_too_long" in record.error
+    assert (job / "traceback.txt").exists()

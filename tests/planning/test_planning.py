@@ -11,11 +11,11 @@ from composing import composed
 from hydra.utils import instantiate
 
 from aipo.artifacts import StageEvent
-from aipo.components import build_component
 from aipo.models.shape import ModelShape
 from aipo.pipeline.check import check
 from aipo.pipeline.loop import walk
 from aipo.pipeline.missing import missing_needs
+from aipo.pipeline.run import build_run
 from aipo.planning.costs import (
     Hardware,
     Workload,
@@ -197,9 +197,9 @@ def test_durations_are_told_as_a_person_would(hours: float, text: str) -> None:
 
 
 def _plan(capsys: pytest.CaptureFixture[str], *overrides: str) -> tuple[str, list[StageEvent]]:
-    config = check(composed(*overrides))
-    events = walk(config)
-    print_plan(config, events, missing_needs(config))
+    job = build_run(check(composed(*overrides)))
+    events = walk(job)
+    print_plan(job, events, missing_needs(job))
     return capsys.readouterr().out, events
 
 
@@ -210,9 +210,9 @@ def test_a_plan_tells_everything_and_counts_a_shared_stage_once(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     text, events = _plan(capsys, *MODEL, "iteration.iterations=3", f"store.root={tmp_path}/none")
-    # pool; 6 stages a round; of 4 policies 4 answers, and judgments and scores of 1 + 3 x 2
-    assert len(events) == len({event.fingerprint for event in events}) == 1 + 3 * 6 + 4 * (4 + 7 + 7)
-    assert "91 stages: 0 cached, 91 to run" in text
+    # pool; 6 stages a round; of 4 policies 4 answers, judgments of 3 x 2 and scores of 1 + 3 x 2
+    assert len(events) == len({event.fingerprint for event in events}) == 1 + 3 * 6 + 4 * (4 + 6 + 7)
+    assert "87 stages: 0 cached, 87 to run" in text
     assert "0 to 2" in text
     # 4 policies x (160 ratings + 200 comparisons + 200 games); equal answers, as the base model's, are fewer
     assert "Judge gold: 2,240 requests" in text
@@ -238,9 +238,10 @@ def test_a_plan_says_when_training_does_not_fit_and_what_would(capsys: pytest.Ca
 def test_training_takes_the_devices_it_is_given(tmp_path: Path) -> None:
     given = [*MODEL, "iteration.iterations=1", f"store.root={tmp_path}/none", "benchmark=[gold]"]
     one, four = (
-        check(composed(*given, f"trainer.processes={8 * nodes}", f"trainer.nodes={nodes}")) for nodes in (1, 4)
+        build_run(check(composed(*given, f"trainer.processes={8 * nodes}", f"trainer.nodes={nodes}")))
+        for nodes in (1, 4)
     )
-    shape = model_shape(one)
+    shape = model_shape(one, [])
     assert shape is not None
     few, many = stage_costs(one, shape), stage_costs(four, shape)
     for stage in ("reference", "train"):
@@ -258,16 +259,16 @@ def test_a_plan_without_a_shape_estimates_nothing_and_does_not_fail(
 
 def test_a_sweep_counts_a_shared_stage_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     given = [*MODEL, "iteration.iterations=1", f"store.root={tmp_path}/none", "benchmark=[gold]"]
-    configs = [check(composed(*given, f"objective={name}")) for name in ("dpo", "aipo")]
-    jobs = [(config, walk(config)) for config in configs]
+    built = [build_run(check(composed(*given, f"objective={name}"))) for name in ("dpo", "aipo")]
+    jobs = [(job, walk(job)) for job in built]
     one, both = sweep_totals(jobs[:1]), sweep_totals(jobs)
     # Of the second job only the training and what is made of its policy is new.
-    assert (one.stages, both.stages) == (1 + 3 + 6 + 3, 1 + 3 + 6 + 3 + 4)
+    assert (one.stages, both.stages) == (1 + 2 + 6 + 2, 1 + 2 + 6 + 2 + 3)
     assert one.hours < both.hours < 2 * one.hours
     assert both.device_hours == pytest.approx(8 * both.hours)
     assert both.disk_gib == pytest.approx(2 * one.disk_gib) == pytest.approx(2 * 6 * 7_241_732_096 / 2**30)
     print_sweep(jobs)
-    assert "Sweep of 2 jobs: 17 stages to run, shared ones once" in capsys.readouterr().out
+    assert "Sweep of 2 jobs: 14 stages to run, shared ones once" in capsys.readouterr().out
 
 
 def test_judge_and_ranker_get_their_bills(tmp_path: Path) -> None:
@@ -277,8 +278,9 @@ def test_judge_and_ranker_get_their_bills(tmp_path: Path) -> None:
     workload, price = config["workload"], config["judge"]["price"]
     prompt, reply = workload["judge_prompt_tokens"], workload["judge_reply_tokens"]
     output = reply * price["output_per_million"]
-    judging, ranking = judge_loads(config, walk(config))
-    questions = build_component(config["benchmark"]["alpaca_eval"]).n_judge_requests
+    job = build_run(config)
+    judging, ranking = judge_loads(job, walk(job))
+    questions = job.benchmarks["alpaca_eval"].n_judge_requests
     assert questions > 100
     # the base model and two trained ones; two rounds of every prompt's candidates
     assert judging.requests == 3 * questions

@@ -7,9 +7,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from aipo.benchmarks.alpaca_eval import AlpacaEvalAssets
 from aipo.benchmarks.arena_hard import ArenaHardAssets
+from aipo.benchmarks.judging import AssetIdentity
 from aipo.benchmarks.mt_bench import MTBenchAssets
 from aipo.benchmarks.official.assets import Asset, AssetCache, asset
 from aipo.records import read_jsonl
@@ -21,6 +23,9 @@ REFERENCE_CATEGORIES = ("math", "reasoning", "coding")
 @dataclass(frozen=True)
 class OfficialMTBench:
     """FastChat's questions and prompts, with the reference answers of one judge."""
+
+    OPERATIONAL: ClassVar[tuple[str, ...]] = ("cache",)
+    needs_world: ClassVar[bool] = False
 
     references: str = "gpt-4"
     """`gpt-4` (FastChat's) or `gpt-4-1106-preview` (AIPO's, for its GPT-4-Turbo judge)."""
@@ -45,9 +50,15 @@ class OfficialMTBench:
         """The files that are not in the cache."""
         return _missing_files("mt_bench", self.cache, self.files())
 
-    def identity(self) -> dict[str, str]:
-        """The files' hashes."""
-        return _identity(self.files())
+    @property
+    def official(self) -> bool:
+        """Always: the files are pinned by their hashes."""
+        return True
+
+    def identity(self) -> AssetIdentity:
+        """The files' hashes: answers depend on the questions alone."""
+        questions, *rest = self.files()
+        return AssetIdentity(_hashes([questions]), _hashes(rest), {})
 
     def load(self) -> MTBenchAssets:
         """Raises MissingAsset or WrongAsset. Ignores the `reference` field of the question file, as FastChat does."""
@@ -67,6 +78,9 @@ class OfficialMTBench:
 class OfficialAlpacaEval:
     """AlpacaEval 2.0's 805 instructions, the gpt4_1106_preview baseline, its judge prompt and gamed rows."""
 
+    OPERATIONAL: ClassVar[tuple[str, ...]] = ("cache",)
+    needs_world: ClassVar[bool] = False
+
     gamed: str | None = None
     """Path of another df_gamed.csv, for where the official one cannot be had; the scores are then not official."""
     cache: AssetCache = field(default_factory=AssetCache)
@@ -85,10 +99,16 @@ class OfficialAlpacaEval:
             lines.append(f"alpaca_eval: assets.gamed names {self.gamed}, which is no file")
         return lines
 
-    def identity(self) -> dict[str, str]:
-        """The files' hashes."""
+    @property
+    def official(self) -> bool:
+        """Unless another df_gamed.csv is named."""
+        return self.gamed is None
+
+    def identity(self) -> AssetIdentity:
+        """The files' hashes: the baseline's file holds the questions, and scores alone depend on the gamed rows."""
+        baseline, template, *gamed = self.files()
         own = {"gamed": hashlib.sha256(Path(self.gamed).read_bytes()).hexdigest()} if self.gamed else {}
-        return _identity(self.files()) | own
+        return AssetIdentity(_hashes([baseline]), _hashes([template]), _hashes(gamed) | own)
 
     def load(self) -> AlpacaEvalAssets:
         """Raises MissingAsset or WrongAsset."""
@@ -108,6 +128,9 @@ class OfficialAlpacaEval:
 class OfficialArenaHard:
     """Arena-Hard v0.1's 500 questions, the gpt-4-0314 baseline and the judge prompt."""
 
+    OPERATIONAL: ClassVar[tuple[str, ...]] = ("cache",)
+    needs_world: ClassVar[bool] = False
+
     cache: AssetCache = field(default_factory=AssetCache)
 
     n_questions = 500
@@ -124,9 +147,15 @@ class OfficialArenaHard:
         """The files that are not in the cache."""
         return _missing_files("arena_hard", self.cache, self.files())
 
-    def identity(self) -> dict[str, str]:
-        """The files' hashes."""
-        return _identity(self.files())
+    @property
+    def official(self) -> bool:
+        """Always: the files are pinned by their hashes."""
+        return True
+
+    def identity(self) -> AssetIdentity:
+        """The files' hashes: answers depend on the questions alone."""
+        questions, *rest = self.files()
+        return AssetIdentity(_hashes([questions]), _hashes(rest), {})
 
     def load(self) -> ArenaHardAssets:
         """Raises MissingAsset or WrongAsset."""
@@ -155,5 +184,5 @@ def _missing_files(benchmark: str, cache: AssetCache, files: Sequence[Asset]) ->
     ]
 
 
-def _identity(files: Sequence[Asset]) -> dict[str, str]:
+def _hashes(files: Sequence[Asset]) -> dict[str, str]:
     return {file.path: file.sha256 for file in files}

@@ -1,0 +1,33 @@
+"""The folder of a job in its sweep: named by what the job computes, so that no other job ever replaces it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+RESOLVER = "job_folder"
+
+
+def job_folder(root: DictConfig) -> str:
+    """`<objective>-seed<seed>-<8 hex digits>`. Equal settings give the same folder, whatever is operational in them.
+
+    A config that `check` will refuse gets a name from its text.
+    """
+    from aipo.pipeline.run import content
+
+    config = OmegaConf.masked_copy(root, [key for key in root if key != "hydra"])
+    try:
+        plain: Any = OmegaConf.to_container(config, resolve=True)
+        label = f"{plain['objective']['name']}-seed{plain['seed']}-"
+        text = json.dumps(content(plain), sort_keys=True, ensure_ascii=False)
+    except Exception:  # whatever is wrong with it, `check` says it better
+        label, text = "", OmegaConf.to_yaml(config)
+    return label + hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def register() -> None:
+    """Let configs say `${job_folder:}`. Needed in every process that composes or runs a job."""
+    OmegaConf.register_new_resolver(RESOLVER, lambda *, _root_: job_folder(_root_), replace=True)
