@@ -248,16 +248,37 @@ def write_jsonl(path: Path, records: Iterable[Any]) -> None:
             file.write(json.dumps(to_row(record), ensure_ascii=False) + "\n")
 
 
+def parse_json(data: bytes) -> Any:
+    """The JSON value in UTF-8 bytes, a byte order mark aside. ValueError, in words, for everything that a row cannot
+    hold: other encodings, nesting without end, numbers beyond a float, halves of surrogate pairs."""
+    try:
+        value = json.loads(data.decode("utf-8-sig"), parse_int=_parse_int)
+    except RecursionError:
+        raise ValueError("values nested too deeply") from None
+    if b"\\u" in data:
+        try:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            raise ValueError("half of a surrogate pair (\\ud800 to \\udfff), which is no character") from None
+    return value
+
+
+def _parse_int(digits: str) -> int:
+    if len(digits) > 300:
+        raise ValueError(f"a whole number of {len(digits)} digits")
+    return int(digits)
+
+
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """The objects of a JSONL file. A malformed line raises ValueError that names the file and the line number."""
     rows = []
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
+                row = parse_json(line)
+            except ValueError as error:
                 raise ValueError(f"{path}, line {number}: expected one JSON object per line, got {error}") from error
             if not isinstance(row, dict):
                 raise ValueError(f"{path}, line {number}: expected a JSON object, got {type(row).__name__}")

@@ -7,9 +7,10 @@ import re
 from collections.abc import Mapping
 from typing import Literal
 
-_RATING = re.compile(r"\[\[(\d+\.?\d*)\]\]")
-_RATING_FALLBACK = re.compile(r"\[(\d+\.?\d*)\]")
-_GAME = re.compile(r"\[\[([AB<>=]+)\]\]")
+# Possessive: a run of digits is looked at once, however long, and not again from each of its digits.
+_RATING = re.compile(r"\[\[(\d++\.?+\d*+)\]\]")
+_RATING_FALLBACK = re.compile(r"\[(\d++\.?+\d*+)\]")
+_GAME = re.compile(r"\[\[([AB<>=]++)\]\]")
 
 GAME_PREFERENCE: Mapping[str, float] = {"A>>B": 0.0, "A>B": 0.25, "A=B": 0.5, "B>A": 0.75, "B>>A": 1.0}
 """Arena-Hard's labels as a preference for assistant B; other captured forms such as A<B mean nothing."""
@@ -27,7 +28,7 @@ def parse_rating(text: str) -> float | None:
     digits = match.group(1)
     if digits.isdigit() and len(digits) > 1 and digits.startswith("0"):
         return None
-    rating = float(digits)
+    rating = float(digits) if len(digits) < 40 else math.inf
     return rating if 1 <= rating <= 10 else None
 
 

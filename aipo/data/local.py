@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from aipo.data.conversations import COLUMNS, RowError, example_from_row
-from aipo.records import Chat, Example
+from aipo.records import Chat, Example, parse_json
 
 SUFFIXES = (".json", ".jsonl", ".parquet")
 SHOWN_PROBLEMS = 10
@@ -145,7 +144,7 @@ def _count(source: LocalFiles, stamps: tuple[tuple[str, int, int], ...]) -> int:
 
 def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = parse_json(path.read_bytes())
     except ValueError as error:
         raise SourceError(f"{path}: expected JSON in UTF-8, got {error}") from error
     if not isinstance(rows, list):
@@ -161,7 +160,7 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[str, Any]]:
                 continue
             place = f"{path}, line {number}"
             try:
-                yield place, json.loads(line.decode("utf-8"))
+                yield place, parse_json(line)
             except ValueError as error:
                 yield place, SourceError(f"{place}: expected a JSON object in UTF-8, got {error}")
 
@@ -172,11 +171,20 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
 
     try:
         table = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, NotImplementedError) as error:
         raise SourceError(f"{path}: expected a Parquet file, got {error}") from error
     number = 0
-    for batch in table.iter_batches():
-        for row in batch.to_pylist():
+    batches = table.iter_batches()
+    while True:
+        try:
+            batch = next(batches, None)
+            rows = [] if batch is None else batch.to_pylist()
+        except (pa.ArrowException, OSError, ValueError, OverflowError, NotImplementedError) as error:
+            yield f"{path}", SourceError(f"{path}, after row {number}: expected rows that can be read, got {error}")
+            return
+        if batch is None:
+            return
+        for row in rows:
             number += 1
             yield f"{path}, row {number}", row
 

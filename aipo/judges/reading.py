@@ -1,7 +1,9 @@
 """What a rendered judge prompt asks: which verdict, about which answers to which conversation.
 
 Reads the markers of the official templates (FastChat 0.2.36, alpaca_eval 0.6.6, arena-hard-auto at efc012e), so any
-prompt with their structure will do, whatever words are around them.
+prompt with their structure will do, whatever words are around them. Answers may hold such markers themselves: the
+question ends at the first marker that can end it, an answer at the last. Every text is looked through a fixed number of
+times, however many markers it holds.
 """
 
 from __future__ import annotations
@@ -13,41 +15,17 @@ from typing import Literal
 from aipo.judges.judge import JudgeError
 from aipo.records import Chat, Message
 
-_ALPACA = re.compile(
-    r'"instruction": """(?P<question>.*?)""",\n}.*'
-    r'"model_identifier": "m",\s*"output": """(?P<a>.*?)"""\n    },?\s*{\s*'
-    r'"model_identifier": "M",\s*"output": """(?P<b>.*?)"""\n    }',
-    re.DOTALL,
-)
-_GAME = re.compile(
-    r"<\|User Prompt\|>\n(?P<question>.*?)\n\n"
-    r"<\|The Start of Assistant A's Answer\|>\n(?P<a>.*)\n<\|The End of Assistant A's Answer\|>\n\n"
-    r"<\|The Start of Assistant B's Answer\|>\n(?P<b>.*)\n<\|The End of Assistant B's Answer\|>",
-    re.DOTALL,
-)
-_REFERENCE = r"(?:\[The Start of Reference Answer\]\n.*\n\[The End of Reference Answer\]\n\n)?"
-_RATING = re.compile(
-    r"\[Question\]\n(?P<question>.*?)\n\n"
-    + _REFERENCE
-    + r"\[The Start of Assistant's Answer\]\n(?P<a>.*)\n\[The End of Assistant's Answer\]",
-    re.DOTALL,
-)
-_WINNER = re.compile(
-    r"\[User Question\]\n(?P<question>.*?)\n\n"
-    + _REFERENCE
-    + r"\[The Start of Assistant A's Answer\]\n(?P<a>.*)\n\[The End of Assistant A's Answer\]\n\n"
-    r"\[The Start of Assistant B's Answer\]\n(?P<b>.*)\n\[The End of Assistant B's Answer\]",
-    re.DOTALL,
-)
-_CONVERSATION = re.compile(
-    r"<\|The Start of Assistant (?P<name>[AB])'s Conversation with User\|>\n\n"
-    r"### User:\n(?P<first>.*?)\n\n### Assistant (?P=name):\n(?P<reply>.*?)\n\n"
-    r"### User:\n(?P<second>.*?)\n\n### Assistant (?P=name):\n(?P<answer>.*?)\n\n"
-    r"<\|The End of Assistant (?P=name)'s Conversation with User\|>",
-    re.DOTALL,
-)
+_ALPACA_QUESTION, _ALPACA_QUESTION_END = '"instruction": """', '""",\n}'
+_ALPACA_FIRST = re.compile(r'"model_identifier": "m",\s*+"output": """')
+_ALPACA_SECOND = re.compile(r'"""\n    \},?+\s*+\{\s*+"model_identifier": "M",\s*+"output": """')
+_ALPACA_END = '"""\n    }'
+
+_REFERENCE = "[The Start of Reference Answer]\n"
+_REFERENCE_END = "\n[The End of Reference Answer]\n\n"
 
 Verdict = Literal["rating", "identifier", "game", "winner"]
+Parts = tuple[str, ...]
+"""The question and its answers."""
 
 
 @dataclass(frozen=True)
@@ -61,26 +39,140 @@ class JudgePrompt:
 def read_judge_prompt(chat: Chat) -> JudgePrompt:
     """Read the first user message of a judge's chat. JudgeError when it has none of the official structures."""
     text = next((message.content for message in chat if message.role == "user"), "")
-    conversations = [_conversation(match) for match in _CONVERSATION.finditer(text)]
+    conversations = _conversations(text)
     if conversations:
         return JudgePrompt("rating" if len(conversations) == 1 else "winner", tuple(conversations))
-    patterns: tuple[tuple[Verdict, re.Pattern[str]], ...] = (
-        ("identifier", _ALPACA),
-        ("game", _GAME),
-        ("winner", _WINNER),
-        ("rating", _RATING),
+    found: tuple[tuple[Verdict, Parts | None], ...] = (
+        ("identifier", _alpaca(text)),
+        ("game", _game(text)),
+        ("winner", _winner(text)),
+        ("rating", _rating(text)),
     )
-    for verdict, pattern in patterns:
-        if match := pattern.search(text):
-            question = (Message("user", match["question"]),)
-            sides = ("a",) if verdict == "rating" else ("a", "b")
-            return JudgePrompt(verdict, tuple((question, match[side]) for side in sides))
+    for verdict, parts in found:
+        if parts is not None:
+            question = (Message("user", parts[0]),)
+            return JudgePrompt(verdict, tuple((question, answer) for answer in parts[1:]))
     raise JudgeError(
         "this judge reads prompts with the markers of MT-Bench, AlpacaEval or Arena-Hard; found none of them in "
         f"{text[:200]!r}"
     )
 
 
-def _conversation(match: re.Match[str]) -> tuple[Chat, str]:
-    chat = (Message("user", match["first"]), Message("assistant", match["reply"]), Message("user", match["second"]))
-    return chat, match["answer"]
+def _alpaca(text: str) -> Parts | None:
+    start = text.find(_ALPACA_QUESTION)
+    begin = start + len(_ALPACA_QUESTION)
+    question_end = text.find(_ALPACA_QUESTION_END, begin)
+    if start < 0 or question_end < 0:
+        return None
+    last_end = text.rfind(_ALPACA_END)
+    between = [match for match in _ALPACA_SECOND.finditer(text, question_end) if match.end() <= last_end]
+    if not between:
+        return None
+    earliest, latest = question_end + len(_ALPACA_QUESTION_END), between[-1].start()
+    firsts = [match.end() for match in _ALPACA_FIRST.finditer(text, earliest) if match.end() <= latest]
+    if not firsts:
+        return None
+    first = firsts[-1]
+    split = next(match for match in between if match.start() >= first)
+    second_end = text.find(_ALPACA_END, split.end())
+    return text[begin:question_end], text[first : split.start()], text[split.end() : second_end]
+
+
+def _game(text: str) -> Parts | None:
+    start = text.find("<|User Prompt|>\n")
+    begin = start + len("<|User Prompt|>\n")
+    opening = "\n\n<|The Start of Assistant A's Answer|>\n"
+    question_end = text.find(opening, begin)
+    if start < 0 or question_end < 0:
+        return None
+    answers = _two_answers(
+        text,
+        question_end + len(opening),
+        "\n<|The End of Assistant A's Answer|>\n\n<|The Start of Assistant B's Answer|>\n",
+        "\n<|The End of Assistant B's Answer|>",
+    )
+    return None if answers is None else (text[begin:question_end], *answers)
+
+
+def _rating(text: str) -> Parts | None:
+    end = text.rfind("\n[The End of Assistant's Answer]")
+    found = _question(text, "[Question]\n", "[The Start of Assistant's Answer]\n", end)
+    return None if found is None else (found[0], text[found[1] : end])
+
+
+def _winner(text: str) -> Parts | None:
+    end = "\n[The End of Assistant B's Answer]"
+    between = "\n[The End of Assistant A's Answer]\n\n[The Start of Assistant B's Answer]\n"
+    limit = text.rfind(between, 0, max(text.rfind(end), 0))
+    found = _question(text, "[User Question]\n", "[The Start of Assistant A's Answer]\n", limit)
+    if found is None:
+        return None
+    answers = _two_answers(text, found[1], between, end)
+    return None if answers is None else (found[0], *answers)
+
+
+def _question(text: str, start: str, opening: str, limit: int) -> tuple[str, int] | None:
+    """The question, and where the answer begins, at `limit` at most: after a reference answer, where there is one."""
+    begin = text.find(start)
+    if begin < 0 or limit < 0:
+        return None
+    begin += len(start)
+    plain = text.find("\n\n" + opening, begin)
+    answer = plain + 2 + len(opening)
+    if plain < 0 or answer > limit:
+        plain = len(text)
+    reference = text.find("\n\n" + _REFERENCE, begin)
+    if 0 <= reference < plain:
+        close = _REFERENCE_END + opening
+        closed = text.rfind(close, reference + 2 + len(_REFERENCE), limit)
+        if closed >= 0:
+            return text[begin:reference], closed + len(close)
+    return None if plain == len(text) else (text[begin:plain], answer)
+
+
+def _two_answers(text: str, begin: int, between: str, end: str) -> tuple[str, str] | None:
+    """What stands before and after the last `between` that has an `end` behind it."""
+    last = text.rfind(end)
+    split = text.rfind(between, begin, last) if last >= 0 else -1
+    return None if split < 0 else (text[begin:split], text[split + len(between) : last])
+
+
+def _conversations(text: str) -> list[tuple[Chat, str]]:
+    """Every whole conversation of two turns, in order."""
+    found: list[tuple[Chat, str]] = []
+    place = 0
+    names = ["A", "B"]
+    while names:
+        starts = {name: text.find(_opening(name), place) for name in names}
+        names = [name for name in names if starts[name] >= 0]
+        if not names:
+            break
+        name = min(names, key=lambda name: starts[name])
+        pieces = _pieces(text, starts[name], name)
+        if pieces is None:
+            names.remove(name)  # no later one of this name can be whole either
+            continue
+        (first, reply, second, answer), place = pieces
+        found.append(((Message("user", first), Message("assistant", reply), Message("user", second)), answer))
+    return found
+
+
+def _pieces(text: str, start: int, name: str) -> tuple[list[str], int] | None:
+    """The four turns of the conversation that starts at `start`, and where it ends."""
+    place, turns = start + len(_opening(name)), []
+    for closing in (
+        f"\n\n### Assistant {name}:\n",
+        "\n\n### User:\n",
+        f"\n\n### Assistant {name}:\n",
+        f"\n\n<|The End of Assistant {name}'s Conversation with User|>",
+    ):
+        end = text.find(closing, place)
+        if end < 0:
+            return None
+        turns.append(text[place:end])
+        place = end + len(closing)
+    return turns, place
+
+
+def _opening(name: str) -> str:
+    return f"<|The Start of Assistant {name}'s Conversation with User|>\n\n### User:\n"

@@ -44,7 +44,7 @@ Length earns nothing by itself.
 Say in at most a hundred words which statements hold and why. Then write, as the last line, "Score: " and the number \
 of points, a whole number from 0 to 5."""
 
-SCORE = re.compile(r"Score:\s*\**\s*(\d+(?:\.\d+)?)\b(?!\.\d)", re.IGNORECASE)
+SCORE = re.compile(r"Score:\s*+\**+\s*+(\d++(?:\.\d++)?+)\b(?!\.\d)", re.IGNORECASE)
 
 
 class UnparsableScores(RuntimeError):

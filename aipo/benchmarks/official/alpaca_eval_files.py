@@ -11,7 +11,8 @@ from typing import Any
 
 from aipo.benchmarks.alpaca_eval import AlpacaEvalAssets
 from aipo.benchmarks.judging import text_completion
-from aipo.records import Answer, Judgment, Metric
+from aipo.benchmarks.official.reading import shown
+from aipo.records import Answer, Judgment, Metric, parse_json
 
 LEADERBOARD_COLUMNS = (
     "win_rate", "standard_error", "n_wins", "n_wins_base", "n_draws", "n_total", "discrete_win_rate", "mode",
@@ -175,12 +176,19 @@ def _raw_completion(judgment: Judgment) -> dict[str, Any] | None:
 
 def _rows(path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        rows = parse_json(path.read_bytes())
+    except ValueError as error:
         raise ValueError(f"{path}: expected a JSON array of objects, got {error}") from error
     if not isinstance(rows, list) or not rows:
         raise ValueError(f"{path}: expected a JSON array with at least one object")
     for number, row in enumerate(rows):
         if missing := [name for name in fields if not isinstance(row, dict) or name not in row]:
             raise ValueError(f"{path}, entry {number}: missing {missing}")
+        for name in fields:
+            if name == "preference":
+                good = row[name] is None or isinstance(row[name], int | float)
+            else:
+                good = isinstance(row[name], str)
+            if not good:
+                raise ValueError(f"{path}, entry {number}: expected {name} of another kind, got {shown(row[name])}")
     return rows

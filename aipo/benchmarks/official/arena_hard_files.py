@@ -18,6 +18,7 @@ from aipo.benchmarks.arena_hard import (
     policy_battles,
 )
 from aipo.benchmarks.judging import text_completion
+from aipo.benchmarks.official.reading import FileError, each_row, field, first, name_of, number, shown, text
 from aipo.benchmarks.verdicts import parse_game
 from aipo.records import Answer, JudgeReply, Judgment, read_jsonl, write_jsonl
 
@@ -38,18 +39,33 @@ class Standing:
 def read_answers(path: Path) -> tuple[str, list[Answer], float | None]:
     """(model id, answers, mean `token_len` where the file has it) of a model_answer file."""
     rows = read_jsonl(path)
-    if not rows:
-        raise ValueError(f"{path}: expected one answer per line, got none")
-    last = {str(row["question_id"]): row for row in rows}
-    turns = {question: row["choices"][0]["turns"][0] for question, row in last.items()}
-    answers = [Answer(question, (text_completion(turn["content"]),)) for question, turn in turns.items()]
-    counts = [
-        turn.get("token_len", last[question].get("conv_metadata", {}).get("token_len"))
-        for question, turn in turns.items()
-    ]
-    known = [count for count in counts if count is not None]
-    mean = sum(known) / len(known) if len(known) == len(counts) else None
-    return str(rows[0]["model_id"]), answers, mean
+    rows = each_row(path, read_jsonl(path), "answer", "Arena-Hard", _answer)
+    last = {question: (text, tokens) for question, text, tokens, _ in rows}
+    answers = [Answer(question, (text_completion(text),)) for question, (text, _) in last.items()]
+    known = [tokens for _, tokens in last.values() if tokens is not None]
+    mean = sum(known) / len(known) if len(known) == len(last) else None
+    return rows[0][3], answers, mean
+
+
+def _answer(row: Mapping[str, Any]) -> tuple[str, str, float | None, str]:
+    """(question, text, token_len, model) of a line, as v0.1 has it (question_id, choices) or as later versions do (uid,
+    messages)."""
+    question = name_of(field(row, "question_id", "uid"), "question_id")
+    model = name_of(field(row, "model_id", "model"), "model_id")
+    if "choices" in row:
+        turn = first(field(first(row["choices"], "choices"), "turns"), "turns")
+        content, place = field(turn, "content"), turn
+    else:
+        messages = field(row, "choices", "messages")
+        first(messages, "messages")
+        content, place = field(messages[-1], "content"), {}
+    if isinstance(content, Mapping):
+        content = field(content, "answer")
+    count = place.get("token_len")
+    for holder in ("conv_metadata", "metadata"):
+        if count is None and isinstance(row.get(holder), Mapping):
+            count = row[holder].get("token_len")
+    return question, text(content, "the answer"), None if count is None else number(count, "token_len"), model
 
 
 def write_answers(path: Path, answers: Sequence[Answer], model: str, token_counts: Sequence[int] | None = None) -> None:
@@ -73,21 +89,26 @@ def write_answers(path: Path, answers: Sequence[Answer], model: str, token_count
 
 def read_judgments(path: Path) -> tuple[str, list[Judgment]]:
     """(model, two judgments per question) of a model_judgment file, its own `score` taken as it stands."""
-    judgments = []
-    models = set()
-    for number, row in enumerate(read_jsonl(path), start=1):
-        if missing := [name for name in ("question_id", "model", "judge", "games") if name not in row]:
-            raise ValueError(f"{path}, judgment {number}: missing {missing}; is this a judgment file of Arena-Hard?")
-        models.add(str(row["model"]))
-        if len(row["games"]) != 2:
-            raise ValueError(f"{path}: expected two games for question {row['question_id']}, got {len(row['games'])}")
-        for order, game in zip(ORDERS, row["games"], strict=True):
-            replies = (JudgeReply(game["judgment"]),)
-            value = game_value(game["score"], order)
-            judgments.append(Judgment(str(row["question_id"]), 1, order, value, replies, str(row["judge"]), ""))
+    rows = each_row(path, read_jsonl(path), "judgment", "Arena-Hard", _games)
+    judgments = [judgment for _, games in rows for judgment in games]
+    models = {model for model, _ in rows}
     if len(models) != 1:
         raise ValueError(f"{path}: expected the judgments of one model, got {sorted(models)}")
     return models.pop(), judgments
+
+
+def _games(row: Mapping[str, Any]) -> tuple[str, list[Judgment]]:
+    question = name_of(field(row, "question_id", "uid"), "question_id")
+    model, judge, games = (field(row, name) for name in ("model", "judge", "games"))
+    if not isinstance(games, list) or len(games) != len(ORDERS):
+        raise FileError(f"expected two games for question {question}, got {shown(games)}")
+    judgments = []
+    for order, game in zip(ORDERS, games, strict=True):
+        said, score = field(game, "judgment"), field(game, "score")
+        said = text(field(said, "answer") if isinstance(said, Mapping) else said, "judgment")
+        value = None if score is None else game_value(text(score, "score"), order)
+        judgments.append(Judgment(question, 1, order, value, (JudgeReply(said),), name_of(judge, "judge"), ""))
+    return name_of(model, "model"), judgments
 
 
 def write_judgments(

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from aipo.benchmarks.official.reading import file_name
+
 BENCHMARKS = ("mt_bench", "alpaca_eval", "arena_hard")
 SCORE_OPTIONS = {
     "gamed": ("alpaca_eval",),
@@ -76,6 +78,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, benchmarks in SCORE_OPTIONS.items() if options.command == "score" else ():
         if getattr(options, name) and options.benchmark not in benchmarks:
             parser.error(f"--{name.replace('_', '-')} is an option for {' and '.join(benchmarks)}")
+    for option in ("model", "baseline") if options.command == "export" else ():
+        given = getattr(options, option)
+        if given != file_name(given):
+            parser.error(
+                f"--{option}: expected a name that can be a file's, got {given!r}; for example {file_name(given)}"
+            )
     if options.command == "export" and not (options.scores or options.answers):
         parser.error("export needs --scores, or --answers")
     try:

@@ -10,6 +10,7 @@ from aipo.benchmarks.judging import by_question
 from aipo.benchmarks.mt_bench import question_ids
 from aipo.benchmarks.official.assets import AssetCache, MissingAsset
 from aipo.benchmarks.official.questions import OfficialAlpacaEval, OfficialArenaHard, OfficialMTBench
+from aipo.benchmarks.official.reading import file_name
 from aipo.records import Answer, Judgment, from_row, read_jsonl, read_parquet
 
 
@@ -101,7 +102,7 @@ def _require_official(
 
 
 def _file_name(judgments: list[Judgment]) -> str:
-    return judgments[0].judge.replace("/", "_")
+    return file_name(judgments[0].judge)
 
 
 def _ready(file: Path) -> Path:

@@ -12,6 +12,8 @@ from typing import Any
 from aipo.benchmarks.judging import text_completion
 from aipo.benchmarks.mt_bench import MTBenchAssets, prompt_name, single_request
 from aipo.benchmarks.mt_bench_pairwise import ORDERS, match_outcome, pair_request
+from aipo.benchmarks.official.reading import each_row, field, first, name_of, text
+from aipo.benchmarks.official.reading import number as a_number
 from aipo.records import Answer, Judgment, read_jsonl, write_jsonl
 
 FAILED = -1
@@ -58,19 +60,47 @@ class Matches:
 
 def read_answers(path: Path) -> tuple[str, list[Answer]]:
     """(model id, answers) of a model_answer file; where a question stands twice the later line counts."""
+    rows = each_row(path, read_jsonl(path), "answer", "MT-Bench", _answer)
+    last = {question: turns for question, turns, _ in rows}
+    answers = [Answer(question, tuple(text_completion(turn) for turn in turns)) for question, turns in last.items()]
+    return rows[0][2], answers
+
+
+def _answer(row: Mapping[str, Any]) -> tuple[str, list[str], str]:
+    turns = field(first(field(row, "choices"), "choices"), "turns")
+    first(turns, "choices[0].turns")
+    return (
+        name_of(field(row, "question_id"), "question_id"),
+        [text(turn, "choices[0].turns") for turn in turns],
+        name_of(field(row, "model_id"), "model_id"),
+    )
+
+
+def read_judgment_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a <judge>_single.jsonl or <judge>_pair.jsonl file, each with what `ratings` or `matches` reads."""
     rows = read_jsonl(path)
-    if not rows:
-        raise ValueError(f"{path}: expected one answer per line, got none")
-    last = {str(row["question_id"]): row for row in rows}
-    for number, row in enumerate(rows, start=1):
-        turns = row["choices"][0]["turns"] if row.get("choices") else []
-        if not turns or not all(isinstance(turn, str) for turn in turns):
-            raise ValueError(f"{path}, answer {number}: expected choices[0].turns to be texts; is it of MT-Bench?")
-    answers = [
-        Answer(question, tuple(text_completion(turn) for turn in row["choices"][0]["turns"]))
-        for question, row in last.items()
-    ]
-    return str(rows[0]["model_id"]), answers
+    each_row(path, rows, "judgment", "MT-Bench", _pair if rows and "g1_winner" in rows[0] else _single)
+    return rows
+
+
+def _single(row: Mapping[str, Any]) -> None:
+    _judged(row, "model")
+    a_number(field(row, "score"), "score")
+
+
+def _pair(row: Mapping[str, Any]) -> None:
+    _judged(row, "model_1", "model_2")
+    for winner in ("g1_winner", "g2_winner"):
+        text(field(row, winner), winner)
+
+
+def _judged(row: Mapping[str, Any], *models: str) -> None:
+    for name in ("question_id", *models):
+        name_of(field(row, name), name)
+    judge = field(row, "judge")
+    name_of(first(judge, "judge") if isinstance(judge, list) else judge, "judge")
+    if "turn" in row or len(models) == 1:
+        a_number(field(row, "turn"), "turn")
 
 
 def write_answers(path: Path, answers: Sequence[Answer], model: str) -> None:

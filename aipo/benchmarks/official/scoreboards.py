@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from aipo.benchmarks.official.assets import AssetCache, MissingAsset, asset
-from aipo.records import read_jsonl
 
 Scoreboard = tuple[list[list[Any]], list[str]]
 """(rows with a header, notes)."""
@@ -17,9 +16,9 @@ Scoreboard = tuple[list[list[Any]], list[str]]
 
 def mt_bench(options: Namespace) -> Scoreboard:
     """show_result's numbers, single or pairwise, from the rows of all files together."""
-    from aipo.benchmarks.official.mt_bench_files import matches, ratings, read_answers
+    from aipo.benchmarks.official.mt_bench_files import matches, ratings, read_answers, read_judgment_rows
 
-    rows = [row for file in options.judgments for row in _mt_bench_rows(file)]
+    rows = [row for file in options.judgments for row in read_judgment_rows(file)]
     notes = _one_judge({row["judge"][0] for row in rows})
     pairwise = {"g1_winner" in row for row in rows}
     if len(pairwise) > 1:
@@ -50,19 +49,6 @@ def mt_bench(options: Namespace) -> Scoreboard:
     if repeated and not options.keep_last:
         notes.append(f"{repeated} repeated line(s) count, as in show_result; --keep-last counts each verdict once")
     return [["model", "turn_1", "turn_2", "average", "n_scored", "n_unscored", "mean_chars"], *listed], notes
-
-
-def _mt_bench_rows(file: Path) -> list[dict[str, Any]]:
-    """The judgments of one file, or ValueError that names the file and the missing fields."""
-    rows = read_jsonl(file)
-    if not rows:
-        raise ValueError(f"{file}: expected one judgment per line, got none")
-    single, pair = ("model", "score", "turn"), ("model_1", "model_2", "g1_winner", "g2_winner")
-    fields = ("question_id", "judge", *(pair if "g1_winner" in rows[0] else single))
-    for number, row in enumerate(rows, start=1):
-        if missing := [name for name in fields if name not in row]:
-            raise ValueError(f"{file}, judgment {number}: missing {missing}; is this a judgment file of MT-Bench?")
-    return rows
 
 
 def alpaca_eval(options: Namespace) -> Scoreboard:
