@@ -13,7 +13,8 @@ class Iteration:
     """The loop's own settings (Algorithm 1): T iterations, P prompts each, N candidates per prompt."""
 
     iterations: int
-    prompts: int
+    prompts: int | None
+    """None: every prompt of the pool, in every round."""
     candidates: int
     decoding: Decoding
     reference: str = "previous"
