@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 RECIPES = {
     "uf": ("UF", "UF"),
     "pairrm_uf": ("UF", "PairRM(UF)"),
+    "pairrm_uf_full": ("UF", "PairRM(UF)"),
     "pairrm_gen_uf": ("UF", "PairRM(Gen(UF))"),
     "pairrm_gen_si_uf": ("SI(UF)", "PairRM(Gen(SI(UF)))"),
 }
 """Prompts and responses of each recipe, in the order and words of the paper's first table."""
+
+PAPER_RECIPES = {"pairrm_uf_full": "pairrm_uf"}
+"""Recipes that go by another name in the paper's row."""
 
 PAPER_MODELS = {
     "mistral_large": "AIPO (Mistral-Large 2407)",
@@ -156,7 +160,11 @@ def paper_table(sweep: Sweep, benchmarks: list[str]) -> Table | None:
 
 def _paper_rows(sweep: Sweep) -> Iterator[tuple[str, dict[str, Any], str, list[Run]]]:
     for row in published.read("recipes").to_dict("records"):
-        runs = [run for run in sweep.runs if run.recipe == row["recipe"] and run.model.startswith(RECIPES_MODEL)]
+        runs = [
+            run
+            for run in sweep.runs
+            if PAPER_RECIPES.get(run.recipe, run.recipe) == row["recipe"] and run.model.startswith(RECIPES_MODEL)
+        ]
         yield "recipes", row, "dpo", runs
     for row in published.read("headline").to_dict("records"):
         names = tuple(name for name, row_name in PAPER_MODELS.items() if row_name == row["model"])

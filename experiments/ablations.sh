@@ -6,14 +6,14 @@
 #
 # Hardware: 8 GPUs of 80 GB for SCALE=paper, vLLM installed for sampling, an OpenAI key for judging.
 # Estimates (SCALE=paper): hours one job after the other, device time, judging.
-#   ablation_alpha        7.5 h, 60 h of device time, $1,303 alpha, the extra weight of the reference margin; the paper: 0.07
-#   ablation_lambda       7.5 h, 60 h, $1,303                lambda, the weight of the NLL term; the paper: 0.2
-#   ablation_beta         6 h, 48 h, $1,052                  beta; the paper: 0.1
-#   ablation_candidates   6.3 h, 50 h, $1,052                N, candidates per prompt; the paper: 5
-#   ablation_temperature  5 h, 40 h, $802                    the candidates' temperature; the paper: 0.4
-#   ablation_ranker       3.2 h, 25 h, $551                  the ranker; the paper: PairRM
-#   ablation_reference    2.8 h, 23 h, $501                  the reference policy: the previous one (Algorithm 1) or the base model
-# Estimates are the planner's (plan=true on 2026-11-24, lengths and rates assumed in conf/workload and conf/hardware), not measured.
+#   ablation_alpha        8.3 h, 66 h of device time, $1,303 alpha, the extra weight of the reference margin; the paper: 0.07
+#   ablation_lambda       8.3 h, 66 h, $1,303                lambda, the weight of the NLL term; the paper: 0.2
+#   ablation_beta         6.7 h, 53 h, $1,052                beta; the paper: 0.1
+#   ablation_candidates   6.9 h, 55 h, $1,052                N, candidates per prompt; the paper: 5
+#   ablation_temperature  5.4 h, 43 h, $802                  the candidates' temperature; the paper: 0.4
+#   ablation_ranker       3.5 h, 28 h, $551                  the ranker; the paper: PairRM
+#   ablation_reference    3.1 h, 25 h, $501                  the reference policy: the previous one (Algorithm 1) or the base model
+# Estimates are the planner's (plan=true on 2026-11-25, lengths and rates assumed in conf/workload and conf/hardware), not measured.
 #
 # Expected: the paper prints no such table, so there are no numbers to hold these against. What its argument predicts: larger alpha and
 # lambda give shorter answers. In the miniature, results/ shows what was measured.

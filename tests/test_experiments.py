@@ -100,6 +100,22 @@ def test_the_papers_values_are_in_the_grids() -> None:
     assert swept("recipes", "data") == {"uf", "pairrm_uf", "pairrm_gen_uf", "pairrm_gen_si_uf"}
 
 
+def test_the_figure_and_the_recipes_are_the_papers_at_its_scale() -> None:
+    figure = [composed(*job) for job in _jobs("+experiment=length_vs_score", "scale=paper")]
+    assert {config.model.path for config in figure} == {"mistralai/Mistral-Nemo-Instruct-2407"}
+    assert {config.iteration.prompts for config in figure} == {20000} and len(figure) == 5
+    recipes = [composed(*job) for job in _jobs("+experiment=recipes", "scale=paper")]
+    assert {config.model.path for config in recipes} == {"mistralai/Mistral-7B-Instruct-v0.2"}
+    assert [config.iteration.prompts for config in recipes] == [None, None, None, 20000]
+    assert [config.data.source.path.split("/")[1] for config in recipes] == [
+        "ultrafeedback_binarized", "UltraFeedback", "ultrafeedback_binarized", "ultrafeedback_binarized"
+    ]  # fmt: skip
+    paper = recipes[0]
+    assert paper.benchmark.arena_hard.judge_max_tokens == 1024
+    assert paper.benchmark.mt_bench.assets.references == "gpt-4-1106-preview"
+    assert paper.data.self_instruct.tasks_per_call == 1 and paper.data.filters.min_prompt_tokens == 3
+
+
 def test_an_experiment_wins_over_the_scale_and_the_command_line_over_both() -> None:
     given = ("+experiment=length_vs_score", "scale=miniature")
     assert composed("scale=miniature").iteration.iterations == 5

@@ -24,6 +24,7 @@ REASONS = (
     "identical",
     "empty",
     "truncated",
+    "prompt_too_short",
     "prompt_too_long",
     "completion_too_long",
     "url",
@@ -54,6 +55,8 @@ class PairFilters:
 
     max_prompt_tokens: int | None
     """Of the prompt with its chat template."""
+    min_prompt_tokens: int | None = field(default=None, kw_only=True)
+    """Of the user's first message alone, as the official code counts."""
     max_completion_tokens: int | None
     """Of either completion, the end-of-turn token not counted."""
     truncated: Literal["drop", "rejected_only", "keep"]
@@ -63,7 +66,7 @@ class PairFilters:
     def __post_init__(self) -> None:
         if self.truncated not in TRUNCATED:
             raise ValueError(f"PairFilters.truncated must be one of {', '.join(TRUNCATED)}, got {self.truncated!r}")
-        for name in ("max_prompt_tokens", "max_completion_tokens"):
+        for name in ("max_prompt_tokens", "min_prompt_tokens", "max_completion_tokens"):
             limit = getattr(self, name)
             if limit is not None and limit < 1:
                 raise ValueError(f"PairFilters.{name} must be at least 1, or null for no limit, got {limit}")
@@ -132,6 +135,8 @@ def build_pairs(
             built.dropped[_no_pair_reason(scored)] += 1
             continue
         reason = _text_reason(chosen, rejected, filters)
+        if reason is None and _is_short(row, tokenizer, filters.min_prompt_tokens):
+            reason = "prompt_too_short"
         prompt_ids: tuple[int, ...] = ()
         if reason is None:
             prompt_ids = prompt_token_ids(tokenizer, row.prompt.chat)
@@ -228,6 +233,13 @@ def _text_reason(chosen: Completion, rejected: Completion, filters: PairFilters)
     if filters.truncated == "drop" and not (_finished(chosen) and _finished(rejected)):
         return "truncated"
     return None
+
+
+def _is_short(row: Candidates, tokenizer: PreTrainedTokenizerBase, least: int | None) -> bool:
+    if least is None:
+        return False
+    asked = next(message.content for message in row.prompt.chat if message.role == "user")
+    return len(tokenizer.encode(asked, add_special_tokens=False)) < least
 
 
 def _length_reason(

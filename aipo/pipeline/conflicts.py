@@ -66,6 +66,8 @@ def _sampled_reference(objective: Objective, recipe: Recipe, iteration: Iteratio
 def _sizes(recipe: Recipe, iteration: Iteration) -> Iterator[str]:
     if recipe.responses == "generated" and iteration.candidates < 2:
         yield f"iteration.candidates: a pair needs at least 2 candidates, got {iteration.candidates}"
+    if recipe.prompts == "self_instruct" and iteration.prompts is None:
+        yield "iteration.prompts: null is the whole pool, but data.prompts=self_instruct makes new ones; give a number"
     try:
         pool = recipe.source.pool_size()
     except SourceError as error:
@@ -73,7 +75,7 @@ def _sizes(recipe: Recipe, iteration: Iteration) -> Iterator[str]:
         return
     if pool is None:  # known when the data set is here; the pool's stage then tells
         return
-    if recipe.prompts == "pool" and iteration.prompts > pool:
+    if recipe.prompts == "pool" and (iteration.prompts or 0) > pool:
         yield f"iteration.prompts={iteration.prompts} asks for more than the {pool} prompts of data.source; lower it"
     if recipe.prompts == "self_instruct" and recipe.self_instruct is not None:
         shown = recipe.self_instruct.demonstrations

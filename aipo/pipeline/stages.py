@@ -126,6 +126,7 @@ class Stages:
         def build(folder: Path) -> StageReport:
             examples = [example.prompt for example in read_parquet(pool.path / "pool.parquet", Example)]
             if self.recipe.prompts == "self_instruct":
+                assert wanted is not None  # the check refuses it
                 chosen, dropped = self.recipe.self_instruct.generate(
                     self._sampler(policy), examples, n=wanted, seed=_derived_seed(self.seed, "self_instruct", iteration)
                 )
@@ -382,8 +383,12 @@ def _derived_seed(seed: int, purpose: str, iteration: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}/{iteration}".encode()).digest()[:4], "big")
 
 
-def _slice_of_pool(pool: list[Prompt], wanted: int, seed: int, iteration: int) -> list[Prompt]:
-    """The round's own slice of the pool in one seeded order: no prompt is used twice before all were used once."""
+def _slice_of_pool(pool: list[Prompt], wanted: int | None, seed: int, iteration: int) -> list[Prompt]:
+    """The round's own slice of the pool in one seeded order: no prompt is used twice before all were used once.
+
+    With `wanted` None it is the whole pool.
+    """
+    wanted = len(pool) if wanted is None else wanted
     if wanted > len(pool):
         raise ValueError(f"iteration.prompts={wanted} asks for more than the pool's {len(pool)}; lower it")
     order = list(range(len(pool)))

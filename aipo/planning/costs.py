@@ -47,6 +47,8 @@ class Workload:
     judge_reply_tokens: int
     pairs_per_prompt: float
     """Share of prompts that give a pair after the filters."""
+    pool_prompts: int
+    """Prompts of the pool, where all of it is asked for (iteration.prompts=null) and the data set is not here."""
     self_instruct_tokens_per_prompt: int
     """Tokens read and written for each new prompt that is kept."""
     decoding_batch: int

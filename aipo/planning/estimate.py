@@ -27,21 +27,25 @@ def model_shape(run: Subject, events: Sequence[StageEvent]) -> ModelShape | None
     return shape_of_folder(folder) if (folder / "config.json").exists() else None
 
 
+def prompts_of_a_round(run: Subject) -> int:
+    """As many as asked for, or the pool's where all are: counted where it is at hand, else assumed."""
+    return run.iteration.prompts or run.recipe.source.pool_size() or run.workload.pool_prompts
+
+
 def stage_costs(run: Subject, shape: ModelShape) -> dict[str, Cost]:
     """The cost of one execution of each kind of stage that uses the policy, in the order of a round."""
     hardware, workload, iteration, recipe = run.hardware, run.workload, run.iteration, run.recipe
     trained_on = replace(hardware, devices=run.trainer.processes)
-    pairs = iteration.prompts * workload.pairs_per_prompt
+    prompts = prompts_of_a_round(run)
+    pairs = prompts * workload.pairs_per_prompt
     row = workload.prompt_tokens + 2 * workload.completion_tokens
     costs: dict[str, Cost] = {}
     if recipe.prompts == "self_instruct":
         tokens = workload.self_instruct_tokens_per_prompt / 2
-        costs["prompts"] = decoding_cost(shape, hardware, workload, iteration.prompts, 1, tokens)
+        costs["prompts"] = decoding_cost(shape, hardware, workload, prompts, 1, tokens)
     if recipe.responses == "generated":
         new_tokens = min(workload.completion_tokens, iteration.decoding.max_new_tokens)
-        costs["candidates"] = decoding_cost(
-            shape, hardware, workload, iteration.prompts, iteration.candidates, new_tokens
-        )
+        costs["candidates"] = decoding_cost(shape, hardware, workload, prompts, iteration.candidates, new_tokens)
     if iteration.reference_logps == "model":
         costs["reference"] = forward_cost(shape, trained_on, pairs, row)
     trained = pairs * run.trainer.epochs
@@ -106,7 +110,7 @@ def judge_loads(run: Subject, events: Sequence[StageEvent]) -> Iterator[JudgeLoa
     yield _judge_load(run, run.judge, requests)
     asked = getattr(run.ranker, "judge", None)
     if asked is not None and run.recipe.ranking == "ranker":
-        requests = runs_of("ranking", events) * run.iteration.prompts * run.iteration.candidates
+        requests = runs_of("ranking", events) * prompts_of_a_round(run) * run.iteration.candidates
         yield _judge_load(run, asked, requests)
 
 

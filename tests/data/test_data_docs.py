@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
+from composing import composed
 
 from aipo.data.conversations import COLUMNS
 from aipo.data.local import LocalFiles
@@ -48,9 +48,9 @@ def test_recipes_are_as_written(page: str, repository: Path) -> None:
     rows = page.split("\n| `data=` |")[1].split("\n\n")[0].split("\n")[2:]
     for row in rows:
         name, *parts = [cell.strip(" `") for cell in row.split("|")[1:5]]
-        node = yaml.safe_load((repository / "conf" / "data" / f"{name}.yaml").read_text(encoding="utf-8"))
+        node = composed("scale=miniature", f"data={name}").data
         assert [node[key] for key in ("prompts", "responses", "ranking")] == parts
-    assert len(rows) == len(list((repository / "conf" / "data").glob("*.yaml"))) == 4
+    assert len(rows) == len(list((repository / "conf" / "data").glob("*.yaml"))) == 5
 
 
 def test_the_self_instruct_reasons_are_those_of_the_code(page: str, repository: Path) -> None:

@@ -107,6 +107,12 @@ def test_every_drop_has_its_reason(
     assert len(pairs) == (1 if reason else 2) and pairs[-1].prompt_id == "p9"
 
 
+def test_short_prompts_are_counted_without_their_template(tokenizer: PreTrainedTokenizerFast) -> None:
+    rows = [row("a", "b", prompt="x" * length, number=length) for length in (2, 3)]
+    built = build_pairs(rows, tokenizer, replace(OFF, min_prompt_tokens=3))
+    assert [pair.prompt_id for pair in built.pairs] == ["p3"] and reasons(built.dropped) == {"prompt_too_short": 1}
+
+
 def test_the_first_reason_that_applies_counts(tokenizer: PreTrainedTokenizerFast) -> None:
     strict = PairFilters(max_prompt_tokens=1, max_completion_tokens=1, truncated="drop", drop_url_in_chosen=True)
     url = "https://a.b"

@@ -152,7 +152,7 @@ def test_the_official_settings() -> None:
         for name in ("official", "official_tfidf", "official_embeddings")
     }
     official = made["official"]
-    assert (official.demonstrations, official.tasks_per_call) == (8, 2)
+    assert (official.demonstrations, official.tasks_per_call) == (8, 1)
     assert official.decoding == Decoding(temperature=0.5, top_p=0.9, top_k=50, max_new_tokens=1024)
     assert (official.min_tokens, official.max_tokens, len(official.forbidden_words)) == (4, 512, 13)
     assert template(["x"], official.header) == "Come up with a series of tasks:\n\n1. x\n2."

@@ -83,9 +83,8 @@ def test_bad_values_are_refused_by_the_constructors() -> None:
 @pytest.mark.parametrize(
     ("override", "problem"),
     [
-        ("iteration.prompts=many", "iteration.prompts: expected a whole number, got 'many'"),
-        ("iteration.prompts=2.5", "iteration.prompts: expected a whole number, got 2.5"),
-        ("iteration.prompts=null", "iteration.prompts: expected a whole number, got None"),
+        ("iteration.prompts=many", "iteration.prompts: expected a whole number or null, got 'many'"),
+        ("iteration.prompts=2.5", "iteration.prompts: expected a whole number or null, got 2.5"),
         ("iteration.decoding.temperature=hot", "iteration.decoding.temperature: expected a number, got 'hot'"),
         ("trainer.learning_rate=true", "trainer.learning_rate: expected a number, got True"),
         ("trainer.max_grad_norm=off", "trainer.max_grad_norm: expected a number or null, got 'off'"),
@@ -100,6 +99,14 @@ def test_a_value_of_the_wrong_type_is_told_in_yamls_terms(override: str, problem
         assert [f"missing {need}" for need in missing_needs(build_run(check(config)))] == [f"{problem}; choose another"]
     else:
         assert _problems(config) == [problem]
+
+
+def test_all_prompts_are_those_of_a_pool() -> None:
+    assert check(composed("iteration.prompts=null", "data=pairrm_gen_uf"))
+    (problem,) = _problems(composed("iteration.prompts=null"))
+    assert problem == (
+        "iteration.prompts: null is the whole pool, but data.prompts=self_instruct makes new ones; give a number"
+    )
 
 
 def test_truth_of_the_miniature_is_refused_elsewhere(tmp_path: Path) -> None:

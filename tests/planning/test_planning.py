@@ -31,7 +31,7 @@ from aipo.planning.report import duration, print_plan, print_sweep
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ModelShape(2, 8, 16, 2, 1, 4, 10, False)
 DEVICE = Hardware(1, 1.0, 1.0, 1.0, 0.5, 0.25, 0.5)
-LENGTHS = Workload(10, 20, 20, 100, 10, 1.0, 100, 4)
+LENGTHS = Workload(10, 20, 20, 100, 10, 1.0, 500, 100, 4)
 
 
 def test_parameters_by_hand() -> None:
