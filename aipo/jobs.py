@@ -61,6 +61,14 @@ class ScoreRecord:
 
 
 @dataclass(frozen=True)
+class ProxyRecord:
+    """The ranker's scores of the answers to one benchmark, where it gives scores that can be compared."""
+
+    benchmark: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
 class Point:
     """A policy of a job: the base model (iteration -1) or what an iteration made of it. Values are fingerprints."""
 
@@ -74,6 +82,7 @@ class Point:
     train: str | None = None
     kl: str | None = None
     """How far this policy is from the base model and from the policy before, where that was measured."""
+    proxies: tuple[ProxyRecord, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ class ProxyRanker:
     name: str = "proxy"
 
     gives_win_probability: ClassVar[bool] = True
+    scores_alone: ClassVar[bool] = True
     needs_world: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -24,7 +24,10 @@ from torch import Tensor
 
 from aipo.models.batching import token_batches
 from aipo.models.capabilities import inspect_model
+from aipo.models.policy import PolicyRef
+from aipo.models.tokens import prompt_token_ids, stop_token_ids
 from aipo.models.vocabulary import PLAIN_ENTRIES
+from aipo.records import Candidates
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -82,6 +85,25 @@ def mean_kl(nats: ArrayLike, ending_excess: ArrayLike) -> MeanKL:
     prompts, drawn = values.shape
     variance = controlled.var(axis=1, ddof=1).sum() / drawn / prompts**2
     return MeanKL(float(controlled.mean()), math.sqrt(variance))
+
+
+def measure_kls(policy: PolicyRef, others: Sequence[PolicyRef], drawn: Sequence[Candidates]) -> list[MeanKL]:
+    """The mean KL of `policy` from each of `others` on the prompts of `drawn`, the same number of completions for each.
+
+    The completions are the policy's own, at temperature 1 without filters: no other sample is one of its distribution.
+    All models are held at once, on the accelerator where there is one.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    tokenizer, models = policy.load_tokenizer(), [ref.load_model().to(device) for ref in (policy, *others)]
+    samples = [
+        Sample(prompt_token_ids(tokenizer, row.prompt.chat), completion.token_ids)
+        for row in drawn
+        for completion in row.completions
+    ]
+    stops = stop_token_ids(tokenizer, models[0].generation_config)
+    sums = completion_kls(models[0], models[1:], samples, stop_token_ids=stops)
+    shape = len(drawn), len(drawn[0].completions)
+    return [mean_kl(nats.reshape(shape).numpy(), sums.ending_excess.reshape(shape).numpy()) for nats in sums.nats]
 
 
 @torch.no_grad()

@@ -14,7 +14,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from aipo.artifacts import PlanStore, StageEvent
-from aipo.jobs import BenchmarkRecord, JobFile, JobRecord, Point, ScoreRecord
+from aipo.jobs import BenchmarkRecord, JobFile, JobRecord, Point, ProxyRecord, ScoreRecord
+from aipo.pipeline import measures
 from aipo.pipeline.check import ConfigError, check
 from aipo.pipeline.missing import missing_needs
 from aipo.pipeline.run import Run, build_run
@@ -81,7 +82,8 @@ def loop(stages: Stages) -> Iterator[Point]:
     iteration = stages.run.iteration
     base = stages.base_model()
     pool = stages.pool()
-    yield Point(base.iteration, base.fingerprint, tuple(evaluate(stages, base, base)))
+    scores, proxies = evaluate(stages, base, base)
+    yield Point(base.iteration, base.fingerprint, scores, proxies=proxies)
     policy = base
     for number in range(iteration.iterations):
         prompts = stages.prompts(pool, policy, number)
@@ -90,21 +92,28 @@ def loop(stages: Stages) -> Iterator[Point]:
         pairs = stages.pairs(candidates, ranking, policy, number)
         frozen = policy if iteration.reference == "previous" else base
         reference = stages.reference(pairs, frozen, number)
+        previous = policy
         policy, trained = stages.train(policy, pairs, reference, number)
+        kl = measures.kl(stages, pool, policy, base, previous)
+        scores, proxies = evaluate(stages, policy, base)
         yield Point(
             iteration=number,
             policy=policy.fingerprint,
-            scores=tuple(evaluate(stages, policy, base)),
+            scores=scores,
             ranking=ranking.fingerprint,
             pairs=pairs.fingerprint,
             reference=reference.fingerprint,
             train=trained.fingerprint,
+            kl=kl.fingerprint if kl else None,
+            proxies=proxies,
         )
 
 
-def evaluate(stages: Stages, policy: Policy, base: Policy) -> Iterator[ScoreRecord]:
-    """Every benchmark by the main judge and, where it asks one, by each diagnostic judge."""
+def evaluate(stages: Stages, policy: Policy, base: Policy) -> tuple[tuple[ScoreRecord, ...], tuple[ProxyRecord, ...]]:
+    """Every benchmark by the main judge and, where it asks one, by each diagnostic judge; and by the ranker."""
     job = stages.run
+    found: list[ScoreRecord] = []
+    proxies: list[ProxyRecord] = []
     for name, benchmark in job.benchmarks.items():
         answers = stages.answers(name, policy)
         baseline = stages.answers(name, base) if benchmark.needs_baseline else None
@@ -117,7 +126,10 @@ def evaluate(stages: Stages, policy: Policy, base: Policy) -> Iterator[ScoreReco
             if benchmark.uses_judge:
                 judgments = stages.judgments(name, judge, answers, baseline, policy.iteration, shown)
             scores = stages.scores(name, answers, judgments, baseline, policy.iteration, shown)
-            yield ScoreRecord(name, label, diagnostic, scores.fingerprint)
+            found.append(ScoreRecord(name, label, diagnostic, scores.fingerprint))
+        if proxy := measures.proxy(stages, name, answers, policy.iteration):
+            proxies.append(ProxyRecord(name, proxy.fingerprint))
+    return tuple(found), tuple(proxies)
 
 
 def describe(job: Run, overrides: Sequence[str], choices: Mapping[str, Any]) -> JobRecord:

@@ -59,6 +59,8 @@ class Run:
     store: Store
     hardware: Hardware
     workload: Workload
+    kl_prompts: int
+    """Pool prompts on which each policy's KL from the base model is measured; 0: it is not."""
     content: Mapping[str, Any]
     """By config group, the settings that shape what its component makes; by name for benchmarks and judges."""
 
@@ -87,6 +89,7 @@ def build_run(config: Mapping[str, Any]) -> Run:
         store=build_component(config["store"]),
         hardware=build_component(config["hardware"]),
         workload=build_component(config["workload"]),
+        kl_prompts=config["kl_prompts"],
         content=content(config),
     )
 

@@ -6,9 +6,7 @@ data goes one way: prompts -> candidates -> ranking -> pairs -> reference -> tra
 
 from __future__ import annotations
 
-import hashlib
 import json
-import random
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 from aipo.artifacts import Artifact, StageReport, fingerprint
 from aipo.judges import Judge, ReplyStore, judged
 from aipo.models.policy import PolicyRef
+from aipo.pipeline.draws import derived_seed, slice_of_pool
 from aipo.pipeline.run import Run
 from aipo.rankers.ranking import rank, with_win_probabilities, with_win_shares
 from aipo.records import (
@@ -57,7 +56,9 @@ VERSIONS: Mapping[str, int] = {
     "train": 1,
     "answers": 1,
     "judgments": 1,
-    "scores": 1,
+    "scores": 2,
+    "proxy": 1,
+    "kl": 1,
 }
 """Raise a stage's number when its code makes other content from equal settings: stale artifacts are then never met."""
 
@@ -74,7 +75,7 @@ class Stages:
         self.iteration = run.iteration
         self.log_step = log_step
 
-    def _sampler(self, policy: Policy) -> Sampler:
+    def sampler(self, policy: Policy) -> Sampler:
         return self.run.sampler(policy=policy.ref)
 
     def base_model(self) -> Policy:
@@ -91,7 +92,7 @@ class Stages:
         def build(folder: Path) -> StageReport:
             return StageReport(counts=model.build(folder / "model"))
 
-        artifact = self._run("base_model", content, {}, build, -1)
+        artifact = self.make("base_model", content, {}, build, -1)
         return Policy(PolicyRef(str(artifact.path / "model")), artifact.fingerprint, -1)
 
     def pool(self) -> Artifact:
@@ -106,7 +107,7 @@ class Stages:
             return StageReport({"prompts": len(examples)}, dropped)
 
         content = {"source": self.run.content["data"]["source"], "identity": dict(source.identity())}
-        return self._run("pool", content, {}, build, -1)
+        return self.make("pool", content, {}, build, -1)
 
     def prompts(self, pool: Artifact, policy: Policy, iteration: int) -> Artifact:
         """P prompts of this round: the next slice of the shuffled pool, or new ones by Self-Instruct."""
@@ -128,14 +129,14 @@ class Stages:
             if self.recipe.prompts == "self_instruct":
                 assert wanted is not None  # the check refuses it
                 chosen, dropped = self.recipe.self_instruct.generate(
-                    self._sampler(policy), examples, n=wanted, seed=_derived_seed(self.seed, "self_instruct", iteration)
+                    self.sampler(policy), examples, n=wanted, seed=derived_seed(self.seed, "self_instruct", iteration)
                 )
             else:
-                chosen, dropped = _slice_of_pool(examples, wanted, self.seed, iteration), {}
+                chosen, dropped = slice_of_pool(examples, wanted, self.seed, iteration), {}
             write_parquet(folder / "prompts.parquet", chosen)
             return StageReport({"prompts": len(chosen)}, dropped)
 
-        return self._run("prompts", content, parents, build, iteration)
+        return self.make("prompts", content, parents, build, iteration)
 
     def candidates(self, pool: Artifact, prompts: Artifact, policy: Policy, iteration: int) -> Artifact:
         """N completions per prompt from the current policy, or the responses the data set brings."""
@@ -156,11 +157,11 @@ class Stages:
         def build(folder: Path) -> StageReport:
             rows = read_parquet(prompts.path / "prompts.parquet", Prompt)
             if generated:
-                completions = self._sampler(policy).sample(
+                completions = self.sampler(policy).sample(
                     [row.chat for row in rows],
                     self.iteration.decoding,
                     n=self.iteration.candidates,
-                    seed=_derived_seed(self.seed, "candidates", iteration),
+                    seed=derived_seed(self.seed, "candidates", iteration),
                 )
                 found = [Candidates(row, tuple(group)) for row, group in zip(rows, completions, strict=True)]
                 dropped: dict[str, int] = {}
@@ -169,9 +170,9 @@ class Stages:
                     rows, read_parquet(pool.path / "pool.parquet", Example), policy.ref.load_tokenizer()
                 )
             write_parquet(folder / "candidates.parquet", found)
-            return StageReport(_completion_counts(found), dropped)
+            return StageReport(completion_counts(found), dropped)
 
-        return self._run("candidates", content, parents, build, iteration)
+        return self.make("candidates", content, parents, build, iteration)
 
     def ranking(self, candidates: Artifact, iteration: int) -> Artifact:
         """A score for every candidate."""
@@ -191,7 +192,7 @@ class Stages:
             write_parquet(folder / "ranking.parquet", ranked)
             return StageReport({"prompts": len(ranked)})
 
-        return self._run("ranking", content, {"candidates": candidates.fingerprint}, build, iteration, resumable=True)
+        return self.make("ranking", content, {"candidates": candidates.fingerprint}, build, iteration, resumable=True)
 
     def pairs(self, candidates: Artifact, ranking: Artifact, policy: Policy, iteration: int) -> Artifact:
         """Two candidates of every prompt, as token ids; every drop is counted by its reason.
@@ -221,7 +222,7 @@ class Stages:
             write_parquet(folder / "pairs.parquet", pairs)
             return StageReport({"pairs": len(pairs), **built.lengths()}, built.dropped)
 
-        return self._run("pairs", content, parents, build, iteration)
+        return self.make("pairs", content, parents, build, iteration)
 
     def reference(self, pairs: Artifact, reference: Policy, iteration: int) -> Artifact:
         """The reference policy's log-probs of every pair: one artifact for all objectives of a sweep."""
@@ -241,7 +242,7 @@ class Stages:
 
         parents = {"pairs": pairs.fingerprint, "policy": reference.fingerprint}
         content = {"logps": "sampler"} if drawn else self.run.trainer.reference_settings()
-        return self._run("reference", content, parents, build, iteration)
+        return self.make("reference", content, parents, build, iteration)
 
     def train(self, policy: Policy, pairs: Artifact, reference: Artifact, iteration: int) -> tuple[Policy, Artifact]:
         """The policy after this round. The objective enters here and nowhere else."""
@@ -264,7 +265,7 @@ class Stages:
             return StageReport(counts=dict(summary), scratch=("checkpoints", "launch"))
 
         # Weights decide everything after them: every byte is compared before a round of training begins from them.
-        artifact = self._run("train", content, parents, build, iteration, resumable=True, verify=("policy",))
+        artifact = self.make("train", content, parents, build, iteration, resumable=True, verify=("policy",))
         if not artifact.executed and (artifact.path / "metrics.jsonl").exists():
             for row in read_jsonl(artifact.path / "metrics.jsonl"):
                 self.log_step({"iteration": iteration, **row})
@@ -276,14 +277,14 @@ class Stages:
 
         def build(folder: Path) -> StageReport:
             component = self.run.benchmarks[benchmark]
-            answers = component.answer(self._sampler(policy), seed=_derived_seed(self.seed, benchmark, 0))
+            answers = component.answer(self.sampler(policy), seed=derived_seed(self.seed, benchmark, 0))
             write_parquet(folder / "answers.parquet", answers)
             turns = [turn for answer in answers for turn in answer.turns]
             return StageReport({"answers": len(answers), "truncated": sum(t.finish == "length" for t in turns)})
 
         answering = dict(self.run.benchmark_content(benchmark).answering)
         content = {"benchmark": answering, "sampler": self.run.content["sampler"], "seed": self.seed}
-        return self._run("answers", content, {"policy": policy.fingerprint}, build, policy.iteration, name=benchmark)
+        return self.make("answers", content, {"policy": policy.fingerprint}, build, policy.iteration, name=benchmark)
 
     def judgments(
         self,
@@ -299,7 +300,7 @@ class Stages:
 
         def build(folder: Path) -> StageReport:
             component = self.run.benchmarks[benchmark]
-            ours, theirs = _answers(answers), _optional_answers(baseline)
+            ours, theirs = read_answers(answers), _optional_answers(baseline)
             judgments = judged(judge, self.replies, lambda asked: component.judge(ours, asked, baseline=theirs))
             write_jsonl(folder / "judgments.jsonl", judgments)
             unscored = sum(judgment.value is None for judgment in judgments)
@@ -311,7 +312,7 @@ class Stages:
             "identity": dict(judge.identity()),
             "asks_per_verdict": judge.asks_per_verdict,
         }
-        return self._run("judgments", content, parents, build, iteration, resumable=True, name=label)
+        return self.make("judgments", content, parents, build, iteration, resumable=True, name=label)
 
     def scores(
         self,
@@ -331,14 +332,15 @@ class Stages:
             if judgments is not None:
                 rows = [from_row(Judgment, row) for row in read_jsonl(judgments.path / "judgments.jsonl")]
             component = self.run.benchmarks[benchmark]
-            metrics = component.score(_answers(answers), rows, baseline=_optional_answers(baseline))
+            metrics = component.score(read_answers(answers), rows, baseline=_optional_answers(baseline))
             (folder / "metrics.json").write_text(json.dumps(to_row(metrics), indent=1), encoding="utf-8")
+            write_parquet(folder / "questions.parquet", component.question_scores(read_answers(answers), rows))
             return StageReport({metric.name: metric.value for metric in metrics})
 
         content = {"benchmark": dict(self.run.benchmark_content(benchmark).scoring)}
-        return self._run("scores", content, parents, build, iteration, name=label)
+        return self.make("scores", content, parents, build, iteration, name=label)
 
-    def _run(
+    def make(
         self,
         stage: str,
         content: Mapping[str, Any],
@@ -370,34 +372,15 @@ class Stages:
         )
 
 
-def _answers(artifact: Artifact) -> list[Answer]:
+def read_answers(artifact: Artifact) -> list[Answer]:
     return read_parquet(artifact.path / "answers.parquet", Answer)
 
 
 def _optional_answers(artifact: Artifact | None) -> list[Answer] | None:
-    return None if artifact is None else _answers(artifact)
+    return None if artifact is None else read_answers(artifact)
 
 
-def _derived_seed(seed: int, purpose: str, iteration: int) -> int:
-    """A seed of its own for each purpose and round, so that no two stages draw the same noise."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}/{iteration}".encode()).digest()[:4], "big")
-
-
-def _slice_of_pool(pool: list[Prompt], wanted: int | None, seed: int, iteration: int) -> list[Prompt]:
-    """The round's own slice of the pool in one seeded order: no prompt is used twice before all were used once.
-
-    With `wanted` None it is the whole pool.
-    """
-    wanted = len(pool) if wanted is None else wanted
-    if wanted > len(pool):
-        raise ValueError(f"iteration.prompts={wanted} asks for more than the pool's {len(pool)}; lower it")
-    order = list(range(len(pool)))
-    random.Random(seed).shuffle(order)
-    start = iteration * wanted
-    return [pool[order[(start + offset) % len(pool)]] for offset in range(wanted)]
-
-
-def _completion_counts(rows: list[Candidates]) -> dict[str, float | int]:
+def completion_counts(rows: list[Candidates]) -> dict[str, float | int]:
     completions = [completion for row in rows for completion in row.completions]
     if not completions:
         raise ValueError("no prompt has a completion; check data.responses and the source")

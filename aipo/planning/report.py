@@ -27,7 +27,7 @@ from aipo.planning.subject import Subject
 
 STAGES = (
     *("base_model", "pool", "prompts", "candidates", "ranking", "pairs", "reference", "train"),
-    *("answers", "judgments", "scores"),
+    *("answers", "judgments", "scores", "proxy", "kl"),
 )
 USABLE = 0.9
 """Share of a device's memory that training may fill; the trainer's own limit."""

@@ -16,6 +16,7 @@ class LengthOnlyRanker:
     name: str = "length_only"
 
     gives_win_probability: ClassVar[bool] = False
+    scores_alone: ClassVar[bool] = True
     needs_world: ClassVar[bool] = False
 
     def identity(self) -> dict[str, str]:

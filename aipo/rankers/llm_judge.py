@@ -69,6 +69,7 @@ class LLMJudgeRanker:
     """Where replies are kept; the pipeline supplies it."""
 
     gives_win_probability: ClassVar[bool] = False
+    scores_alone: ClassVar[bool] = False
     needs_world: ClassVar[bool] = False
     OPERATIONAL: ClassVar[tuple[str, ...]] = ("judge",)
     """`identity` says what of the judge matters."""

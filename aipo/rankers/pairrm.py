@@ -57,6 +57,7 @@ class PairRM:
     name: str = "pairrm"
 
     gives_win_probability: ClassVar[bool] = True
+    scores_alone: ClassVar[bool] = False
     needs_world: ClassVar[bool] = False
     OPERATIONAL: ClassVar[tuple[str, ...]] = ("max_attention_cells",)
 

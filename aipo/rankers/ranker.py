@@ -20,6 +20,11 @@ class Ranker(Protocol):
         ...
 
     @property
+    def scores_alone(self) -> bool:
+        """True when a score does not depend on the other candidates, so that answers can be scored one by one."""
+        ...
+
+    @property
     def needs_world(self) -> bool:
         """True when it knows the truth of the miniature's world only."""
         ...

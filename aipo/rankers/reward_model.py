@@ -47,6 +47,7 @@ class RewardModel:
 
     OPERATIONAL: ClassVar[tuple[str, ...]] = ("max_batch_tokens",)
 
+    scores_alone: ClassVar[bool] = True
     needs_world: ClassVar[bool] = False
 
     @property

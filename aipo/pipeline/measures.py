@@ -1,0 +1,75 @@
+"""What is measured of a policy beside its benchmark scores, as stages of their own: KL divergence and proxy scores.
+
+Nothing that trains a policy reads them, so they may be left out and made later.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from aipo.artifacts import Artifact, StageReport
+from aipo.pipeline.draws import derived_seed, slice_of_pool
+from aipo.pipeline.stages import Policy, Stages, completion_counts, read_answers
+from aipo.records import Candidates, Decoding, Example, RankedPrompt, read_parquet, to_row, write_parquet
+
+KL_COMPLETIONS = 2
+"""Completions a prompt from which a policy's KL is estimated: the fewest that show their own spread."""
+
+
+def kl(stages: Stages, pool: Artifact, policy: Policy, base: Policy, previous: Policy) -> Artifact | None:
+    """How far the policy is from the base model and from the policy before it; None where kl_prompts is 0.
+
+    Estimated on prompts of the pool that are the same for every policy, seed and objective, from completions drawn for
+    this alone. The next round's candidates would cost nothing, but Self-Instruct draws their prompts anew from the
+    policy itself, they may be drawn at another temperature, and the last round has none.
+    """
+    if not stages.run.kl_prompts:
+        return None
+    limit = stages.iteration.decoding.max_new_tokens
+    decoding = Decoding(temperature=1.0, top_p=1.0, top_k=0, max_new_tokens=limit)
+
+    def build(folder: Path) -> StageReport:
+        from aipo.models.kl import measure_kls
+
+        prompts = [example.prompt for example in read_parquet(pool.path / "pool.parquet", Example)]
+        chosen = slice_of_pool(prompts, min(stages.run.kl_prompts, len(prompts)), 0, 0)
+        seed = derived_seed(stages.seed, "kl", policy.iteration)
+        chats = [prompt.chat for prompt in chosen]
+        completions = stages.sampler(policy).sample(chats, decoding, n=KL_COMPLETIONS, seed=seed)
+        drawn = [Candidates(prompt, tuple(group)) for prompt, group in zip(chosen, completions, strict=True)]
+        others = {"base": base, "previous": previous} if previous != base else {"base": base}
+        found = dict(zip(others, measure_kls(policy.ref, [other.ref for other in others.values()], drawn), strict=True))
+        found.setdefault("previous", found["base"])
+        (folder / "kl.json").write_text(json.dumps(to_row(found), indent=1), encoding="utf-8")
+        counts: dict[str, float | int] = {}
+        for name, estimate in found.items():
+            counts |= {name: estimate.nats, f"{name}_standard_error": estimate.standard_error}
+        return StageReport(counts | completion_counts(drawn))
+
+    content = {"sampler": stages.run.content["sampler"], "prompts": stages.run.kl_prompts, "max_new_tokens": limit}
+    content |= {"completions": KL_COMPLETIONS, "seed": stages.seed}
+    parents = {"pool": pool.fingerprint, "policy": policy.fingerprint}
+    parents |= {"base": base.fingerprint, "previous": previous.fingerprint}
+    return stages.make("kl", content, parents, build, policy.iteration)
+
+
+def proxy(stages: Stages, benchmark: str, answers: Artifact, iteration: int) -> Artifact | None:
+    """The ranker's own score of every answer to a benchmark: what training climbs, beside what is true.
+
+    None for a ranker whose scores compare the candidates of one prompt only, for data that brings its own ranking, and
+    for a benchmark that does not give its chats.
+    """
+    component, ranker = stages.run.benchmarks[benchmark], stages.run.ranker
+    if stages.recipe.ranking != "ranker" or not ranker.scores_alone or not hasattr(component, "chats"):
+        return None
+
+    def build(folder: Path) -> StageReport:
+        chats, rows = component.chats(), read_answers(answers)
+        scored = ranker.rank([chats[row.question_id] for row in rows], [[row.turns[0].text] for row in rows])
+        found = [RankedPrompt(row.question_id, tuple(scores)) for row, scores in zip(rows, scored, strict=True)]
+        write_parquet(folder / "proxy.parquet", found)
+        return StageReport({"proxy_score": sum(row.scores[0] for row in found) / len(found)})
+
+    content = {"ranker": stages.run.content["ranker"], "identity": dict(ranker.identity())}
+    return stages.make("proxy", content, {"answers": answers.fingerprint}, build, iteration, name=benchmark)
