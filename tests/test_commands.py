@@ -1,4 +1,4 @@
-"""Every command that a page, a script or a comment of a config promises is one that `python run.py` accepts.
+"""Every command that a page, the help or a comment of a launcher promises is one that `python run.py` accepts.
 
 Nothing is run: the command line goes through Hydra's own parser, each job of it is composed, and the check that every
 run begins with is made. `plan=true` does the same and then lists the stages.
@@ -22,7 +22,8 @@ from aipo.pipeline.sweep import combinations
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "results" / "README.md"]
-SCRIPTS = [*sorted((ROOT / "experiments").glob("*")), *sorted((ROOT / "conf").rglob("*.yaml"))]
+SCRIPTS = [ROOT / "conf" / "config.yaml", *sorted((ROOT / "conf" / "hydra").rglob("*.yaml"))]
+"""The experiments' own commands are tested in test_experiments.py."""
 PLACEHOLDERS = {"<40-digit commit>": "0" * 40}
 """What stands for a value of the reader's own; any other `<name>` becomes `name`."""
 PLUGINS = {"slurm": "submitit", "slurm_nodes": "submitit", "submitit_slurm": "submitit", "processes": "joblib"}

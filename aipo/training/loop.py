@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 IDLE_SHARE_WARNED = 0.1
 """A larger share of pairs in steps with learning rate 0 is warned of."""
+HIGH_RATE, LARGE_MODEL = 1e-4, 10_000_000
+"""A higher learning rate for more weights than that is warned of."""
 _SHARED_STATE = ("tokens_per_batch", "rng")
 
 
@@ -87,6 +89,7 @@ class _Run:
         self.lengths = [shared_row_tokens(pair) for pair in inputs.pairs]
         self.total_steps = settings.epochs * steps_per_epoch(len(inputs.pairs), settings.pairs_per_step)
         self.idle_pairs = self._pairs_at_rate_zero()
+        self._warn_of_rate()
         self.saved_at = time.monotonic()
 
     def to_the_end(
@@ -150,6 +153,15 @@ class _Run:
         if self.evaluation.pairs and (step + 1 == self.total_steps or (every and (step + 1) % every == 0)):
             row |= self._evaluate()
         return row
+
+    def _warn_of_rate(self) -> None:
+        weights = sum(weight.numel() for weight in self.strategy.parameters())
+        high = self.settings.learning_rate > HIGH_RATE and weights > LARGE_MODEL
+        if high and self.settings.adapters is None and self.world.is_main:
+            logging.getLogger("aipo").warning(
+                f"train: trainer.learning_rate={self.settings.learning_rate:g} for {weights:,} weights, all trained; "
+                "preference training of a model of that size takes 5e-7 to 1e-5 (3e-4 is the miniature's)"
+            )
 
     def _pairs_at_rate_zero(self) -> int:
         """How many pairs, repeated ones included, stand in steps whose learning rate is 0. Warns where many do."""
