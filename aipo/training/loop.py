@@ -235,8 +235,8 @@ class _Run:
         self.world.wait()
         rows = metrics.rows
         summary: dict[str, float | int] = {"pairs": len(self.inputs.pairs), "steps": len(rows)}
-        summary |= {"pairs_at_rate_zero": self.idle_pairs, "evaluation_pairs": len(self.evaluation.pairs), **update}
         summary |= {f"last_{name}": rows[-1][name] for name in ("loss", "reward_margin", "reward_accuracy")}
+        summary |= {**update, "pairs_at_rate_zero": self.idle_pairs, "evaluation_pairs": len(self.evaluation.pairs)}
         summary |= {name: value for name, value in rows[-1].items() if name.startswith("evaluation_")}
         summary["pairs_per_s"] = sum(row["pairs_per_s"] for row in rows) / len(rows)
         summary["peak_memory_gib"] = max(row["peak_memory_gib"] for row in rows)

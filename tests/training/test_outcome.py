@@ -107,6 +107,17 @@ def test_a_rate_that_breaks_the_policy_is_recorded_and_warned_of(
     assert "times their own norm: the learning rate is too high" in caplog.text
 
 
+def test_the_miniatures_rate_for_a_large_model_is_warned_of(
+    policy: PolicyRef, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with caplog.at_level(logging.WARNING, "aipo"):
+        train(policy, tmp_path / "small", replace(TRAINER, learning_rate=3e-4))
+        assert "all trained" not in caplog.text
+        monkeypatch.setattr("aipo.training.loop.LARGE_MODEL", 10_000)
+        train(policy, tmp_path / "large", replace(TRAINER, learning_rate=3e-4))
+    assert "trainer.learning_rate=0.0003 for 19,424 weights, all trained" in caplog.text
+
+
 def test_a_round_that_moves_nothing_is_told(
     policy: PolicyRef, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
