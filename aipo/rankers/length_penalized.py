@@ -38,6 +38,11 @@ class LengthPenalizedRanker:
             raise ValueError(f"ranker.unit must be one of {', '.join(UNITS)}, got {self.unit!r}")
 
     @property
+    def scores_alone(self) -> bool:
+        """As the wrapped ranker."""
+        return self.ranker.scores_alone
+
+    @property
     def needs_world(self) -> bool:
         """As the wrapped ranker."""
         return self.ranker.needs_world

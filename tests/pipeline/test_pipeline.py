@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 from aipo.jobs import read_job
+from aipo.records import QuestionScore, RankedPrompt, read_parquet
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
@@ -26,6 +27,7 @@ SMALL = [
     "iteration.candidates=3",
     "benchmark=[gold]",
     "benchmark.gold.n_questions=16",
+    "kl_prompts=12",
 ]
 NOT_CONTENT = {"manifest.json", "metrics.jsonl", "replies.jsonl"}
 """Files that carry times: how fast a step was, when a reply came."""
@@ -137,6 +139,27 @@ def test_the_same_command_again_runs_no_stage(finished: Path) -> None:
     assert _content(finished) == before
 
 
+def test_every_policy_has_its_kl_and_its_proxy_score(finished: Path) -> None:
+    base, first, second = read_job(next((finished / "sweep" / "jobs").iterdir())).points
+    assert base.kl is None and [record.benchmark for record in base.proxies] == ["gold"]
+    kls = [json.loads((finished / "outputs" / "kl" / point.kl / "kl.json").read_text()) for point in (first, second)]
+    # After the first round the policy before is the base model.
+    assert kls[0]["base"] == kls[0]["previous"] and kls[1]["base"] != kls[1]["previous"]
+    for estimate in (estimate for kl in kls for estimate in kl.values()):
+        assert estimate["nats"] > 0 and estimate["standard_error"] > 0
+    for point in (base, first, second):
+        rows = read_parquet(
+            finished / "outputs" / "proxy" / point.proxies[0].fingerprint / "proxy.parquet", RankedPrompt
+        )
+        questions = read_parquet(
+            finished / "outputs" / "scores" / point.scores[0].fingerprint / "questions.parquet", QuestionScore
+        )
+        assert [row.prompt_id for row in rows] == [question.question_id for question in questions]
+        # proxy = gold + 0.005 a token + noise of sd 0.15 each: over 16 answers within five standard errors.
+        gap = sum(row.scores[0] - q.value - 0.005 * q.n_tokens for row, q in zip(rows, questions, strict=True)) / 16
+        assert abs(gap) < 5 * 0.15 / 4
+
+
 def test_plan_runs_nothing_and_knows_what_is_there(finished: Path, tmp_path: Path) -> None:
     known = _run(finished, "objective=dpo", "plan=true")
     assert known.returncode == 0 and "planned" not in known.stdout.split("Estimates")[0], known.stdout
@@ -147,7 +170,7 @@ def test_plan_runs_nothing_and_knows_what_is_there(finished: Path, tmp_path: Pat
     assert "0 to run" in tuned.stdout, tuned.stdout
     fresh = _run(tmp_path, "objective=dpo", "plan=true")
     assert fresh.returncode == 0, fresh.stderr
-    assert "stages: 0 cached, 20 to run" in fresh.stdout
+    assert "stages: 0 cached, 25 to run" in fresh.stdout
     assert not (tmp_path / "outputs").exists()
 
 
