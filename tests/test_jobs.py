@@ -1,0 +1,81 @@
+"""`run.json`: what the pipeline writes is what readers get, and a dead job never looks alive."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from aipo.jobs import (
+    DEAD_AFTER_SECONDS,
+    HEARTBEAT,
+    SCHEMA,
+    BenchmarkRecord,
+    JobFile,
+    JobFileError,
+    JobRecord,
+    Point,
+    ScoreRecord,
+    is_alive,
+    read_job,
+)
+
+RECORD = JobRecord(
+    objective="aipo",
+    seed=3,
+    model="miniature",
+    data="pairrm_gen_uf",
+    needs_world=True,
+    overrides=("objective=aipo",),
+    choices={"model": "miniature"},
+    settings={"model": {"seed": 0}, "trainer": {"learning_rate": 3e-4, "betas": [0.9, 0.999]}},
+    store="outputs",
+    benchmarks=(BenchmarkRecord("gold", "gold_score", "mean_tokens", False),),
+)
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    file = JobFile(tmp_path, RECORD)
+    base = Point(-1, "b", (ScoreRecord("gold", "gold", False, "s0"),))
+    first = Point(0, "t0", (), ranking="r", pairs="p", reference="f", train="t0")
+    for point in (base, first):
+        file.add(point)
+    assert read_job(tmp_path) == file.record
+    assert (file.record.points, file.record.status, file.record.pid) == ((base, first), "running", os.getpid())
+    file.finish("failed", "out of memory")
+    record = read_job(tmp_path)
+    assert (record.status, record.error) == ("failed", "out of memory") and record.ended
+    assert replace(record, status="running", error=None, ended=None) == replace(file.record, **{
+        "status": "running", "error": None, "ended": None,
+    })  # fmt: skip
+
+
+def test_only_a_beating_heart_is_alive(tmp_path: Path) -> None:
+    with JobFile(tmp_path, RECORD):
+        assert is_alive(tmp_path)
+        long_ago = time.time() - DEAD_AFTER_SECONDS - 1
+        os.utime(tmp_path / HEARTBEAT, (long_ago, long_ago))  # as a killed process leaves it
+        assert not is_alive(tmp_path)
+    assert not (tmp_path / HEARTBEAT).exists() and not is_alive(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (None, "no such file; expected a job's folder"),
+        ("{", "cannot be read"),
+        ("[]", f"expected schema {SCHEMA}, got list"),
+        ('{"schema": 1}', f"expected schema {SCHEMA}, got 1"),
+        (json.dumps({"schema": SCHEMA, "seed": 0}), "missing field"),
+    ],
+)
+def test_an_unreadable_record_says_what_to_do(tmp_path: Path, text: str | None, told: str) -> None:
+    if text is not None:
+        (tmp_path / "run.json").write_text(text, encoding="utf-8")
+    with pytest.raises(JobFileError) as caught:
+        read_job(tmp_path)
+    assert told in str(caught.value) and str(tmp_path) in str(caught.value)
