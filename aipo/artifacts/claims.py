@@ -215,7 +215,7 @@ class Claim:
             manifest = load_manifest(place, self.stage, self.digest)
             check_files(place, manifest["files"], full=True, without=manifest["scratch"])
         except StaleArtifactError as error:
-            logger.warning("%-11s %s  found changed, so it is made again: %s", self.stage, self.digest, error)
+            logger.warning("%-11s %s  found changed, so it is made again: %s", self.stage, self.digest, error.what)
             return False
         return True
 

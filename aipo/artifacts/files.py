@@ -29,15 +29,22 @@ class StoreError(RuntimeError):
 
 
 class StaleArtifactError(StoreError):
-    """An artifact's files are not the ones its manifest lists."""
+    """An artifact's files are not the ones its manifest lists: `what` is wrong, and a remedy that deletes nothing."""
+
+    def __init__(self, what: str, folder: Path) -> None:
+        self.what = what
+        super().__init__(
+            f"{what}. The artifact was changed after it was made. `mv {folder} {folder}.partial` and run the same "
+            "command again: what is intact is kept, the rest is set aside and made again."
+        )
 
 
-def remedy(folder: Path) -> str:
-    """What to do about a changed artifact. Nothing is deleted by it: what is intact is used again."""
-    return (
-        f"The artifact was changed after it was made. `mv {folder} {folder}.partial` and run the same command again: "
-        "what is intact is kept, the rest is set aside and made again."
-    )
+class MissingArtifactError(StaleArtifactError):
+    """There is no such artifact."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        StoreError.__init__(self, f"{what}; run the same command again to make it")
 
 
 def hash_file(path: Path) -> str:
@@ -100,25 +107,23 @@ def check_files(
         try:
             status = path.stat()
         except OSError as error:
-            raise StaleArtifactError(f"{expected}, it is missing ({error.strerror}). {remedy(folder)}") from error
+            raise StaleArtifactError(f"{expected}, it is missing ({error.strerror})", folder) from error
         if status.st_size != record["bytes"]:
-            raise StaleArtifactError(f"{expected}, it has {status.st_size} bytes. {remedy(folder)}")
+            raise StaleArtifactError(f"{expected}, it has {status.st_size} bytes", folder)
         if not full and status.st_size >= ALWAYS_HASHED_BYTES and _remembered(path, status) == record["sha256"]:
             continue
         began = time.time_ns()
         try:
             actual = hash_file(path)
         except OSError as error:
-            raise StaleArtifactError(f"{path} cannot be read ({error.strerror}). {remedy(folder)}") from error
+            raise StaleArtifactError(f"{path} cannot be read ({error.strerror})", folder) from error
         if actual != record["sha256"]:
-            raise StaleArtifactError(
-                f"{path}: the manifest lists SHA-256 {record['sha256']}, it has {actual}. {remedy(folder)}"
-            )
+            raise StaleArtifactError(f"{path}: the manifest lists SHA-256 {record['sha256']}, it has {actual}", folder)
         _remember(path, status, actual, began)
     found = (name for name in file_names(folder, without) if name not in files)
     unlisted = [name for name in found if not Path(name).name.startswith(".")]
     if unlisted:
-        raise StaleArtifactError(f"{folder / unlisted[0]}: the manifest does not list this file. {remedy(folder)}")
+        raise StaleArtifactError(f"{folder / unlisted[0]}: the manifest does not list this file", folder)
 
 
 def weights_of(folder: Path) -> list[Path]:
@@ -149,7 +154,7 @@ def _pruned(folder: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:
-        raise StaleArtifactError(f"{folder / PRUNED} cannot be read ({error}). {remedy(folder)}") from error
+        raise StaleArtifactError(f"{folder / PRUNED} cannot be read ({error})", folder) from error
 
 
 def sync_file(path: Path) -> None:

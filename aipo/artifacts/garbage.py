@@ -21,7 +21,7 @@ from aipo.artifacts.inventory import Inventory, size_bytes
 ALSO = ("unfinished", "weights", "replies", "aside")
 """What is only removed when it is named."""
 Keep = Literal["all", "last"]
-_HOUR = 3600.0
+_CHANGING_HANDS_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,9 @@ def plan(store: Inventory, sweeps: Sweeps, also: Collection[str] = (), keep_weig
             if name in also:
                 removals.append(Removal(path, size_bytes(path), f"named by --also {name}"))
     for path in store.locks:
-        if path.suffix == ".lock" or time.time() - path.lstat().st_mtime > _HOUR:  # else a lease that is changing hands
+        if (
+            path.suffix == ".lock" or time.time() - path.lstat().st_mtime > _CHANGING_HANDS_SECONDS
+        ):  # else a lease that is changing hands
             removals.append(Removal(path, size_bytes(path), "a lock, if nobody holds it"))
     return Plan(tuple(removals), tuple(kept))
 

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aipo.artifacts.files import MANIFEST, StaleArtifactError, check_files, record_files, remedy, sync_folder
+from aipo.artifacts.files import (
+    MANIFEST,
+    MissingArtifactError,
+    StaleArtifactError,
+    check_files,
+    record_files,
+    sync_folder,
+)
 from aipo.artifacts.points import reached
 
 SELF_HASH = "manifest_sha256"
@@ -60,7 +67,7 @@ def read_manifest(root: str | os.PathLike[str], stage: str, digest: str) -> dict
     """
     folder = Path(root) / stage / digest
     if not folder.is_dir():
-        raise StaleArtifactError(f"artifact {stage}/{digest} is missing from {root}; run the same command again")
+        raise MissingArtifactError(f"artifact {stage}/{digest} is missing from {root}")
     return Artifact(stage, digest, folder).check()
 
 
@@ -70,14 +77,14 @@ def load_manifest(folder: Path, stage: str, digest: str) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise StaleArtifactError(f"{path} cannot be read ({error}). {remedy(folder)}") from error
+        raise StaleArtifactError(f"{path} cannot be read ({error})", folder) from error
     if not isinstance(manifest, dict) or SELF_HASH not in manifest:
-        raise StaleArtifactError(f"{path}: expected a manifest with {SELF_HASH}, found none. {remedy(folder)}")
+        raise StaleArtifactError(f"{path}: expected a manifest with {SELF_HASH}, found none", folder)
     if (manifest.get("stage"), manifest.get("fingerprint")) != (stage, digest):
         found = f"{manifest.get('stage')}/{manifest.get('fingerprint')}"
-        raise StaleArtifactError(f"{path}: expected the one of {stage}/{digest}, found {found}'s. {remedy(folder)}")
+        raise StaleArtifactError(f"{path}: expected the one of {stage}/{digest}, found {found}'s", folder)
     if manifest[SELF_HASH] != _self_hash(manifest):
-        raise StaleArtifactError(f"{path}: it does not hash to its own {SELF_HASH}. {remedy(folder)}")
+        raise StaleArtifactError(f"{path}: it does not hash to its own {SELF_HASH}", folder)
     return manifest
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from aipo.artifacts import Artifact, StageReport, Store, StoreError, claims, points
+from aipo.artifacts import Artifact, StageReport, Store, StoreError, claims, garbage, points
 from aipo.artifacts.claims import Claim, LockKind
 from aipo.artifacts.garbage import Sweeps, carry_out, plan
 from aipo.artifacts.inventory import Inventory
@@ -183,6 +183,7 @@ def state(root: Path) -> dict[str, str]:
 def leftovers(root: Path, results: Path, lock: LockKind) -> list[str]:
     """What is neither an artifact nor needed, after gc."""
     results.mkdir(exist_ok=True)
+    garbage._CHANGING_HANDS_SECONDS = 0  # as if ten minutes had passed
     store = Inventory.of(root)
     record = results / "run.json"
     record.write_text(json.dumps({"status": "done", "points": [], "named": list(store.entries)}))
@@ -200,7 +201,8 @@ def check_end(root: Path, expected: dict[str, str], lock: LockKind) -> None:
         claim = Claim(root, entry.artifact.stage, entry.artifact.fingerprint, lock)
         assert claim.acquire(wait=False), f"{claim.path} is stuck"
         claim.release()
-    assert leftovers(root, root.parent / "results", lock) == []
+    over = leftovers(root, root.parent / "results", lock)
+    assert over == [], f"left over: {over}"
 
 
 def reached_points(root: Path, lock: LockKind = "flock") -> Counter[str]:

@@ -36,7 +36,7 @@ def corrupt(rng: random.Random, kind: str, path: Path, others: list[Path]) -> Pa
     elif kind == "cut":
         del content[rng.randrange(len(content)) :]
     elif kind == "grow":
-        content += b" "
+        content += b"0"
     elif kind == "empty":
         content.clear()
     if kind == "delete":

@@ -43,12 +43,13 @@ def trial(folder: Path, faults: list[Fault], undisturbed: Undisturbed, lock: str
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     statuses = []
+    lease_seconds = 0.5 if lock == "lease" else 0
     for fault in faults:
-        child = Child(lambda: job(folder / "store", lock), folder / "log", fault)
+        child = Child(lambda: job(folder / "store", lock), folder / "log", fault, lease_seconds)
         status = child.wait()
         assert status != 1, f"{fault}: {child.log.read_text()}"
         statuses.append(status)
-    child = Child(lambda: job(folder / "store", lock), folder / "log")
+    child = Child(lambda: job(folder / "store", lock), folder / "log", None, lease_seconds)
     status = child.wait()
     assert status == 0, f"after {faults}: {child.log.read_text()}"
     check_end(folder / "store", undisturbed.state, lock)
