@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -27,7 +28,9 @@ LIBRARIES = ("matplotlib", "numpy", "pandas", "scipy", "statsmodels")
 
 def content_hash(sweep: Sweep, frames: Iterable[pd.DataFrame]) -> str:
     """Of a sweep with further `frames` read from its artifacts, and of all code that turns them into files."""
-    parts = [sweep.folder.resolve().name, *map(repr, (sweep.runs, sweep.shared_overrides, sweep.problems))]
+    # When and where a job ran shapes no file; what it failed at is among the problems.
+    runs = [replace(run, record=replace(run.record, started="", ended=None, host="", pid=0)) for run in sweep.runs]
+    parts = [sweep.folder.resolve().name, *map(repr, (runs, sweep.shared_overrides, sweep.problems))]
     parts += [frame.to_csv(index=False) for frame in (sweep.scores, sweep.pairs, *frames)]
     return sha256("\x00".join([_code_hash(), *parts]).encode()).hexdigest()
 

@@ -77,6 +77,10 @@ def test_nothing_is_drawn_twice(analysed, monkeypatch):
     written, times = analyse(folder), {path: path.stat().st_mtime_ns for path in folder.rglob("*.*")}
     assert analyse(folder) == written and not drawn
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.*")} == times
+    for path in folder.glob("jobs/*/run.json"):  # the same job again, by another process
+        content = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps(content | {"started": "2026-11-25T01:51:50Z", "pid": 4711}), encoding="utf-8")
+    assert analyse(folder) == written and not drawn
     first = contents(folder)
     for touch in (
         lambda: (folder / "tables" / "scores.csv").write_text("edited", encoding="utf-8"),
