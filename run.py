@@ -16,12 +16,14 @@ def main(config: DictConfig) -> None:
 
     from aipo.pipeline import loop
     from aipo.pipeline.check import ConfigError
+    from aipo.remote.redaction import redact, redact_logs
 
+    redact_logs()
     job = HydraConfig.get()
     try:
         loop.run(config, Path(job.runtime.output_dir), list(job.overrides.task), job.runtime.choices)
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        print(redact(str(error)), file=sys.stderr)
         sys.exit(2)
 
 
@@ -32,6 +34,8 @@ def command() -> None:
     try:
         main()
     except Exception as error:
+        from aipo.remote import redact
+
         if wants_all:
             raise
         frames = error.__traceback__
@@ -41,9 +45,10 @@ def command() -> None:
             from aipo.pipeline.options import explain
 
             if told := explain(error, sys.argv[1:], Path(__file__).resolve().parent / "conf"):
-                print(told, file=sys.stderr)
+                print(redact(told), file=sys.stderr)
                 sys.exit(2)
-        traceback.print_exception(type(error), error, frames or error.__traceback__)
+        shown = traceback.format_exception(type(error), error, frames or error.__traceback__)
+        print(redact("".join(shown)), file=sys.stderr, end="")
         sys.exit(1)
 
 

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Literal, get_args
 
 from aipo.records import from_row, to_row
+from aipo.remote.redaction import redacted
 
 SCHEMA = 2
 """Raised with every change of the fields below."""
@@ -140,7 +141,7 @@ class JobFile:
     def _write(self) -> None:
         path = self.folder / FILE
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(to_row(self.record), indent=1, ensure_ascii=False), encoding="utf-8")
+        temporary.write_text(json.dumps(redacted(to_row(self.record)), indent=1, ensure_ascii=False), encoding="utf-8")
         os.replace(temporary, path)
 
     def __enter__(self) -> JobFile:

@@ -19,14 +19,15 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from aipo.judges.judge import Receipt
 from aipo.judges.unkept import budget_spent
 from aipo.records import Chat, JudgeReply, from_row, to_row
-from aipo.remote import Fatal, Journal, Line
+from aipo.remote import Fatal, Journal, Line, redact
+from aipo.remote.redaction import hide_values, hide_values_in_bytes
 
 LOCK_FILE = "asking.lock"
 WHO = "judge.json"
@@ -118,13 +119,14 @@ class Replies:
                 self.requests += 1
 
     def keep(self, key: str, decoding: Mapping[str, Any], reply: JudgeReply, receipt: Receipt) -> None:
-        """Write a reply down."""
+        """Write a reply down, without the keys of this process that it may repeat."""
         row: dict[str, Any] = {"key": key, "take": self._wanted.get(key, 0), "at": _now(), "decoding": dict(decoding)}
         row |= {"input_tokens": receipt.input_tokens, "output_tokens": receipt.output_tokens}
         if receipt.dollars is not None:
             row["dollars"] = receipt.dollars
         if receipt.raw is not None:
-            row["raw_base64"] = base64.b64encode(receipt.raw).decode("ascii")
+            row["raw_base64"] = base64.b64encode(hide_values_in_bytes(receipt.raw)).decode("ascii")
+        reply = replace(reply, text=hide_values(reply.text), error=reply.error and redact(reply.error))
         with self._mutex:
             self._found[key] = row["take"], self._write(row | {"reply": to_row(reply)})
             if time.monotonic() - self._synced > 1:

@@ -21,6 +21,7 @@ from aipo.pipeline.missing import missing_needs
 from aipo.pipeline.run import Run, build_run
 from aipo.pipeline.stages import Policy, Stages
 from aipo.pipeline.trackers import Trackers
+from aipo.remote import redact
 
 logger = logging.getLogger("aipo")
 TRACEBACK = "traceback.txt"
@@ -60,8 +61,8 @@ def run(config: DictConfig, folder: Path, overrides: Sequence[str], choices: Map
             file.finish("done")
         except BaseException as error:
             stopped = isinstance(error, KeyboardInterrupt | SystemExit)
-            file.finish("interrupted" if stopped else "failed", f"{type(error).__name__}: {error}")
-            (folder / TRACEBACK).write_text(traceback.format_exc(), encoding="utf-8")
+            file.finish("interrupted" if stopped else "failed", redact(f"{type(error).__name__}: {error}"))
+            (folder / TRACEBACK).write_text(redact(traceback.format_exc()), encoding="utf-8")
             raise
         finally:
             trackers.finish()

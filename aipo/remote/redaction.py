@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import urllib.parse
@@ -33,13 +34,44 @@ def keep_secret(variable: str | None) -> None:
 
 def redact(text: str) -> str:
     """`text` without keys: the values of secret environment variables, authorization headers, users in URLs."""
-    for value in _secrets():
-        text = text.replace(value, HIDDEN)
+    text = hide_values(text)
     text = _USER.sub(rf"\1{HIDDEN}@", text)
     text = _QUERY.sub(rf"\1{HIDDEN}", text)
     text = _HEADER.sub(rf"\1\2{HIDDEN}", text)
     text = _BEARER.sub(rf"\1 {HIDDEN}", text)
     return _KEY.sub(HIDDEN, text)
+
+
+def hide_values(text: str) -> str:
+    """`text` without the values of secret environment variables, and otherwise as it is: for replies that are kept."""
+    for value in _secrets():
+        text = text.replace(value, HIDDEN)
+    return text
+
+
+def hide_values_in_bytes(data: bytes) -> bytes:
+    """Likewise, of bytes in any encoding that holds ASCII."""
+    for value in _secrets():
+        data = data.replace(value.encode("utf-8", "surrogateescape"), HIDDEN.encode())
+    return data
+
+
+class RedactingFilter(logging.Filter):
+    """Redacts every record that passes, its traceback included."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Always lets it pass."""
+        record.msg, record.args = redact(record.getMessage()), None
+        if record.exc_info:
+            record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
+        return True
+
+
+def redact_logs() -> None:
+    """From now on no handler of the root logger, the console's or a file's, shows a key."""
+    for handler in logging.getLogger().handlers:
+        if not any(isinstance(known, RedactingFilter) for known in handler.filters):
+            handler.addFilter(RedactingFilter())
 
 
 def redacted(value: Any) -> Any:

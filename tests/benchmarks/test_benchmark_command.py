@@ -161,7 +161,7 @@ def test_score_refuses_files_of_another_kind(data: Path, capsys: pytest.CaptureF
     assert "single and pairwise judgments do not belong in one table" in capsys.readouterr().err
     answers = str(data / "fixtures/arena_hard/model_answer/model-mid.jsonl")
     assert main(["score", "--benchmark", "mt_bench", "--judgments", single, "--answers", answers]) == 1
-    assert "model-mid.jsonl, answer 1: expected choices[0].turns to be texts" in capsys.readouterr().err
+    assert "model-mid.jsonl, answer 1: expected choices[0].turns to be text" in capsys.readouterr().err
 
 
 def test_score_arena_hard(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
