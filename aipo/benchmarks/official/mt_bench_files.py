@@ -97,8 +97,7 @@ def _pair(row: Mapping[str, Any]) -> None:
 def _judged(row: Mapping[str, Any], *models: str) -> None:
     for name in ("question_id", *models):
         name_of(field(row, name), name)
-    judge = field(row, "judge")
-    name_of(first(judge, "judge") if isinstance(judge, list) else judge, "judge")
+    text(first(field(row, "judge"), "judge"), "judge[0]")
     if "turn" in row or len(models) == 1:
         a_number(field(row, "turn"), "turn")
 
