@@ -14,7 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from aipo.jobs import BASE_ITERATION, BenchmarkRecord, JobFileError, JobRecord, Point, ScoreRecord, read_job
+from analysis import escape
 
 LENGTH_PLOT = "length_curve.png"
 
@@ -118,10 +121,10 @@ def card(job: Job, iteration: int, name: str) -> str:
     points = job.points(iteration)
     train = job.manifest("train", points[-1].train)
     objective = train["config"]["objective"]
-    lines = [*_header(job, objective["name"]), f"# {name}", ""]
+    lines = [*_header(job, objective["name"]), f"# {_shown(name)}", ""]
     lines += [
-        f"{job.base} after {iteration + 1} round(s) of iterative preference optimization with the objective "
-        f"**{objective['name']}** (seed {job.record.seed}), by the AIPO experiment suite (arXiv 2409.08845). "
+        f"{_shown(job.base)} after {iteration + 1} round(s) of iterative preference optimization with the objective "
+        f"**{_shown(objective['name'])}** (seed {job.record.seed}), by the AIPO experiment suite (arXiv 2409.08845). "
         "Everything below was written from the artifacts of the run.",
         "",
         *_recipe(job, points[-1], train),
@@ -136,9 +139,11 @@ def card(job: Job, iteration: int, name: str) -> str:
 
 def _header(job: Job, objective: str) -> list[str]:
     path = job.model.get("path")
-    base = [f"base_model: {path}"] if path and not Path(path).is_dir() else []
-    tags = ["tags:", "- preference-optimization", f"- {objective}"]
-    return ["---", "library_name: transformers", "pipeline_tag: text-generation", *base, *tags, "---", ""]
+    content: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
+    if path and not Path(path).is_dir():
+        content["base_model"] = str(path)
+    content["tags"] = ["preference-optimization", objective]
+    return ["---", yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000).rstrip("\n"), "---", ""]
 
 
 def _recipe(job: Job, point: Point, train: Mapping[str, Any]) -> list[str]:
@@ -206,7 +211,7 @@ def _lengths(job: Job, points: Sequence[Point]) -> list[str]:
             ("base" if number == BASE_ITERATION else number, _value(score), _number(length))
             for number, score, length in curve
         ]
-        lines += [f"{benchmark.name}:", "", *_table(header, rows), ""]
+        lines += [f"{_shown(benchmark.name)}:", "", *_table(header, rows), ""]
     return lines
 
 
@@ -302,9 +307,15 @@ def _number(value: float) -> str:
     return f"{value:.4g}"
 
 
+def _shown(text: str) -> str:
+    """Text of configs and names on one line, without HTML, links or the end of a cell."""
+    harmless = escape.one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return harmless.replace("\\", "\\\\").replace("|", "\\|").replace("](", "]\\(").replace("][", "]\\[")
+
+
 def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
     def line(cells: Sequence[Any]) -> str:
-        return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+        return "| " + " | ".join(_shown(str(cell)) for cell in cells) + " |"
 
     return [line(header), "|" + "---|" * len(header), *map(line, rows)]
 

@@ -83,7 +83,7 @@ def _write(
 
     def add_csv(name: str, data: pd.DataFrame, fingerprints: Iterable[str]) -> None:
         path = sweep_folder / "tables" / f"{name}.csv"
-        path.write_text(data.to_csv(index=False, float_format="%.10g", lineterminator="\n"), encoding="utf-8")
+        path.write_text(escape.csv(data), encoding="utf-8")
         written[path] = tuple(fingerprints)
 
     for name in names:

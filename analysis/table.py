@@ -51,7 +51,7 @@ class Table:
 
     def csv(self) -> str:
         """Comma-separated values, floats to ten digits."""
-        return self.data.to_csv(index=False, float_format="%.10g", lineterminator="\n")
+        return escape.csv(self.data)
 
     def markdown(self, *, fingerprints: bool = True) -> str:
         """The table and its notes, without the title."""

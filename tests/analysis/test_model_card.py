@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +181,18 @@ def test_a_folder_that_would_not_load_is_not_exported(job: Path, tmp_path: Path)
     (tmp_path / "store" / "pairs" / "p1" / "manifest.json").unlink()
     with pytest.raises(ExportError, match="p1/manifest.json: missing; run the job again"):
         export_policy(job, tmp_path / "out")
+
+
+def test_names_from_a_config_are_shown_and_nothing_else(job: Path) -> None:
+    import yaml
+
+    from analysis.model_card import Job, card
+
+    evil = 'x: y\n---\n<script>alert(1)</script> | [a](javascript:b) "'
+    read = Job.read(job)
+    settings = {**read.record.settings, "model": {"path": evil}}
+    text = card(replace(read, record=replace(read.record, settings=settings)), 0, "<img src=x>")
+    header, _, body = text.removeprefix("---\n").partition("\n---\n")
+    assert yaml.safe_load(header)["base_model"] == evil
+    assert "# &lt;img src=x&gt;" in body and "alert(1)" in body
+    assert "<script>" not in body and "<img" not in body and "](javascript" not in body

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -61,7 +62,7 @@ def replaced_values(rng: random.Random, value: object, odd: Sequence[object]) ->
     if rng.random() < 0.2:
         del holder[key]
     else:
-        holder[key] = rng.choice(odd)
+        holder[key] = copy.deepcopy(rng.choice(odd))
     return value
 
 

@@ -106,7 +106,7 @@ def damaged(rng: random.Random, rows: list[dict[str, Any]], listed: bool) -> byt
         for _ in range(rng.choice((1, 1, 2))):
             number = rng.randrange(len(rows))
             if rng.random() < 0.1:
-                rows[number] = rng.choice(ODD)
+                rows[number] = copy.deepcopy(rng.choice(ODD))
             elif isinstance(rows[number], dict) and rows[number]:
                 replaced_values(rng, rows[number], ODD)
         return encoded(rows, listed)

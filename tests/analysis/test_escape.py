@@ -1,0 +1,22 @@
+"""Texts of other people in tables that spreadsheets open."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from analysis import escape
+
+
+@pytest.mark.parametrize("text", ["=1+1", "@SUM(A1)", "+cmd|x", "-2+3+cmd", "\t=1", "\r=1"])
+def test_a_formula_is_shown_and_not_computed(text: str) -> None:
+    frame = pd.DataFrame({"name": [text], text: ["a"]})
+    header, *_ = escape.csv(frame).splitlines()
+    assert escape._no_formula(text) == f"'{text}"
+    assert header.split(",")[1].strip('"').startswith("'") or "\r" in text
+
+
+def test_everything_else_is_written_as_it_was() -> None:
+    frame = pd.DataFrame({"name": ["a", "-", "-1.5", "+3", None], "value": [-1.0, 2.0, float("nan"), 1e-12, 3.0]})
+    assert escape.csv(frame) == frame.to_csv(index=False, float_format="%.10g", lineterminator="\n")
+    pd.testing.assert_frame_equal(frame, frame.copy())
