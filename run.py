@@ -45,7 +45,7 @@ def command() -> None:
             from aipo.pipeline.options import explain
 
             if told := explain(error, sys.argv[1:], Path(__file__).resolve().parent / "conf"):
-                print(redact(told), file=sys.stderr)
+                print(redact(str(told)), file=sys.stderr)
                 sys.exit(2)
         shown = traceback.format_exception(type(error), error, frames or error.__traceback__)
         print(redact("".join(shown)), file=sys.stderr, end="")

@@ -1,4 +1,4 @@
-"""`python -m aipo.judges quality outputs/judgments/<fingerprint>`: how far its judge can be trusted."""
+"""`python -m aipo.judges`: how far a judge can be trusted (`quality`), and what every judge was asked (`spent`)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ import sys
 from pathlib import Path
 
 from aipo.judges.quality import Estimate, QualityError, agreement, length_preference, position
+from aipo.judges.replies import open_replies
 from aipo.records import Answer, Judgment, from_row, read_jsonl, read_parquet
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m aipo.judges", description="How far a judge can be trusted.")
-    commands = parser.add_subparsers(required=True, metavar="quality")
+    parser = argparse.ArgumentParser(
+        prog="python -m aipo.judges", description="How far a judge can be trusted, and what was spent on it."
+    )
+    commands = parser.add_subparsers(required=True, metavar="quality|spent")
     quality = commands.add_parser(
         "quality", help="position bias, liking for length, agreement; from verdicts on disk, nothing is asked"
     )
@@ -22,7 +25,11 @@ def main(arguments: list[str] | None = None) -> int:
     quality.add_argument(
         "--second", type=Path, help="judgments of the same answers by another judge, or by the same one asked again"
     )
+    spent = commands.add_parser("spent", help="requests, replies, tokens and dollars of every judge, over all runs")
+    spent.add_argument("store", type=Path, help="the store's folder: outputs")
     parsed = parser.parse_args(arguments)
+    if "store" in parsed:
+        return _print_spent(parsed.store)
     try:
         judge, estimates, notes = report(parsed.judgments, parsed.second)
     except (QualityError, OSError, ValueError) as error:
@@ -34,6 +41,25 @@ def main(arguments: list[str] | None = None) -> int:
     for note in notes:
         print(f"\n- {note}", end="")
     print()
+    return 0
+
+
+def _print_spent(store: Path) -> int:
+    try:
+        kept = open_replies(store / "replies")
+        ledgers = [(replies.judge, replies.ledger()) for replies in kept]
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if not ledgers:
+        print(f"error: {store / 'replies'}: no judge's replies are kept there", file=sys.stderr)
+        return 1
+    print("| judge | requests | replies | unreadable | input tokens | output tokens | dollars |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
+    for judge, ledger in ledgers:
+        dollars = "-" if ledger.dollars is None else f"{ledger.dollars:.2f}"
+        counts = (ledger.requests, ledger.replies, ledger.unreadable, ledger.input_tokens, ledger.output_tokens)
+        print(f"| {judge.get('name')} | {' | '.join(map(str, counts))} | {dollars} |")
     return 0
 
 

@@ -217,6 +217,19 @@ def test_replay_refuses_to_mix_judges(tmp_path: Path) -> None:
     assert "no judge.json" in line
 
 
+def test_the_ledger_is_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from aipo.judges.__main__ import main
+
+    assert main(["spent", str(tmp_path)]) == 1 and "no judge's replies" in capsys.readouterr().err
+    replies = ReplyStore(tmp_path).of({"name": "j"})
+    for number in range(3):
+        replies.spend(None)
+        if number:
+            replies.keep(f"{number}" * 64, {}, JudgeReply("x"), Receipt(100, 10, 0.25))
+    assert main(["spent", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "| j | 3 | 2 | 0 | 200 | 20 | 0.50 |"
+
+
 WORKER = """
 import sys
 from aipo.judges.endpoints import OpenAIEndpoint
