@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aipo.jobs import BASE_ITERATION
-from analysis import agreement, comparisons, escape, plots, published, stamp, summary, tables
+from analysis import agreement, comparisons, escape, findings, plots, published, stamp, summary, tables
 from analysis.collect import AnalysisError, Problem, Sweep, collect, iteration_label
 from analysis.table import Table
 
@@ -92,6 +92,9 @@ def _write(
             one = summary.restricted(sweep, name, protocol)
             add_table(tables.score_table(one, name, file_name(name + suffix)))
     plotted = [name for name in comparable if _trained(sweep, name)]
+    for name in plotted:
+        add_table(findings.contrasts_table(sweep, name, file_name(f"contrasts_{name}")))
+        add_table(findings.curves_table(sweep, name, file_name(f"curves_{name}")))
     if comparable:
         add_table(tables.seeds_table(sweep, comparable))
     if plotted:
@@ -115,7 +118,7 @@ def _write(
 
     page = sweep_folder / "report.md"
     figures = [path for path in written if path.suffix == ".png"]
-    page.write_text(_page(sweep, shown, figures), encoding="utf-8", newline="\n")
+    page.write_text(_page(sweep, shown, figures, plotted), encoding="utf-8", newline="\n")
     written[page] = summary.unique(digest for digests in list(written.values()) for digest in digests)
     return _record(sweep, written)
 
@@ -138,7 +141,7 @@ def _trained(sweep: Sweep, benchmark: str) -> bool:
     return bool(((rows["benchmark"] == benchmark) & (rows["iteration"] != BASE_ITERATION)).any())
 
 
-def _page(sweep: Sweep, shown: list[Table], figures: list[Path]) -> str:
+def _page(sweep: Sweep, shown: list[Table], figures: list[Path], plotted: list[str]) -> str:
     parts = [f"# Analysis of {escape.markdown(sweep.folder.resolve().name)}\n"]
     done = sum(run.status == "done" for run in sweep.runs)
     parts.append(f"{done} of {len(sweep.runs)} jobs are done.")
@@ -149,6 +152,11 @@ def _page(sweep: Sweep, shown: list[Table], figures: list[Path]) -> str:
         parts.append("**Missing from what follows:**\n")
         parts += [f"- {escape.markdown(describe(problem))}" for problem in sweep.problems]
         parts.append("")
+    if sentences := findings.verdict(sweep, plotted):
+        parts.append("## What this shows\n")
+        parts += [f"- {escape.markdown(sentence)}" for sentence in sentences]
+        parts.append("")
+    parts += [f"> {escape.markdown(warning)}\n" for warning in findings.warnings(sweep, plotted)]
     for figure in figures:
         title = figure.stem.replace("_", " ")
         picture = f"![{title}](plots/{figure.name})"

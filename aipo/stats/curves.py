@@ -7,6 +7,7 @@ fitted through it, for score over length is concave, and a line through a longer
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,8 +62,8 @@ def mean_log_length_over(lengths: ArrayLike, scores: ArrayLike, where: Range) ->
     """
     score = np.asarray(scores, dtype=np.float64)
     best = int(score.argmax()) + 1
-    x, y = _rising(score[:best], np.log(np.asarray(lengths, dtype=np.float64)[:best]))
-    return _mean_between(x, y, where)
+    x, y = _rising(score[:best], np.asarray(lengths, dtype=np.float64)[:best])
+    return _mean_between(x, y, where, of=np.log)
 
 
 def _rising(x: Array, y: Array) -> tuple[Array, Array]:
@@ -77,11 +78,11 @@ def _rising(x: Array, y: Array) -> tuple[Array, Array]:
     return np.asarray(fitted.x)[starts], np.add.reduceat(y, starts) / sizes
 
 
-def _mean_between(x: Array, y: Array, where: Range) -> float:
+def _mean_between(x: Array, y: Array, where: Range, of: Callable[[Array], Array] = np.asarray) -> float:
     if where.is_empty or not len(x):
         return math.nan
     # Beyond an end by rounding or by a redrawn question, the end's own value holds.
-    return float(np.trapezoid(_interpolated(x, y, where.grid()), where.grid()) / (where.high - where.low))
+    return float(np.trapezoid(of(_interpolated(x, y, where.grid())), where.grid()) / (where.high - where.low))
 
 
 def _interpolated(x: Array, y: Array, at: Array) -> Array:

@@ -21,8 +21,9 @@ from aipo.stats import (
 def test_a_straight_curve_is_read_exactly():
     assert mean_score_over([10, 20, 40], [1, 2, 4], Range(10, 40)) == pytest.approx(2.5)
     assert mean_score_over([10, 20, 40], [1, 2, 4], Range(20, 40)) == pytest.approx(3)
-    # Log length is linear in the score: ln 10 at 1 to ln 40 at 3, in the middle ln 20.
-    assert mean_log_length_over([10, 20, 40], [1, 2, 3], Range(1, 3)) == pytest.approx(math.log(20))
+    # The mean of ln(10 s) for s from 1 to 3 is ln 10 + (3 ln 3 - 2) / 2.
+    expected = math.log(10) + (3 * math.log(3) - 2) / 2
+    assert mean_log_length_over([10, 20, 30], [1, 2, 3], Range(1, 3)) == pytest.approx(expected, abs=2e-4)
 
 
 def test_lengths_that_fall_back_are_pooled():

@@ -1,0 +1,254 @@
+"""Objectives against a control, paired by seed and base model: length and score, alone and each at equal other."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aipo.stats import (
+    Estimate,
+    Range,
+    common_lengths,
+    common_scores,
+    estimate,
+    holm,
+    mean_log_length_over,
+    mean_score_over,
+    sign_flip_p,
+)
+from analysis.replicates import Curves, Replicate, key_of
+
+Array = NDArray[np.float64]
+
+CONTROL = "dpo"
+HORIZONS = (5, 10, 15)
+"""Rounds at which contrasts are read, as far as a sweep goes; its last round is always one."""
+QUANTITIES = {
+    "log_length": "length / control's",
+    "score": "score − control's",
+    "score_at_equal_length": "score − control's, at equal length",
+    "log_length_at_equal_score": "length / control's, at equal score",
+}
+"""Names in the CSV -> headers. Contrasts of logarithms are shown as ratios."""
+PAPER_ORDER = ("aipo", "alpha_dpo", "dpo_nll", "dpo", "simpo")
+"""From the shortest last length to the longest in the paper's figure (arXiv 2409.08845), and its order of merit."""
+
+Statistic = Callable[[Array, Array], float]
+"""(lengths, scores), both (rounds,), to a number."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One quantity of one objective minus the control's, at one horizon."""
+
+    objective: str
+    variant: str
+    horizon: int
+    """Rounds that enter it."""
+    quantity: str
+    estimate: Estimate
+    """Of natural logarithms for ratios."""
+    new_base_models: Estimate | None
+    """The same about other base models, too; None where each seed has one of its own, or there is only one."""
+    p_holm: float
+    """Corrected for the other objectives that are held against the control in this quantity at this horizon."""
+    p_sign_flip: float
+    """Over seeds alone, without assuming normality."""
+    where: Range | None
+    """The lengths or scores at which an equal other was read."""
+
+
+def horizons(curves: Sequence[Curves]) -> list[int]:
+    """The rounds at which all series can be read."""
+    reached = min(series.rounds for series in curves)
+    return sorted({*(horizon for horizon in HORIZONS if horizon < reached), reached})
+
+
+def paired(curves: Sequence[Curves]) -> list[Curves]:
+    """All series on the replicates that every one of them has."""
+    shared = set.intersection(*(set(map(key_of, series.replicates)) for series in curves))
+    order = [key_of(replicate) for replicate in curves[0].replicates if key_of(replicate) in shared]
+    return [series.only(order) for series in curves]
+
+
+def contrasts(curves: Sequence[Curves], control: str = CONTROL) -> list[Contrast]:
+    """Every objective against the control, at every horizon; [] without the control or without shared replicates."""
+    against = next((series for series in curves if series.series[0] == control), None)
+    others = [pair for series in curves if series is not against and (pair := _shared(series, against))]
+    if not others:
+        return []
+    found: list[Contrast] = []
+    for horizon, quantity in itertools.product(horizons(curves), QUANTITIES):
+        statistic, where = _statistic(quantity, curves, horizon)
+        if statistic is None:
+            continue
+        read = {id(series): _Reading(series, horizon, statistic) for series in curves}
+        family = [
+            _contrast(series, read[id(series)].only(mine), read[id(against)].only(theirs), horizon, quantity, where)
+            for series, mine, theirs in others
+        ]
+        corrected = holm([contrast.estimate.p for contrast in family])
+        found += [Contrast(**{**vars(contrast), "p_holm": p}) for contrast, p in zip(family, corrected, strict=True)]
+    return found
+
+
+def _shared(series: Curves, against: Curves | None) -> tuple[Curves, list[int], list[int]] | None:
+    """The series, and where the replicates that it shares with `against` stand in each; None where it shares none."""
+    places = {key_of(replicate): place for place, replicate in enumerate(against.replicates)} if against else {}
+    mine = [place for place, replicate in enumerate(series.replicates) if key_of(replicate) in places]
+    return (series, mine, [places[key_of(series.replicates[place])] for place in mine]) if mine else None
+
+
+def levels(curves: Sequence[Curves], horizon: int) -> tuple[dict[tuple[str, str], Estimate], Range]:
+    """Each series' mean score at the lengths that all series and seeds reach; {} where they have none in common."""
+    together = paired(curves)
+    statistic, where = _statistic("score_at_equal_length", together, horizon)
+    if statistic is None or where is None:
+        return {}, Range(math.nan, math.nan)
+    return {series.series: over_replicates(series, horizon, statistic) for series in together}, where
+
+
+def over_replicates(series: Curves, horizon: int, statistic: Statistic) -> Estimate:
+    """A statistic of the curve, over the series' replicates and questions."""
+    read = _Reading(series, horizon, statistic)
+    return estimate(read.values, redrawn=read.redrawn, n_questions=series.n_questions, base_models=series.base_models)
+
+
+class _Reading:
+    """A statistic of every replicate: on its questions, (replicates,), and redrawn, (draws, replicates) or None."""
+
+    def __init__(self, series: Curves, horizon: int, statistic: Statistic) -> None:
+        self.n_questions = series.n_questions
+        self.base_models = series.base_models
+        self.values = np.array([statistic(r.lengths[:horizon], r.scores[:horizon]) for r in series.replicates])
+        columns = [_on_redrawn(replicate, horizon, statistic) for replicate in series.replicates]
+        self.redrawn = None if any(column is None for column in columns) else np.column_stack(columns)
+
+    def only(self, places: Sequence[int]) -> _Reading:
+        """Of the replicates at these places, in this order."""
+        part = copy.copy(self)
+        part.base_models = [self.base_models[place] for place in places]
+        part.values = self.values[list(places)]
+        part.redrawn = None if self.redrawn is None else self.redrawn[:, list(places)]
+        return part
+
+
+def _contrast(
+    series: Curves, mine: _Reading, against: _Reading, horizon: int, quantity: str, where: Range | None
+) -> Contrast:
+    differences = mine.values - against.values
+    redrawn = None if mine.redrawn is None or against.redrawn is None else mine.redrawn - against.redrawn
+    n_questions, bases = min(mine.n_questions, against.n_questions), mine.base_models
+    options = {"redrawn": redrawn, "n_questions": n_questions, "base_models": bases}
+    several = 1 < len(set(bases)) < len(bases)
+    return Contrast(
+        *series.series,
+        horizon,
+        quantity,
+        estimate(differences, **options),
+        estimate(differences, **options, new_base_models=True) if several else None,
+        math.nan,
+        sign_flip_p(differences),
+        where,
+    )
+
+
+def _statistic(quantity: str, together: Sequence[Curves], horizon: int) -> tuple[Statistic | None, Range | None]:
+    """The function of a curve that the quantity compares, and where; None where curves have nothing in common."""
+    everyone = [replicate for series in together for replicate in series.replicates]
+    if quantity == "log_length":
+        return lambda lengths, scores: math.log(lengths[-1]), None
+    if quantity == "score":
+        return lambda lengths, scores: float(scores[-1]), None
+    if quantity == "score_at_equal_length":
+        where = common_lengths([replicate.lengths[:horizon] for replicate in everyone])
+        read = mean_score_over
+    else:
+        where = common_scores([replicate.scores[:horizon] for replicate in everyone])
+        read = mean_log_length_over
+    if where.is_empty or horizon < 2:
+        return None, None
+    return lambda lengths, scores: read(lengths, scores, where), where
+
+
+def _on_redrawn(replicate: Replicate, horizon: int, statistic: Statistic) -> Array | None:
+    if replicate.redrawn_scores is None or replicate.redrawn_lengths is None:
+        return None
+    return np.array(
+        [
+            statistic(lengths[:horizon], scores[:horizon])
+            for lengths, scores in zip(replicate.redrawn_lengths, replicate.redrawn_scores, strict=True)
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class OrderAgreement:
+    """How far the measured order of objectives is the paper's."""
+
+    tau: float
+    """Kendall's, of the means over replicates: 1 the same order, -1 the reverse."""
+    low: float
+    """95 % percentile interval over redrawn replicates; so is `high`."""
+    high: float
+    p: float
+    """Exact, two-sided: how often a random order agrees or disagrees as much."""
+    share_equal: float
+    """Of the redraws, those with exactly the paper's order."""
+    order: tuple[str, ...]
+    """As measured, the best first."""
+
+
+def order_agreement(
+    curves: Sequence[Curves], statistic: Statistic, *, rising: bool, rounds: int = 2000, seed: int = 0
+) -> OrderAgreement | None:
+    """Kendall's tau of the paper's objectives by a statistic of their last round; None with fewer than three of them.
+
+    `rising`: the best has the smallest value (a length), else the largest. Replicates are redrawn, each with one of its
+    draws of questions, the same for all objectives.
+    """
+    from scipy.stats import kendalltau
+
+    known = [series for series in curves if series.series[0] in PAPER_ORDER]
+    if len(known) < 3 or len({series.series[0] for series in known}) < len(known):
+        return None
+    together = paired(known)
+    n = len(together[0].replicates)
+    if not n:
+        return None
+    horizon = min(series.rounds for series in together)
+    rank = [PAPER_ORDER.index(series.series[0]) for series in together]
+    sign = 1.0 if rising else -1.0
+    observed = np.array(
+        [[sign * statistic(r.lengths[:horizon], r.scores[:horizon]) for r in series.replicates] for series in together]
+    )
+    columns = [[_on_redrawn(r, horizon, statistic) for r in series.replicates] for series in together]
+    generator = np.random.default_rng(seed)
+    taus, equal = [], 0
+    for _ in range(rounds):
+        picks = generator.integers(n, size=n)
+        if any(column is None for series in columns for column in series):
+            means = observed[:, picks].mean(axis=1)
+        else:
+            draw = int(generator.integers(len(columns[0][0])))
+            means = np.array([np.mean([sign * series[pick][draw] for pick in picks]) for series in columns])
+        tau = _tau(rank, means)
+        taus.append(tau)
+        equal += tau > 1 - 1e-9
+    result = kendalltau(rank, observed.mean(axis=1))
+    low, high = np.percentile(taus, [2.5, 97.5])
+    names = [together[index].series[0] for index in np.argsort(observed.mean(axis=1))]
+    return OrderAgreement(
+        float(result.statistic), float(low), float(high), float(result.pvalue), equal / rounds, tuple(names)
+    )
+
+
+def _tau(rank: Sequence[int], values: Array) -> float:
+    pairs = itertools.combinations(range(len(rank)), 2)
+    return float(np.mean([np.sign((rank[i] - rank[j]) * (values[i] - values[j])) for i, j in pairs]))

@@ -1,0 +1,284 @@
+"""What a sweep shows and what it does not: objectives against a control, with intervals, tests and their power."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from aipo.stats import Estimate
+from analysis import style
+from analysis.contrasts import (
+    CONTROL,
+    QUANTITIES,
+    Contrast,
+    contrasts,
+    levels,
+    order_agreement,
+    over_replicates,
+)
+from analysis.replicates import curves
+from analysis.summary import metric_names, points, title, unique
+from analysis.table import Table, digits_for, number
+
+if TYPE_CHECKING:
+    from analysis.collect import Sweep
+
+LEADING = ("gold", "alpaca_eval", "arena_hard", "mt_bench")
+"""Which benchmark the verdict is about: the first of these that a sweep has."""
+SATURATED = {"win_rate": 95.0, "lc_win_rate": 95.0, "rating": 9.5}
+"""From this mean on, a metric can hardly tell better from best."""
+LATE_ROUNDS = 5
+
+
+def contrasts_table(sweep: Sweep, benchmark: str, name: str) -> Table | None:
+    """Every objective against DPO, paired by seed and base model, at rounds 5, 10, 15 or as far as the sweep goes."""
+    import pandas as pd
+
+    series = curves(sweep, benchmark)
+    found = contrasts(series) if series else []
+    if not found:
+        return None
+    varied = any(contrast.variant for contrast in found)
+    digits = digits_for([contrast.estimate.value for contrast in found if not _is_ratio(contrast)])
+    rows = sorted({(c.horizon, *style.series_order(c.objective, c.variant)[:1], c.objective, c.variant) for c in found})
+    by_place = {(c.horizon, c.objective, c.variant, c.quantity): c for c in found}
+    cells, data = [], []
+    for horizon, _, objective, variant in rows:
+        mine = [by_place.get((horizon, objective, variant, quantity)) for quantity in QUANTITIES]
+        first = [str(horizon), style.objective_name(objective), *([variant] if varied else [])]
+        cells.append((*first, *(_cell(contrast, digits) for contrast in mine)))
+        data.append({"benchmark": benchmark, "round": horizon, "objective": objective, "variant": variant})
+        for contrast in (contrast for contrast in mine if contrast):
+            data[-1] |= _exact(contrast)
+    compared = len({(contrast.objective, contrast.variant) for contrast in found})
+    notes = [
+        f"Minus or over {style.objective_name(CONTROL)}'s of the same seed and base model; in brackets the 95 % "
+        f"interval over {_counted(found[0].estimate)}; p corrected by Holm for the {compared} comparisons of a column.",
+        "At equal length: read off the measured curves by interpolation, averaged over the lengths that all curves "
+        "pass; at equal score likewise. No line is fitted.",
+    ]
+    notes += _power_notes(found, digits)
+    if any(contrast.new_base_models for contrast in found):
+        notes.append("The intervals are about these base models; about others see ..._new_base_models_* in the CSV.")
+    fingerprints = unique(d for digests in points(sweep, benchmark)["fingerprints"] for d in digests)
+    return Table(
+        name=name,
+        title=f"{title(sweep, benchmark)}: against {style.objective_name(CONTROL)}",
+        data=pd.DataFrame(data).assign(fingerprints=" ".join(fingerprints)),
+        header=("after round", "objective", *(["variant"] if varied else []), *QUANTITIES.values()),
+        cells=tuple(cells),
+        notes=tuple(notes),
+        fingerprints=fingerprints,
+        text_columns=2 + varied,
+    )
+
+
+def curves_table(sweep: Sweep, benchmark: str, name: str) -> Table | None:
+    """Per objective: where its curve ends, its peak, what is lost after it, and its mean score at equal length."""
+    import pandas as pd
+
+    series = curves(sweep, benchmark)
+    if not series:
+        return None
+    horizon = min(one.rounds for one in series)
+    at_equal, where = levels(series, horizon)
+    varied = any(one.series[1] for one in series)
+    digits = digits_for([float(replicate.scores.max()) for one in series for replicate in one.replicates])
+    late = max(0, horizon - LATE_ROUNDS)
+    cells, data = [], []
+    for one in sorted(series, key=lambda s: style.series_order(*s.series)):
+        last_score = over_replicates(one, horizon, lambda _, scores: float(scores[-1]))
+        last_length = over_replicates(one, horizon, lambda lengths, _: float(lengths[-1]))
+        mean_scores = np.mean([replicate.scores[:horizon] for replicate in one.replicates], axis=0)
+        mean_lengths = np.mean([replicate.lengths[:horizon] for replicate in one.replicates], axis=0)
+        peak = int(mean_scores.argmax())
+        lost = over_replicates(one, horizon, lambda _, scores: float(scores[-1] - scores[late - 1])) if late else None
+        equal = at_equal.get(one.series)
+        cells.append(
+            (
+                style.objective_name(one.series[0]), *([one.series[1]] if varied else []),
+                _with_interval(last_length, 1), _with_interval(last_score, digits),
+                f"{number(float(mean_scores[peak]), digits)} "
+                f"(round {peak + 1}, {number(float(mean_lengths[peak]), 1)})",
+                "–" if lost is None else f"{_with_interval(lost, digits)}{_p(lost.p)}",
+                "–" if equal is None else _with_interval(equal, digits),
+            )
+        )  # fmt: skip
+        row = {"benchmark": benchmark, "objective": one.series[0], "variant": one.series[1], "rounds": horizon}
+        row |= {"n_seeds": len(one.replicates), "n_base_models": len(set(one.base_models))}
+        row |= {"n_questions": one.n_questions, "peak_score": mean_scores[peak], "peak_round": peak + 1}
+        row |= {"peak_length": mean_lengths[peak]}
+        quantities = {"last_length": last_length, "last_score": last_score, "late_change": lost}
+        for key, found in (quantities | {"score_at_equal_length": equal}).items():
+            row |= _columns(key, found)
+        data.append(row)
+    length = style.metric_name(metric_names(sweep, benchmark)[1])
+    notes = [f"In brackets 95 % intervals over {_counted(last_score)}. Length: {length}."]
+    notes.append("Peak: of the mean over seeds, which noise lifts a little; round and length there.")
+    if not where.is_empty and at_equal:
+        notes.append(f"Equal length: from {number(where.low, 1)} to {number(where.high, 1)}, which all curves pass.")
+    fingerprints = unique(d for digests in points(sweep, benchmark)["fingerprints"] for d in digests)
+    change = f"score, round {horizon} − round {late}" if late else "late change of the score"
+    header = ("objective", *(["variant"] if varied else []), "last length", "last score", "peak score", change)
+    return Table(
+        name=name,
+        title=f"{title(sweep, benchmark)}: the curves after {horizon} round{'s' * (horizon > 1)}",
+        data=pd.DataFrame(data).assign(fingerprints=" ".join(fingerprints)),
+        header=(*header, "mean score at equal length"),
+        cells=tuple(cells),
+        notes=tuple(notes),
+        fingerprints=fingerprints,
+        text_columns=1 + varied,
+    )
+
+
+def verdict(sweep: Sweep, benchmarks: Sequence[str]) -> list[str]:
+    """What may be concluded from the leading benchmark and what may not, a sentence each."""
+    name = next((benchmark for benchmark in LEADING if benchmark in benchmarks), None)
+    series = curves(sweep, name) if name else []
+    found = contrasts(series) if series else []
+    if not found or name is None:
+        return []
+    horizon = max(contrast.horizon for contrast in found)
+    last = [contrast for contrast in found if contrast.horizon == horizon]
+    sentences = []
+    for contrast in sorted(last, key=lambda c: style.series_order(c.objective, c.variant)):
+        if contrast.quantity in ("log_length", "score_at_equal_length"):
+            sentences.append(_sentence(contrast, title(sweep, name)))
+    n = found[0].estimate.n_replicates
+    if n == 1:
+        sentences.append(
+            "This is one seed: the intervals know other questions, not other training runs. One seed decides nothing; "
+            "run more (seed=0,1,2,...)."
+        )
+    else:
+        for statistic, rising, what in (
+            (lambda lengths, _: float(lengths[-1]), True, "last length, the shortest first"),
+            (lambda _, scores: float(scores[-1]), False, "last score, the best first"),
+        ):
+            agreement = order_agreement(series, statistic, rising=rising)
+            if agreement is not None:
+                order = ", ".join(style.objective_name(objective) for objective in agreement.order)
+                sentences.append(
+                    f"In order of the {what}: {order}. Kendall's tau with the paper's order is "
+                    f"{number(agreement.tau, 2)} ({number(agreement.low, 2)} to {number(agreement.high, 2)}; exact "
+                    f"p = {agreement.p:.3g}); {100 * agreement.share_equal:.0f} % of redraws have exactly its order."
+                )
+    return sentences
+
+
+def warnings(sweep: Sweep, benchmarks: Sequence[str]) -> list[str]:
+    """Numbers that should not be read as they stand: length control beyond its data, saturated benchmarks."""
+    found = []
+    for benchmark in benchmarks:
+        primary, _ = metric_names(sweep, benchmark)
+        frame = points(sweep, benchmark)
+        trained = frame[(frame["objective"] != "") & (frame["iteration"] == frame["iteration"].max())]
+        limit = SATURATED.get(primary)
+        if limit is not None and not trained.empty and float(trained["score"].max()) >= limit:
+            found.append(
+                f"{title(sweep, benchmark)} is saturated: {number(float(trained['score'].max()), 1)} of the last "
+                f"policies' {style.metric_name(primary, benchmark)} leaves no room to tell better from best."
+            )
+        if primary == "lc_win_rate" and not trained.empty:
+            widths = trained["ci95_high"] - trained["ci95_low"]
+            base = frame[frame["objective"] == ""]["length"].mean()
+            if base == base and float(trained["length"].min()) > 1.5 * base:
+                found.append(
+                    f"{title(sweep, benchmark)}: nearly all answers are longer than the baseline's (mean "
+                    f"{number(float(trained['length'].min() / base), 1)} times or more), so the length-controlled rate "
+                    f"is extrapolated; its intervals are up to {number(float(widths.max()), 0)} points wide."
+                )
+    return found
+
+
+def _is_ratio(contrast: Contrast) -> bool:
+    return contrast.quantity.startswith("log_")
+
+
+def _shown(contrast: Contrast, digits: int) -> tuple[str, str, str]:
+    """Value and interval as they are shown: ratios from their logarithms."""
+    values = (contrast.estimate.value, contrast.estimate.low, contrast.estimate.high)
+    if _is_ratio(contrast):
+        values, digits = tuple(math.exp(value) for value in values), 2
+    return tuple(number(value, digits) for value in values)  # type: ignore[return-value]
+
+
+def _cell(contrast: Contrast | None, digits: int) -> str:
+    if contrast is None:
+        return "–"
+    value, low, high = _shown(contrast, digits)
+    return f"{value} ({low} to {high}){_p(contrast.p_holm)}"
+
+
+def _p(p: float) -> str:
+    return "" if math.isnan(p) else f"; p = {p:.1g}" if p >= 1e-4 else "; p < 0.0001"
+
+
+def _with_interval(found: Estimate, digits: int) -> str:
+    if math.isnan(found.low):
+        return number(found.value, digits)
+    return f"{number(found.value, digits)} ({number(found.low, digits)} to {number(found.high, digits)})"
+
+
+def _counted(found: Estimate) -> str:
+    seeds = f"{found.n_replicates} seed{'s' * (found.n_replicates > 1)}"
+    if not found.n_questions:
+        return seeds if found.n_replicates > 1 else "nothing: one seed, and no values of single questions"
+    questions = f"{found.n_questions} questions"
+    return f"{questions} alone, for there is one seed" if found.n_replicates == 1 else f"{seeds} and {questions}"
+
+
+def _power_notes(found: Sequence[Contrast], digits: int) -> list[str]:
+    horizon = max(contrast.horizon for contrast in found)
+    last = [contrast for contrast in found if contrast.horizon == horizon and contrast.estimate.n_replicates > 1]
+    notes = []
+    for quantity, header in QUANTITIES.items():
+        mine = [contrast for contrast in last if contrast.quantity == quantity]
+        if mine:
+            smallest = max(contrast.estimate.detectable for contrast in mine)
+            shown = f"a ratio of {number(math.exp(-smallest), 2)}" if _is_ratio(mine[0]) else number(smallest, digits)
+            text = "the smallest difference that these seeds would have shown in 4 of 5 repetitions is"
+            notes.append(f"{header}: {text} {shown}.")
+    return notes
+
+
+def _sentence(contrast: Contrast, benchmark: str) -> str:
+    value, low, high = _shown(contrast, 3)
+    name = style.series_name(contrast.objective, contrast.variant)
+    control = style.objective_name(CONTROL)
+    what = (
+        f"answers are {value} times as long as {control}'s"
+        if contrast.quantity == "log_length"
+        else f"{benchmark} at equal length minus {control}'s is {value}"
+    )
+    p = contrast.p_holm
+    judged = "" if math.isnan(p) else f"{_p(p)}: {'a difference' if p < 0.05 else 'no difference shown'}"
+    return f"{name}, after round {contrast.horizon}: {what} ({low} to {high}){judged}."
+
+
+def _exact(contrast: Contrast) -> dict[str, object]:
+    key = contrast.quantity
+    row = _columns(key, contrast.estimate)
+    row |= {f"{key}_p_holm": contrast.p_holm, f"{key}_p_sign_flip": contrast.p_sign_flip}
+    row |= {f"{key}_detectable": contrast.estimate.detectable}
+    if contrast.where is not None:
+        row |= {f"{key}_from": contrast.where.low, f"{key}_to": contrast.where.high}
+    if contrast.new_base_models is not None:
+        row |= _columns(f"{key}_new_base_models", contrast.new_base_models)
+    return row | {"n_seeds": contrast.estimate.n_replicates, "n_questions": contrast.estimate.n_questions}
+
+
+def _columns(key: str, found: Estimate | None) -> dict[str, object]:
+    if found is None:
+        return dict.fromkeys((key, f"{key}_low", f"{key}_high", f"{key}_se", f"{key}_p"), math.nan)
+    return {
+        key: found.value,
+        f"{key}_low": found.low,
+        f"{key}_high": found.high,
+        f"{key}_se": found.standard_error,
+        f"{key}_p": found.p,
+    }

@@ -1,0 +1,120 @@
+"""Contrasts with the control, their tests and the sentences made of them, on sweeps whose numbers are known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from aipo.stats import estimate, holm
+from analysis import findings
+from analysis.collect import collect
+from analysis.contrasts import contrasts, order_agreement
+from analysis.replicates import Curves, Replicate, curves
+
+
+def replicate(seed, lengths, scores, *, base_model="m", draws=None) -> Replicate:
+    """A curve; `draws`: (redrawn scores, redrawn lengths)."""
+    unknown = np.full(len(scores), math.nan)
+    redrawn = (None, None) if draws is None else draws
+    return Replicate(
+        f"job{seed}", seed, base_model, np.array(scores, float), np.array(lengths, float), unknown, unknown, unknown,
+        0.5, 10.0, math.nan, *redrawn,
+    )  # fmt: skip
+
+
+def series(objective, *replicates, n_questions=0) -> Curves:
+    return Curves((objective, ""), replicates, n_questions)
+
+
+def by_quantity(found, objective, horizon):
+    return {c.quantity: c for c in found if c.objective == objective and c.horizon == horizon}
+
+
+def test_contrasts_by_hand():
+    """Both objectives on straight curves: DPO scores length / 100, AIPO that and 0.1, at four fifths of the length."""
+    dpo = [replicate(seed, [20, 30, 40 + seed], [0.2, 0.3, 0.4 + seed / 100]) for seed in range(3)]
+    aipo = [replicate(seed, [16, 24, 0.8 * (40 + seed)], [0.26, 0.34, 0.1 + 0.008 * (40 + seed)]) for seed in range(3)]
+    found = by_quantity(contrasts([series("dpo", *dpo), series("aipo", *aipo)]), "aipo", 3)
+    assert found["log_length"].estimate.value == pytest.approx(math.log(0.8))
+    assert found["score"].estimate.value == pytest.approx(0.1 - 0.002 * 41)
+    equal = found["score_at_equal_length"]
+    # From DPO's longest first length to AIPO's shortest last one.
+    assert (equal.where.low, equal.where.high) == (20, 32)
+    assert equal.estimate.value == pytest.approx(0.1)
+    # At equal score s the lengths are 100 s and 100 s - 10, for s from 0.26 to 0.4.
+    grid = np.linspace(0.26, 0.4, 2001)
+    expected = float(np.trapezoid(np.log((100 * grid - 10) / (100 * grid)), grid) / 0.14)
+    assert found["log_length_at_equal_score"].estimate.value == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_test_is_paired_by_seed_and_base_model_and_corrected():
+    rng = np.random.default_rng(0)
+    luck = rng.normal(0, 0.1, 6)
+
+    def at(shift):
+        return [
+            replicate(seed, [10, 20], [0.5, 0.7 + luck[seed] + shift + rng.normal(0, 0.01)], base_model=f"m{seed}")
+            for seed in range(6)
+        ]
+
+    groups = {"dpo": at(0), "aipo": at(0.02), "simpo": at(-0.005)}
+    found = contrasts([series(name, *replicates) for name, replicates in groups.items()])
+    last = {name: np.array([r.scores[-1] for r in replicates]) for name, replicates in groups.items()}
+    ps = [stats.ttest_rel(last[name], last["dpo"]).pvalue for name in ("aipo", "simpo")]
+    assert [by_quantity(found, name, 2)["score"].estimate.p for name in ("aipo", "simpo")] == pytest.approx(ps)
+    assert [by_quantity(found, name, 2)["score"].p_holm for name in ("aipo", "simpo")] == pytest.approx(holm(ps))
+    assert by_quantity(found, "aipo", 2)["score"].estimate == estimate(last["aipo"] - last["dpo"])
+
+
+def test_an_objective_with_fewer_seeds_takes_none_from_the_others():
+    dpo = [replicate(seed, [10, 20], [0.5, 0.6 + seed / 100]) for seed in range(4)]
+    aipo = [replicate(seed, [10, 20], [0.5, 0.7]) for seed in range(4)]
+    simpo = [replicate(seed, [10, 20], [0.5, 0.5]) for seed in (2, 9)]
+    found = contrasts([series("dpo", *dpo), series("aipo", *aipo), series("simpo", *simpo)])
+    assert by_quantity(found, "aipo", 2)["score"].estimate.n_replicates == 4
+    shared = by_quantity(found, "simpo", 2)["score"].estimate
+    assert (shared.n_replicates, shared.value) == (1, pytest.approx(0.5 - 0.62))
+    assert contrasts([series("aipo", *aipo)]) == []
+
+
+def test_order_agreement_with_the_paper():
+    def at(length):
+        return [replicate(seed, [10, length + 0.1 * seed], [0.5, 0.6]) for seed in range(3)]
+
+    lengths = {"simpo": 50, "dpo": 40, "dpo_nll": 35, "alpha_dpo": 36, "aipo": 30}
+    found = order_agreement(
+        [series(name, *at(length)) for name, length in lengths.items()], lambda x, _: float(x[-1]), rising=True
+    )
+    # One of the ten pairs is the other way round.
+    assert found.tau == pytest.approx(0.8)
+    assert found.order == ("aipo", "dpo_nll", "alpha_dpo", "dpo", "simpo")
+    assert found.share_equal == 0
+
+
+def test_one_seed_is_told_that_it_decides_nothing(paper_sweep):
+    sweep = collect(paper_sweep(("dpo", "aipo"), (0,), benchmarks=("gold",)).folder)
+    sentences = findings.verdict(sweep, ["gold"])
+    assert "One seed decides nothing" in sentences[-1]
+    assert not any("p =" in sentence for sentence in sentences)
+
+
+def test_tables_of_a_sweep(paper_sweep):
+    sweep = collect(paper_sweep(("dpo", "aipo"), (0, 1, 2), iterations=6, benchmarks=("gold",)).folder)
+    table = findings.contrasts_table(sweep, "gold", "contrasts_gold")
+    assert [cells[:2] for cells in table.cells] == [("5", "AIPO"), ("6", "AIPO")]
+    group = {one.series[0]: one for one in curves(sweep, "gold")}
+    ratios = [
+        mine.lengths[-1] / other.lengths[-1]
+        for mine, other in zip(group["aipo"].replicates, group["dpo"].replicates, strict=True)
+    ]
+    assert table.data["log_length"].iloc[-1] == pytest.approx(np.log(ratios).mean())
+    assert table.cells[1][2].startswith(f"{math.exp(np.log(ratios).mean()):.2f} (")
+    ends = findings.curves_table(sweep, "gold", "curves_gold")
+    assert [cells[0] for cells in ends.cells] == ["DPO", "AIPO"]
+    assert ends.data["last_score"].iloc[0] == pytest.approx(np.mean([r.scores[-1] for r in group["dpo"].replicates]))
+    assert "score, round 6 − round 1" in ends.header
+    sentences = findings.verdict(sweep, ["gold"])
+    assert sentences[0].startswith("AIPO, after round 6: answers are 0.") and "p " in sentences[0]
