@@ -10,7 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aipo.jobs import BASE_ITERATION
-from analysis import agreement, comparisons, escape, findings, plots, published, stamp, summary, tables
+from analysis import (
+    agreement,
+    comparisons,
+    escape,
+    findings,
+    overoptimization,
+    plots,
+    published,
+    stamp,
+    summary,
+    tables,
+)
 from analysis.collect import AnalysisError, Problem, Sweep, collect, iteration_label
 from analysis.table import Table
 
@@ -28,6 +39,9 @@ CAPTIONS = {
     "and one sample standard deviation to each side as a band.",
     "score_per_iteration": "Score over the iterations, drawn likewise; with one seed the bars are the score's 95 % "
     "interval over questions.",
+    "overoptimization": "The true score (solid) and the ranker's score of the same answers (dashed), mean over seeds: "
+    "where the dashed line rises on and the solid one does not, training buys what the ranker likes, not what is good. "
+    "Left over the square root of the KL divergence from the base model, right over rounds.",
     "agreement": "How often the reference model gives the chosen completion the larger log-probability than the "
     "rejected one, against how much longer the chosen one is; Wilson 95 % intervals; bins of under 5 pairs not drawn.",
 }
@@ -95,6 +109,7 @@ def _write(
     for name in plotted:
         add_table(findings.contrasts_table(sweep, name, file_name(f"contrasts_{name}")))
         add_table(findings.curves_table(sweep, name, file_name(f"curves_{name}")))
+        add_table(overoptimization.table(sweep, name, file_name(f"overoptimization_{name}")))
     if comparable:
         add_table(tables.seeds_table(sweep, comparable))
     if plotted:
@@ -103,9 +118,12 @@ def _write(
         if any(lines.values()):
             add_table(tables.fits_table(sweep, lines, paper))
         folder, sources = sweep_folder / "plots", plots.score_sources(sweep, plotted)
-        add_plot(plots.length_vs_score(sweep, plotted, lines, folder / "length_vs_score", paper=paper), sources)
         add_plot(plots.per_iteration(sweep, plotted, "length", folder / "length_per_iteration"), sources)
+        add_plot(plots.length_vs_score(sweep, plotted, lines, folder / "length_vs_score", paper=paper), sources)
         add_plot(plots.per_iteration(sweep, plotted, "score", folder / "score_per_iteration"), sources)
+        if overoptimization.measured(sweep, plotted[0]):
+            leading = next((name for name in findings.LEADING if name in plotted), plotted[0])
+            add_plot(overoptimization.figure(sweep, leading, folder / "overoptimization"), sources)
     add_table(comparisons.recipes_table(sweep, comparable))
     add_table(comparisons.paper_table(sweep, comparable))
     if not gaps.empty:

@@ -21,8 +21,8 @@ OBJECTIVE_COLOURS = {
     "alpha_dpo": "#009E73",
     "aipo": "#D55E00",
 }
-# For all others: the rest of Okabe and Ito, then Paul Tol's "muted" scheme.
-OTHER_COLOURS = ("#E69F00", "#332288", "#882255", "#999933", "#44AA99", "#AA4499", "#661100", "#6699CC")
+# For all others: the rest of Okabe and Ito and of Paul Tol's "muted" scheme that is far from the five above.
+OTHER_COLOURS = ("#E69F00", "#332288", "#882255", "#999933", "#661100", "#000000", "#8A8A8A")
 
 OBJECTIVE_MARKERS = {"dpo": "o", "dpo_nll": "s", "simpo": "^", "alpha_dpo": "D", "aipo": "v"}
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
