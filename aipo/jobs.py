@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -30,7 +30,12 @@ HEARTBEAT = "heartbeat"
 HEARTBEAT_SECONDS = 15.0
 DEAD_AFTER_SECONDS = 120.0
 
+SUBMITTED = "submitted.json"
+"""A file beside `jobs/`: every combination that was ever asked for, written before the first job begins."""
+
 Status = Literal["running", "done", "failed", "interrupted"]
+State = Literal["running", "done", "failed", "interrupted", "lost", "not started", "unreadable"]
+"""`lost`: it says running, and its heart has stopped. `not started`: asked for, and there is no record."""
 
 
 class JobFileError(ValueError):
@@ -185,6 +190,69 @@ def read_job(folder: Path) -> JobRecord:
     if record.status not in get_args(Status):
         raise JobFileError(f"{path}: status must be one of {', '.join(get_args(Status))}, got {record.status!r}")
     return replace(record, points=tuple(sorted(record.points, key=lambda point: point.iteration)))
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A job that was asked for: the name of its folder below `jobs/`, and the overrides that give it."""
+
+    folder: str
+    overrides: tuple[str, ...]
+
+
+def submit(sweep: Path, jobs: Sequence[Submission]) -> None:
+    """Add jobs to those of the sweep; one that was asked for before keeps its place and takes the newer overrides."""
+    known = {job.folder: job for job in read_submitted(sweep)} | {job.folder: job for job in jobs}
+    sweep.mkdir(parents=True, exist_ok=True)
+    temporary = sweep / f"{SUBMITTED}.{os.getpid()}.tmp"
+    temporary.write_text(json.dumps(to_row(list(known.values())), indent=1, ensure_ascii=False), encoding="utf-8")
+    os.replace(temporary, sweep / SUBMITTED)
+
+
+def read_submitted(sweep: Path) -> list[Submission]:
+    """Every job that was asked for; none where the sweep keeps no such file. JobFileError for a torn one."""
+    path = sweep / SUBMITTED
+    try:
+        return [from_row(Submission, row) for row in json.loads(path.read_text(encoding="utf-8"))]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError) as error:
+        raise JobFileError(f"{path} cannot be read: {error}; move it away, the jobs' own folders stay") from error
+
+
+@dataclass(frozen=True)
+class JobState:
+    """How one job of a sweep stands."""
+
+    folder: str
+    overrides: tuple[str, ...]
+    state: State
+    record: JobRecord | None
+    problem: str | None = None
+    """Why there is no record, where its file cannot be read."""
+
+
+def states(sweep: Path) -> list[JobState]:
+    """Every job that was asked for or left a folder, in the order of asking. JobFileError where there is none."""
+    asked = {job.folder: job.overrides for job in read_submitted(sweep)}
+    found = sorted(path.name for path in (sweep / "jobs").glob("*/") if path.is_dir())
+    names = list(dict.fromkeys([*asked, *found]))
+    if not names:
+        raise JobFileError(f"{sweep}: no jobs in it; expected the folder of a sweep, as results/<sweep>")
+    return [_state_of(sweep / "jobs" / name, asked.get(name, ())) for name in names]
+
+
+def _state_of(folder: Path, overrides: tuple[str, ...]) -> JobState:
+    if not (folder / FILE).exists():
+        return JobState(folder.name, overrides, "not started", None)
+    try:
+        record = read_job(folder)
+    except JobFileError as error:
+        return JobState(folder.name, overrides, "unreadable", None, str(error))
+    state: State = record.status
+    if state == "running" and not is_alive(folder):
+        state = "lost"
+    return JobState(folder.name, overrides or record.overrides, state, record)
 
 
 def is_alive(folder: Path) -> bool:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from aipo.artifacts import StaleArtifactError
 from aipo.artifacts import read_manifest as read_checked_manifest
-from aipo.jobs import BASE_ITERATION, JobFileError, JobRecord, Point, ScoreRecord, is_alive, read_job
+from aipo.jobs import BASE_ITERATION, JobFileError, JobRecord, Point, ScoreRecord, is_alive, read_job, states
 from analysis.variants import shared_overrides, variants
 
 if TYPE_CHECKING:
@@ -154,10 +154,12 @@ def collect(sweep: Path) -> Sweep:
         Run(folder.name, record, items, _resolve_store(record.store))
         for (folder, record), items in zip(records.items(), variants(list(records.values())), strict=True)
     ]
-    for folder in sorted(sweep.glob("jobs/*/")):
-        if not (folder / "run.json").exists():
-            what = "no run.json: it ended before its first stage, or has not begun; see run.log there"
-            problems.append(Problem(folder.name, None, what))
+    for job in states(sweep):
+        if job.state == "not started":
+            what = "asked for, but not started: no run.json"
+            if (sweep / "jobs" / job.folder).is_dir():
+                what = "no run.json: it ended before its first stage, or has not begun; see run.log there"
+            problems.append(Problem(job.folder, None, what))
     for run in runs:
         if run.status != "done":
             reached = max((point.iteration for point in run.points), default=None)

@@ -17,6 +17,7 @@ from aipo.artifacts import PlanStore, StageEvent
 from aipo.jobs import BenchmarkRecord, JobFile, JobRecord, Point, ProxyRecord, ScoreRecord
 from aipo.pipeline import measures
 from aipo.pipeline.check import ConfigError, check
+from aipo.pipeline.ends import EndsWhenTold
 from aipo.pipeline.missing import missing_needs
 from aipo.pipeline.run import Run, build_run
 from aipo.pipeline.stages import Policy, Stages
@@ -51,7 +52,7 @@ def run(config: DictConfig, folder: Path, overrides: Sequence[str], choices: Map
     trackers = Trackers(job.trackers)
     job.store.listeners.append(print_event)
     trackers.start(folder, file.record)
-    with file:
+    with file, EndsWhenTold():
         try:
             stages = Stages(job, lambda step: trackers.log("train", step))
             for point in loop(stages):

@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from aipo.jobs import Submission, submit
 from aipo.pipeline import folders
 from aipo.pipeline.check import ConfigError, check
 from aipo.pipeline.missing import missing_needs
@@ -38,15 +39,20 @@ class SweepCallback(Callback):
         _refuse([(job, "")])
         if job.plan:
             _plan([(job, "")])
+        folder = Path(config.hydra.run.dir)
+        if folder.parent.name == "jobs":
+            submit(folder.parent.parent, [Submission(folder.name, tuple(config.hydra.overrides.task))])
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check all combinations at once: a mistake in the last must not wait for the first to end."""
         jobs: list[tuple[DictConfig, str]] = []
+        asked: list[Submission] = []
         problems: dict[str, None] = {}
         for combination in _expanded(config):
             try:
                 job = compose(config_name=config.hydra.job.config_name, overrides=combination)
                 jobs.append((job, " ".join(combination)))
+                asked.append(Submission(folders.job_folder(job), tuple(combination)))
             except Exception as error:
                 if (explained := explain(error, combination, _conf(config))) is None:
                     raise
@@ -54,6 +60,7 @@ class SweepCallback(Callback):
         _refuse(jobs, problems)
         if config.plan:
             _plan(jobs)
+        submit(Path(config.hydra.sweep.dir), asked)
         # Hydra tells a callback of a sweep's end only when every job succeeded; the rest deserve their tables too.
         atexit.register(_analyse, Path(config.hydra.sweep.dir))
 

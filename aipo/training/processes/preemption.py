@@ -53,41 +53,48 @@ def ignore_signal() -> None:
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
-class Preemption:
-    """While open, SIGUSR2 (submitit's signal) only sets `requested`; `pass_on` then gives it to whoever had it before.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGUSR2", "SIGTERM", "SIGINT") if hasattr(signal, name))
+"""submitit's warning, everybody else's, and Ctrl-C."""
 
-    Outside the main thread, or on a system without SIGUSR2, nothing is held.
+
+class Preemption:
+    """While open, one of `SIGNALS` only sets `requested`; `pass_on` then gives it to whoever had it before.
+
+    A second signal of the same kind goes there at once: who presses Ctrl-C twice will not wait. Outside the main
+    thread nothing is held.
     """
 
     def __init__(self) -> None:
         self.requested = False
-        self._signal = getattr(signal, "SIGUSR2", None)
-        self._previous: Any = None
+        self._previous: dict[int, Any] = {}
+        self._received: int | None = None
         self._frame: FrameType | None = None
 
     def __enter__(self) -> Preemption:
-        if threading.current_thread() is not threading.main_thread():
-            self._signal = None
-        if self._signal is not None:
-            self._previous = signal.signal(self._signal, self._hold)
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                self._previous[number] = signal.signal(number, self._hold)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._signal is not None:
-            signal.signal(self._signal, self._previous or signal.SIG_DFL)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
     def pass_on(self) -> None:
         """Let the earlier handler act: submitit's resubmits the job and exits; the default ends the process."""
-        if self._signal is None:
+        if self._received is None:
             return
-        signal.signal(self._signal, self._previous or signal.SIG_DFL)
-        if callable(self._previous):
-            self._previous(self._signal, self._frame)
+        number, previous = self._received, self._previous[self._received]
+        signal.signal(number, previous or signal.SIG_DFL)
+        if callable(previous):
+            previous(number, self._frame)
         else:
-            os.kill(os.getpid(), self._signal)
+            os.kill(os.getpid(), number)
 
     def _hold(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        self._frame = frame
+        again = self._received == number
+        self.requested, self._received, self._frame = True, number, frame
+        if again:
+            self.pass_on()

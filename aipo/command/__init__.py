@@ -1,0 +1,1 @@
+"""The command `aipo`: everything that can be asked of a checkout or an installed package, under one name."""

@@ -1,0 +1,177 @@
+"""The command line `aipo`. Every command imports what it needs when it is called, so that help is quick."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+"""For commands whose arguments are read by somebody else."""
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Iterative preference optimization: train with an objective round by round, judge every policy, compare.",
+    epilog="Each command has its own --help. The pages are in docs/.",
+)
+Sweep = Annotated[Path, typer.Argument(help="A sweep's folder, as results/<sweep>.", show_default=False)]
+Job = Annotated[Path, typer.Argument(help="A job's folder, as results/<sweep>/jobs/<job>.", show_default=False)]
+
+
+@app.command(context_settings=PASSED_ON)
+def run(context: typer.Context) -> None:
+    """Run a job, or with -m a sweep: the same as `python run.py`."""
+    from aipo.command.run import command
+
+    sys.argv = ["aipo run", *context.args]
+    command()
+
+
+@app.command(context_settings=PASSED_ON)
+def plan(context: typer.Context) -> None:
+    """What `run` would do with these arguments: stages, hours, memory, judge cost, what is missing. Runs nothing."""
+    from aipo.command.run import command
+
+    sys.argv = ["aipo plan", *context.args, "plan=true"]
+    command()
+
+
+@app.command()
+def status(
+    sweep: Sweep,
+    watch: Annotated[float | None, typer.Option(help="Print again after so many seconds, while jobs run.")] = None,
+) -> None:
+    """How each job of a sweep stands: done, running, failed, interrupted, lost, not started."""
+    from aipo.command.sweeps import show_status
+
+    _told(show_status, sweep, watch)
+
+
+@app.command()
+def rerun(
+    sweep: Sweep,
+    failed: Annotated[bool, typer.Option("--failed", help="Jobs that failed, were interrupted or got lost.")] = False,
+    missing: Annotated[bool, typer.Option("--missing", help="Jobs that never started.")] = False,
+    dry: Annotated[bool, typer.Option("--dry-run", help="Only list them.")] = False,
+) -> None:
+    """Run exactly the jobs that did not finish (default: both kinds). Finished jobs are left as they are."""
+    from aipo.command import sweeps
+    from aipo.jobs import states
+
+    both = not (failed or missing)
+    jobs = sweeps.to_run_again(_told(states, sweep), failed=failed or both, missing=missing or both)
+    if not jobs or dry:
+        print("\n".join(job.folder for job in jobs) or "nothing to run again")
+        raise typer.Exit(0)
+    raise typer.Exit(1 if sweeps.rerun(sweep, jobs) else 0)
+
+
+@app.command()
+def analyse(sweep: Sweep) -> None:
+    """A sweep's tables, plots and page again, from what is on disk."""
+    from analysis.__main__ import analyse_sweep
+
+    raise typer.Exit(analyse_sweep(sweep))
+
+
+@app.command()
+def view(sweep: Sweep, port: Annotated[int, typer.Option(help="0: any free port.")] = 0) -> None:
+    """Serve a sweep's page on this machine alone, until Ctrl-C."""
+    from aipo.command.viewing import serve
+
+    _told(serve, sweep, port)
+
+
+@app.command()
+def compare(first: Job, second: Job) -> None:
+    """Two jobs: the settings in which they differ, and their last scores."""
+    from aipo.command import looking
+
+    _told(looking.compare, first, second)
+
+
+@app.command()
+def sample(
+    artifact: Annotated[Path, typer.Argument(help="An artifact's folder, as outputs/candidates/<fingerprint>.")],
+    number: Annotated[int, typer.Option("-n", help="How many rows.")] = 3,
+    search: Annotated[str | None, typer.Option(help="Only rows that hold this text.")] = None,
+) -> None:
+    """Rows of an artifact as text: prompts, candidates, pairs, answers, judgments, scores."""
+    from aipo.command.looking import show_rows
+
+    _told(show_rows, artifact, number, search)
+
+
+@app.command()
+def chat(
+    policy: Annotated[Path, typer.Argument(help="A job's folder, a train artifact, or a model folder.")],
+    iteration: Annotated[int | None, typer.Option(help="A job's round from 0 (default: the last).")] = None,
+    temperature: float = 0.7,
+    max_new_tokens: int = 256,
+    seed: int = 0,
+) -> None:
+    """Talk with a trained policy."""
+    from aipo.command import looking
+
+    folder = _told(looking.policy_folder, policy, iteration)
+    _told(looking.chat, folder, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
+
+
+@app.command(context_settings=PASSED_ON)
+def export(context: typer.Context) -> None:
+    """A trained policy as a Hugging Face folder with a model card."""
+    from analysis.model_card import main as command
+
+    raise typer.Exit(command(context.args))
+
+
+@app.command(context_settings=PASSED_ON)
+def score(context: typer.Context) -> None:
+    """Score files that the official tools wrote."""
+    from aipo.benchmarks.official.command import main as command
+
+    raise typer.Exit(command(["score", *context.args]))
+
+
+@app.command(context_settings=PASSED_ON)
+def assets(context: typer.Context) -> None:
+    """Fetch the official benchmark files, or list them with --list."""
+    from aipo.benchmarks.official.assets import main as command
+
+    raise typer.Exit(command(context.args))
+
+
+@app.command(context_settings=PASSED_ON)
+def store(context: typer.Context) -> None:
+    """The artifact store: ls, du, show, verify, gc."""
+    from aipo.artifacts.command import main as command
+
+    raise typer.Exit(command(context.args))
+
+
+@app.command()
+def doctor(root: Annotated[Path, typer.Option("--store", help="The store's folder.")] = Path("outputs")) -> None:
+    """What this machine has of all that a run may need."""
+    from aipo.command.doctor import show
+
+    show(root)
+
+
+def _told(call: Any, *arguments: Any, **options: Any) -> Any:
+    """Call; what a user can cause is one line on stderr and exit status 1."""
+    try:
+        return call(*arguments, **options)
+    except (ValueError, OSError) as error:
+        from aipo.remote import redact
+
+        print(f"error: {redact(str(error))}", file=sys.stderr)
+        raise typer.Exit(1) from error
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The entry point."""
+    app(args=None if arguments is None else list(arguments), prog_name="aipo")

@@ -1,0 +1,78 @@
+"""`aipo doctor`: what this machine has of all that a run may need."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+KEYS = ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "HF_TOKEN", "WANDB_API_KEY")
+PACKAGES = ("torch", "transformers", "accelerate", "hydra-core", "pandas", "pyarrow", "wandb", "fschat")
+EXTRAS = {
+    "data": "datasets",
+    "embed": "sentence_transformers",
+    "joblib": "hydra_plugins.hydra_joblib_launcher",
+    "peft": "peft",
+    "slurm": "hydra_plugins.hydra_submitit_launcher",
+}
+"""Extra of this package -> a module that it brings."""
+
+
+def examine(store: Path) -> list[tuple[str, str, str]]:
+    """(what, state, remedy) of everything; the remedy is empty where nothing is wrong. No key is ever shown."""
+    found = [("python", platform.python_version(), "" if sys.version_info >= (3, 11) else "needs 3.11 or newer")]
+    for name in PACKAGES:
+        try:
+            found.append((name, metadata.version(name), ""))
+        except metadata.PackageNotFoundError:
+            found.append((name, "not installed", "pip install -c constraints.txt -e ."))
+    found.append(("processor", f"{os.cpu_count()} cores, {platform.machine()}", ""))
+    found.append(("GPU", _gpu(), ""))
+    for extra, module in EXTRAS.items():
+        there = _importable(module)
+        remedy = "" if there else f"if needed: pip install -c constraints.txt -e '.[{extra}]'"
+        found.append((f"extra {extra}", "there" if there else "not installed", remedy))
+    for key in KEYS:
+        found.append((key, "set" if os.environ.get(key) else "not set", "" if os.environ.get(key) else "if needed"))
+    place = next(path for path in (store.absolute(), *store.absolute().parents) if path.exists())
+    writable = os.access(place, os.W_OK)
+    free = shutil.disk_usage(place).free / 2**30
+    remedy = "" if writable else "choose another store.root"
+    found.append((f"store {store}", f"{free:,.0f} GiB free" + ("" if writable else ", not writable"), remedy))
+    return found
+
+
+def _importable(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _gpu() -> str:
+    if shutil.which("nvidia-smi") is None:
+        return "none found"
+    import torch
+
+    if not torch.cuda.is_available():
+        return "a driver is there, but this build of PyTorch uses none"
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return ", ".join(names)
+
+
+def show(store: Path) -> None:
+    """Print it all as a table."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("what", "state", "remedy"):
+        table.add_column(name, overflow="fold")
+    for row in examine(store):
+        table.add_row(*map(Text, row))
+    Console().print(table)

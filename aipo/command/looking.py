@@ -1,0 +1,145 @@
+"""Looking at what a run made: rows of artifacts, two jobs side by side, a chat with a policy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from aipo.artifacts import Artifact
+from aipo.jobs import JobRecord, read_job
+
+DATA = ("*.parquet", "*.jsonl", "metrics.json")
+"""Where rows lie in an artifact."""
+
+
+class LookError(ValueError):
+    """There is nothing there to look at; the message says what was expected."""
+
+
+def rows_of(folder: Path) -> Iterator[Mapping[str, Any]]:
+    """Every row of an artifact's data files, as plain values."""
+    files = sorted(path for pattern in DATA for path in folder.glob(pattern))
+    if not files:
+        found = ", ".join(sorted(path.name for path in folder.glob("*"))) or "nothing"
+        raise LookError(f"{folder}: expected an artifact with rows ({', '.join(DATA)}), found {found}")
+    for path in files:
+        if path.suffix == ".parquet":
+            import pyarrow.parquet as pq
+
+            for batch in pq.ParquetFile(path).iter_batches(64):
+                yield from batch.to_pylist()
+        elif path.suffix == ".jsonl":
+            with path.open(encoding="utf-8") as file:
+                yield from (json.loads(line) for line in file)
+        else:
+            yield from json.loads(path.read_text(encoding="utf-8"))
+
+
+def show_rows(folder: Path, number: int, search: str | None) -> None:
+    """Print the first `number` rows whose text holds `search`, token ids left out."""
+    console, shown = Console(), 0
+    for row in rows_of(folder):
+        text = json.dumps(_without_ids(row), indent=1, ensure_ascii=False)
+        if search and search.lower() not in text.lower():
+            continue
+        console.print(Text(text))
+        shown += 1
+        if shown == number:
+            return
+    if not shown:
+        console.print(f"no row holds {search!r}" if search else "no rows", highlight=False)
+
+
+def _without_ids(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_ids(item) for key, item in value.items() if not str(key).endswith("token_ids")}
+    if isinstance(value, list):
+        return [_without_ids(item) for item in value]
+    return value
+
+
+def compare(first: Path, second: Path) -> None:
+    """Two jobs: the settings in which they differ, and their last scores beside each other."""
+    left, right = read_job(first), read_job(second)
+    console = Console()
+    settings = Table(box=None, pad_edge=False, title="settings that differ", title_justify="left")
+    for name in ("setting", first.name, second.name):
+        settings.add_column(name, overflow="fold")
+    for key, one, other in differences(left.settings, right.settings):
+        settings.add_row(key, Text(one), Text(other))
+    console.print(settings if settings.row_count else "the same settings")
+    scores = Table(box=None, pad_edge=False, title="\nlast round", title_justify="left")
+    for name in ("benchmark", "judge", "metric", first.name, second.name):
+        scores.add_column(name, overflow="fold")
+    ours, theirs = _last_scores(left), _last_scores(right)
+    for key in dict.fromkeys([*ours, *theirs]):
+        scores.add_row(*key, *(_number(found.get(key)) for found in (ours, theirs)))
+    console.print(scores)
+
+
+def differences(left: Any, right: Any, path: str = "") -> Iterator[tuple[str, str, str]]:
+    """(setting, left, right) wherever two nested settings differ."""
+    if isinstance(left, Mapping) and isinstance(right, Mapping):
+        for key in sorted({*left, *right}):
+            yield from differences(left.get(key), right.get(key), f"{path}.{key}" if path else key)
+    elif left != right:
+        yield path, json.dumps(left), json.dumps(right)
+
+
+def _last_scores(record: JobRecord) -> dict[tuple[str, str, str], float]:
+    found: dict[tuple[str, str, str], float] = {}
+    shown = {item.name: (item.primary_metric, item.length_metric) for item in record.benchmarks}
+    for score in record.points[-1].scores if record.points else ():
+        folder = Path(record.store) / "scores" / score.fingerprint
+        for metric in json.loads((folder / "metrics.json").read_text(encoding="utf-8")):
+            if metric["name"] in shown[score.benchmark]:
+                found[score.benchmark, score.judge, metric["name"]] = metric["value"]
+    return found
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def policy_folder(place: Path, iteration: int | None = None) -> Path:
+    """The model folder that `place` means: itself, a train artifact's, or that of a job's round (default: the last)."""
+    if (place / "config.json").exists():
+        return place
+    if (place / "model" / "config.json").exists():
+        return place / "model"
+    record = read_job(place)
+    trained = [point for point in record.points if point.train and iteration in (None, point.iteration)]
+    if not trained:
+        raise LookError(f"{place}: no trained round {'' if iteration is None else iteration} in this job")
+    artifact = Artifact("train", str(trained[-1].train), Path(record.store) / "train" / str(trained[-1].train))
+    return artifact.path / "model"
+
+
+def chat(folder: Path, *, temperature: float, max_new_tokens: int, seed: int) -> None:
+    """Talk with a policy until an empty line or the end of input."""
+    from aipo.models import PolicyRef
+    from aipo.records import Decoding, Message
+    from aipo.samplers import HFSampler
+
+    sampler = HFSampler(policy=PolicyRef(str(folder)))
+    decoding = Decoding(temperature, 1.0, 0, max_new_tokens)
+    turns: tuple[Message, ...] = ()
+    console = Console()
+    console.print("an empty line ends the chat", style="dim")
+    while True:
+        try:
+            said = input("you: ").strip()
+        except EOFError:
+            return
+        if not said:
+            return
+        turns = (*turns, Message("user", said))
+        ((completion,),) = sampler.sample([turns], decoding, n=1, seed=seed + len(turns))
+        console.print(Text(f"policy: {completion.text}"))
+        turns = (*turns, Message("assistant", completion.text))

@@ -1,0 +1,46 @@
+"""How a job ends when it is told to: recorded, and with its last words short."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any, NoReturn
+
+TOLD_TO_END = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGUSR2") if hasattr(signal, name))
+
+
+class Terminated(SystemExit):
+    """A signal asked this process to end. Its exit status is the shell's: 128 and the signal's number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.name = signal.Signals(number).name
+
+    def __str__(self) -> str:
+        return f"told to end by {self.name}"
+
+
+class EndsWhenTold:
+    """While open, a signal that would kill the process raises Terminated instead, so that the job can say so.
+
+    A handler that is there already, as a cluster's, stays. Outside the main thread nothing is changed.
+    """
+
+    def __init__(self) -> None:
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> EndsWhenTold:
+        if threading.current_thread() is threading.main_thread():
+            for number in TOLD_TO_END:
+                if signal.getsignal(number) == signal.SIG_DFL:
+                    self._previous[number] = signal.signal(number, _raise)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+
+def _raise(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated(number)

@@ -1,0 +1,82 @@
+"""The command `aipo`: what each subcommand shows."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from aipo.command.app import app
+from aipo.command.doctor import examine
+from aipo.command.looking import LookError, differences, policy_folder, rows_of
+from aipo.records import Completion, Message, Prompt, write_parquet
+
+COMMANDS = (
+    *("run", "plan", "status", "rerun", "analyse", "view", "compare", "sample", "chat", "export", "score", "assets"),
+    *("store", "doctor"),
+)
+
+
+def test_help_lists_every_command_and_imports_nothing_heavy() -> None:
+    shown = CliRunner().invoke(app, ["--help"]).stdout
+    assert all(f" {name} " in shown for name in COMMANDS)
+    code = "import sys; from aipo.command.app import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print([name for name in ('torch', 'pandas', 'numpy', 'hydra', 'transformers') if name in sys.modules])"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.strip().endswith("[]")
+
+
+@pytest.mark.parametrize("command", ["export", "score", "assets", "store"])
+def test_a_passed_on_command_shows_its_own_help(command: str) -> None:
+    shown = CliRunner().invoke(app, [command, "--help"])
+    assert shown.exit_code == 0 and "usage: " in shown.stdout
+
+
+def test_rows_are_shown_as_text_without_ids(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "answers.parquet", [Completion("[bold]hello[/bold]", (1, 2), "stop")])
+    shown = CliRunner().invoke(app, ["sample", str(tmp_path)])
+    assert shown.exit_code == 0
+    assert "[bold]hello[/bold]" in shown.stdout and "token_ids" not in shown.stdout
+    write_parquet(tmp_path / "prompts.parquet", [Prompt("p", (Message("user", "Where?"),), "pool")])
+    assert len(list(rows_of(tmp_path))) == 2
+    nothing = CliRunner().invoke(app, ["sample", str(tmp_path), "--search", "absent"])
+    assert "no row holds 'absent'" in nothing.stdout
+
+
+def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
+    for arguments in (["status", str(tmp_path)], ["sample", str(tmp_path)], ["view", str(tmp_path)]):
+        told = CliRunner().invoke(app, arguments)
+        assert told.exit_code == 1 and told.stderr.startswith("error: ") and told.stderr.count("\n") == 1
+    with pytest.raises(ValueError, match="no such file"):
+        policy_folder(tmp_path)
+    with pytest.raises(LookError, match="expected an artifact with rows"):
+        list(rows_of(tmp_path))
+
+
+def test_differences_are_told_by_their_path() -> None:
+    one = {"trainer": {"lr": 1e-4, "epochs": 1}, "seed": 0}
+    other = {"trainer": {"lr": 3e-4, "epochs": 1}, "seed": 0, "judge": "x"}
+    assert list(differences(one, other)) == [("judge", "null", '"x"'), ("trainer.lr", "0.0001", "0.0003")]
+
+
+def test_the_doctor_shows_no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-planted")
+    found = {what: state for what, state, _ in examine(tmp_path)}
+    assert found["OPENAI_API_KEY"] == "set" and found["torch"].startswith("2.13")
+    assert "sk-planted" not in str(found)
+
+
+@pytest.mark.slow
+def test_a_wheel_runs_without_a_checkout(repository: Path, tmp_path: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "--quiet"]
+    subprocess.run([*pip, "wheel", str(repository), "--no-deps", "-w", str(tmp_path)], check=True, cwd=tmp_path)
+    (wheel,) = tmp_path.glob("*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--target", str(tmp_path / "site"), str(wheel)], check=True)
+    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); from aipo.command.app import main; main()"
+    given = ["plan", "objective=dpo", "iteration.iterations=1"]
+    planned = subprocess.run([sys.executable, "-c", code, *given], capture_output=True, text=True, cwd=tmp_path)
+    assert planned.returncode == 0, planned.stderr[-2000:]
+    assert "Missing: nothing" in planned.stdout
