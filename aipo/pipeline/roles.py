@@ -69,7 +69,7 @@ def _problem(lacks: list[list[str] | None], kinds: tuple[type, ...], found: type
     why = f", which lacks {', '.join(lack)}" if lack else ""
     others = [group for group, takes in ROLES.items() if any(_class_lacks(found, kind) == [] for kind in takes)]
     remedy = f"; it belongs to {' or '.join(others)}" if others else ""
-    return f"expected a {wanted}, got {name}{why}{remedy}"
+    return f"expected {wanted}, got {name}{why}{remedy}"
 
 
 def _class_lacks(found: type, kind: type) -> list[str] | None:

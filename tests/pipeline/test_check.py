@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -132,29 +129,6 @@ def test_the_samplers_log_probs_need_a_sampler_that_is_the_reference() -> None:
     assert "no policy draws completions" in problem
     (problem,) = _problems(composed(drawn, "iteration.reference=initial"))
     assert "needs iteration.reference=previous" in problem
-
-
-def _command(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "run.py"), *arguments, f"store.root={tmp_path}/outputs"]
-    folder = [f"hydra.run.dir={tmp_path}/sweep/jobs/0", f"hydra.sweep.dir={tmp_path}/sweep"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        command + folder, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=120, check=False
-    )
-
-
-def test_the_command_exits_2_lists_all_and_runs_nothing(tmp_path: Path) -> None:
-    result = _command(tmp_path, "+objective.loss.bta=1", "+trainer.foo=2")
-    assert result.returncode == 2, result.stderr
-    assert "2 problem(s)" in result.stderr and "objective.loss.bta" in result.stderr and "trainer.foo" in result.stderr
-    assert not (tmp_path / "outputs").exists()
-
-
-def test_a_sweep_is_checked_whole_before_its_first_job(tmp_path: Path) -> None:
-    result = _command(tmp_path, "-m", "objective=dpo,aipo", "iteration.candidates=5,1")
-    assert result.returncode == 2, result.stderr
-    assert result.stderr.count("a pair needs at least 2 candidates") == 2
-    assert not (tmp_path / "outputs").exists()
 
 
 @pytest.mark.parametrize("name", ["sppo", "sppo_pairwise"])
