@@ -54,6 +54,12 @@ class HasNeeds(Protocol):
         ...
 
 
+def needs_of(*components: object) -> list[str]:
+    """What the given components miss, each line once."""
+    lines = [line for component in components if isinstance(component, HasNeeds) for line in component.missing()]
+    return list(dict.fromkeys(lines))
+
+
 def missing_package(module: str, extra: str) -> list[str]:
     """One line when `module` cannot be imported; `extra` is the extra of this package that brings it."""
     if importlib.util.find_spec(module) is not None:

@@ -27,7 +27,7 @@ from aipo.benchmarks.judging import (
     require_share,
 )
 from aipo.benchmarks.verdicts import parse_first_token, parse_identifier
-from aipo.components import require_range
+from aipo.components import needs_of, require_range
 from aipo.judges.judge import Judge, JudgeError
 from aipo.records import Answer, Chat, Decoding, JudgeReply, Judgment, Message, Metric, QuestionScore
 from aipo.samplers.sampler import Sampler
@@ -177,6 +177,10 @@ class AlpacaEval:
     def needs_world(self) -> bool:
         """As its assets."""
         return self.assets.needs_world
+
+    def missing(self) -> list[str]:
+        """What the assets miss."""
+        return needs_of(self.assets)
 
     def asset_identity(self) -> AssetIdentity:
         """Its assets'."""

@@ -23,7 +23,7 @@ from aipo.benchmarks.judging import (
 )
 from aipo.benchmarks.token_counters import PolicyTokens, TokenCounter
 from aipo.benchmarks.verdicts import GAME_PREFERENCE, parse_game
-from aipo.components import require_range
+from aipo.components import needs_of, require_range
 from aipo.judges.judge import Judge
 from aipo.records import Answer, Decoding, JudgeReply, Judgment, Message, Metric, QuestionScore
 from aipo.samplers.sampler import Sampler
@@ -131,6 +131,10 @@ class ArenaHard:
     def needs_world(self) -> bool:
         """As its assets."""
         return self.assets.needs_world
+
+    def missing(self) -> list[str]:
+        """What the assets and the token counter miss."""
+        return needs_of(self.assets, self.token_counter)
 
     def asset_identity(self) -> AssetIdentity:
         """Its assets'."""

@@ -24,7 +24,7 @@ from aipo.benchmarks.judging import (
     require_share,
 )
 from aipo.benchmarks.verdicts import parse_rating
-from aipo.components import require_range
+from aipo.components import needs_of, require_range
 from aipo.judges.judge import Judge
 from aipo.records import Answer, Completion, Decoding, Judgment, Message, Metric, QuestionScore
 from aipo.samplers.sampler import Sampler
@@ -136,6 +136,10 @@ class MTBench:
     def needs_world(self) -> bool:
         """As its assets."""
         return self.assets.needs_world
+
+    def missing(self) -> list[str]:
+        """What the assets miss."""
+        return needs_of(self.assets)
 
     def asset_identity(self) -> AssetIdentity:
         """Its assets'."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from aipo.components import needs_of
 from aipo.data.local import SourceError
 from aipo.data.source import Source
 from aipo.records import Chat, Example
@@ -38,8 +39,7 @@ class Mixture:
         """What either source misses."""
         lines: list[str] = []
         for label, source in self._sources():
-            find = getattr(source, "missing", None)
-            lines += [f"{label} source: {line}" for line in find()] if find else []
+            lines += [f"{label} source: {line}" for line in needs_of(source)]
         return lines
 
     @property

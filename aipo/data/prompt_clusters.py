@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from aipo.components import missing_package, require_range
+from aipo.components import missing_package, needs_of, require_range
 
 
 class Embedding(Protocol):
@@ -71,8 +71,7 @@ class KMeansClusters:
 
     def missing(self) -> list[str]:
         """What the embedding misses."""
-        find = getattr(self.embedding, "missing", None)
-        return find() if find else []
+        return needs_of(self.embedding)
 
     def groups(self, texts: Sequence[str]) -> list[list[str]]:
         """The texts in at most `n_clusters` groups, none empty, each in the texts' order. ValueError for too few."""

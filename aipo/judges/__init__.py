@@ -1,6 +1,6 @@
 """Judges: chats in, replies out. Prompts and parsers belong to the benchmarks."""
 
-from aipo.judges.endpoints import AzureEndpoint, OpenAIEndpoint, Price
+from aipo.judges.endpoints import AzureEndpoint, OpenAIEndpoint, Price, Priced
 from aipo.judges.judge import Clerk, Judge, JudgeError, PaidJudge, Receipt
 from aipo.judges.length_only import LengthOnlyJudge
 from aipo.judges.local import LocalJudge
@@ -20,6 +20,7 @@ __all__ = [
     "OpenAIJudge",
     "PaidJudge",
     "Price",
+    "Priced",
     "Receipt",
     "ReplayJudge",
     "ReplyStore",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from aipo.remote.probe import PROBE_S, probe
 from aipo.remote.redaction import keep_secret, redact, require_no_key
@@ -117,9 +117,24 @@ class Price:
     source: str
     """Where the figures were read, and when."""
 
+    def __post_init__(self) -> None:
+        for name in ("input_per_million", "output_per_million"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"judge.price.{name} must be at least 0 and finite, got {getattr(self, name)}")
+
     def dollars(self, input_tokens: float, output_tokens: float) -> float:
         """The price of one request."""
         return (input_tokens * self.input_per_million + output_tokens * self.output_per_million) / 1e6
+
+
+@runtime_checkable
+class Priced(Protocol):
+    """A judge that says what it costs."""
+
+    @property
+    def price(self) -> Price | None:
+        """None: not known."""
+        ...
 
 
 def _require_url(name: str, url: str) -> None:

@@ -17,6 +17,7 @@ from aipo.judges import Judge, ReplyStore, judged
 from aipo.models.policy import PolicyRef
 from aipo.pipeline.draws import derived_seed, slice_of_pool
 from aipo.pipeline.run import Run
+from aipo.rankers.ranker import JudgedRanker
 from aipo.rankers.ranking import rank, with_win_probabilities, with_win_shares
 from aipo.records import (
     Answer,
@@ -185,7 +186,7 @@ class Stages:
         def build(folder: Path) -> StageReport:
             rows = read_parquet(candidates.path / "candidates.parquet", Candidates)
             if by_ranker:
-                keeping = ranker.stored(self.replies) if hasattr(ranker, "stored") else ranker
+                keeping = ranker.stored(self.replies) if isinstance(ranker, JudgedRanker) else ranker
                 ranked = rank(keeping, rows)
             else:
                 ranked = [RankedPrompt(row.prompt.prompt_id, row.scores or ()) for row in rows]

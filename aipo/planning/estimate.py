@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from aipo.artifacts import StageEvent
+from aipo.judges.endpoints import Priced
+from aipo.judges.judge import Judge
 from aipo.models.policy import PolicyRef
 from aipo.models.shape import ModelShape, shape_of_folder
 from aipo.planning.costs import Cost, decoding_cost, forward_cost, training_cost
 from aipo.planning.memory import TrainingSetup, policy_gib
 from aipo.planning.subject import Subject
+from aipo.rankers.ranker import JudgedRanker
 
 
 def model_shape(run: Subject, events: Sequence[StageEvent]) -> ModelShape | None:
@@ -108,14 +110,14 @@ def judge_loads(run: Subject, events: Sequence[StageEvent]) -> Iterator[JudgeLoa
         )
         requests += benchmark.n_judge_requests * runs
     yield _judge_load(run, run.judge, requests)
-    asked = getattr(run.ranker, "judge", None)
+    asked = run.ranker.judge if isinstance(run.ranker, JudgedRanker) else None
     if asked is not None and run.recipe.ranking == "ranker":
         requests = runs_of("ranking", events) * prompts_of_a_round(run) * run.iteration.candidates
         yield _judge_load(run, asked, requests)
 
 
-def _judge_load(run: Subject, judge: Any, requests: int) -> JudgeLoad:
-    price = getattr(judge, "price", None)
+def _judge_load(run: Subject, judge: Judge, requests: int) -> JudgeLoad:
+    price = judge.price if isinstance(judge, Priced) else None
     if price is None:
         return JudgeLoad(judge.name, requests, None, "")
     dollars = requests * price.dollars(run.workload.judge_prompt_tokens, run.workload.judge_reply_tokens)

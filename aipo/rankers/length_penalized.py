@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import ClassVar, Literal
 
-from aipo.rankers.ranker import Ranker
+from aipo.components import needs_of
+from aipo.judges.judge import Judge
+from aipo.judges.replies import ReplyStore
+from aipo.rankers.ranker import JudgedRanker, Ranker
 from aipo.records import Chat
 
 UNITS = ("words", "chars")
@@ -49,18 +51,20 @@ class LengthPenalizedRanker:
 
     def identity(self) -> Mapping[str, str]:
         """The wrapped ranker's."""
-        identity = getattr(self.ranker, "identity", None)
-        return identity() if identity is not None else {}
+        return self.ranker.identity()
 
     def missing(self) -> list[str]:
         """What the wrapped ranker misses."""
-        missing = getattr(self.ranker, "missing", None)
-        return missing() if missing is not None else []
+        return needs_of(self.ranker)
 
-    def stored(self, path: Path) -> LengthPenalizedRanker:
+    @property
+    def judge(self) -> Judge | None:
+        """The wrapped ranker's, where it asks one."""
+        return self.ranker.judge if isinstance(self.ranker, JudgedRanker) else None
+
+    def stored(self, store: ReplyStore) -> LengthPenalizedRanker:
         """The same, keeping what the wrapped ranker pays for where that can be kept."""
-        stored = getattr(self.ranker, "stored", None)
-        return self if stored is None else replace(self, ranker=stored(path))
+        return replace(self, ranker=self.ranker.stored(store)) if isinstance(self.ranker, JudgedRanker) else self
 
     def rank(self, prompts: Sequence[Chat], candidates: Sequence[Sequence[str]]) -> list[list[float]]:
         """The wrapped ranker's scores, lowered by length; NaN stays NaN."""

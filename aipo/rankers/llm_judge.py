@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from aipo.components import needs_of
 from aipo.judges.judge import Judge
 from aipo.judges.replies import ReplyStore
 from aipo.judges.store import StoredJudge, stored
@@ -70,7 +71,6 @@ class LLMJudgeRanker:
 
     gives_win_probability: ClassVar[bool] = False
     scores_alone: ClassVar[bool] = False
-    needs_world: ClassVar[bool] = False
     OPERATIONAL: ClassVar[tuple[str, ...]] = ("judge",)
     """`identity` says what of the judge matters."""
 
@@ -82,10 +82,14 @@ class LLMJudgeRanker:
         if not 0 <= self.max_unparsable < 1:
             raise ValueError(f"ranker.max_unparsable must be in [0, 1), got {self.max_unparsable}")
 
+    @property
+    def needs_world(self) -> bool:
+        """As the judge."""
+        return self.judge.needs_world
+
     def missing(self) -> list[str]:
         """What the judge lacks: a key, a file."""
-        find = getattr(self.judge, "missing", None)
-        return [f"ranker.judge: {line}" for line in find()] if find else []
+        return [f"ranker.judge: {line}" for line in needs_of(self.judge)]
 
     def identity(self) -> dict[str, str]:
         """The judge's, and how often it is asked for a score."""

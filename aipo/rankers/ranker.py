@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from aipo.judges.judge import Judge
+from aipo.judges.replies import ReplyStore
 from aipo.records import Chat
 
 
@@ -39,4 +41,18 @@ class Ranker(Protocol):
 
     def win_probabilities(self, prompts: Sequence[Chat], pairs: Sequence[tuple[str, str]]) -> list[float] | None:
         """P(first beats second) for each prompt's pair, or None when this ranker gives no probability."""
+        ...
+
+
+@runtime_checkable
+class JudgedRanker(Ranker, Protocol):
+    """A ranker that may ask a judge, one request per candidate, whose replies are kept."""
+
+    @property
+    def judge(self) -> Judge | None:
+        """Who is asked; None where nobody is."""
+        ...
+
+    def stored(self, store: ReplyStore) -> Ranker:
+        """The same ranker, which keeps every reply in `store` and asks for none twice."""
         ...

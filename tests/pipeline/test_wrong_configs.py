@@ -271,6 +271,7 @@ def test_a_combination_is_named_by_its_overrides() -> None:
 def _refused_or_planned(count: int, seed: int) -> dict[str, int]:
     from aipo.pipeline.loop import walk
     from aipo.pipeline.missing import missing_needs
+    from aipo.pipeline.run import build_run
 
     check(copy.deepcopy(_base()))  # imports are not on the clock
     outcomes = {"refused": 0, "planned": 0}
@@ -278,8 +279,9 @@ def _refused_or_planned(count: int, seed: int) -> dict[str, int]:
         began = time.process_time()
         try:
             plain = check(config)
-            missing_needs(plain)
-            walk(plain)
+            job = build_run(plain)
+            missing_needs(job)
+            walk(job)
             outcome = "planned"
         except ConfigError as error:
             assert error.problems

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 
@@ -24,8 +23,12 @@ class Fixed(LengthOnlyRanker):
     def missing(self):
         return ["a file"]
 
-    def stored(self, path):
-        return path
+    @property
+    def judge(self):
+        return "the judge"
+
+    def stored(self, store):
+        return store
 
 
 def test_scores_by_hand() -> None:
@@ -52,9 +55,9 @@ def test_the_proxys_own_bias_as_price_leaves_the_unbiased_order() -> None:
 def test_everything_else_is_the_wrapped_rankers() -> None:
     ranker = LengthPenalizedRanker(Fixed(), 0.1)
     assert ranker.identity() == {"weights": "abc"} and ranker.missing() == ["a file"]
-    assert ranker.stored(Path("x")).ranker == Path("x")
+    assert ranker.stored("store").ranker == "store" and ranker.judge == "the judge"
     plain = LengthPenalizedRanker(LengthOnlyRanker(), 0.1)
-    assert plain.missing() == [] and plain.stored(Path("x")) is plain
+    assert plain.missing() == [] and plain.stored("store") is plain and plain.judge is None
 
 
 @pytest.mark.parametrize(
