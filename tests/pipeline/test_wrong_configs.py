@@ -110,7 +110,7 @@ WRONG_VALUES: list[tuple[dict[str, Any], str]] = [
     ({"trainer.lora": {"rank": "eight"}}, "trainer.lora.rank must be a whole number"),
     ({"trainer.processes": 10**6}, "trainer.processes must be"),
     ({"trainer.max_length": 1}, "trainer.max_length must be"),
-    ({"trainer.max_length": 150}, "let pairs of 224 tokens through"),
+    ({"trainer.max_length": 150}, "tokens through (prompt and completion), and a longer pair"),
     ({"trainer.learning_rate": math.inf}, "trainer.learning_rate: expected a number that is finite, got inf"),
     ({"trainer.learning_rate": 1e30}, "trainer.learning_rate must be"),
     ({"trainer.betas": [0.9]}, "trainer.betas: expected a list of 2: a number, a number, got [0.9]"),
