@@ -16,6 +16,8 @@ from typing import Any
 
 import yaml
 
+from aipo.artifacts import Artifact, StaleArtifactError, read_manifest
+from aipo.artifacts.files import missing_weights
 from aipo.jobs import BASE_ITERATION, BenchmarkRecord, JobFileError, JobRecord, Point, ScoreRecord, read_job
 from analysis import escape
 
@@ -66,16 +68,16 @@ class Job:
         return max(wanted, key=lambda point: point.iteration)
 
     def manifest(self, stage: str, digest: str | None) -> Mapping[str, Any]:
-        """The manifest of an artifact."""
-        return self._json(self.store / stage / str(digest) / "manifest.json")
+        """The manifest of an artifact, its files compared with it."""
+        try:
+            return read_manifest(self.store, stage, str(digest))
+        except StaleArtifactError as error:
+            raise ExportError(str(error)) from error
 
     def metrics(self, score: ScoreRecord) -> list[Mapping[str, Any]]:
         """The rows of a scores artifact."""
-        return self._json(self.store / "scores" / score.fingerprint / "metrics.json")
-
-    def _json(self, path: Path) -> Any:
-        if not path.exists():
-            raise ExportError(f"{path}: missing; run the job again to remake it, or set the right working directory")
+        self.manifest("scores", score.fingerprint)
+        path = self.store / "scores" / score.fingerprint / "metrics.json"
         return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -92,6 +94,16 @@ def export_policy(job_folder: Path, out: Path, iteration: int | None = None) -> 
     source = job.store / "train" / point.train / "model"
     if not source.is_dir():
         raise ExportError(f"{source}: missing; run the job again to remake it, or set the right working directory")
+    trained = Artifact("train", str(point.train), source.parent)
+    try:
+        trained.verify()
+    except StaleArtifactError as error:
+        raise ExportError(str(error)) from error
+    if missing_weights(source.parent):
+        raise ExportError(
+            f"{source}: its weights were pruned. A stage that needs them makes them again: run the job with one more "
+            "benchmark, or export a round whose weights are there"
+        )
     text = card(job, point.iteration, out.name)
     partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -10,6 +10,9 @@ import pytest
 from aipo.artifacts import StageReport, Store, StoreError
 from aipo.artifacts.claims import Claim
 from aipo.artifacts.command import main
+from aipo.artifacts.garbage import best_policy
+from aipo.artifacts.inventory import Inventory
+from aipo.jobs import BenchmarkRecord, JobFile, JobRecord, Point, ScoreRecord
 
 
 class Pipeline:
@@ -183,4 +186,39 @@ def test_pruned_weights_that_come_back_different_are_refused(pipeline: Pipeline,
         patch.setattr(Path, "write_text", lambda path, text, **more: real(path, f"{text}'" if text == "w0" else text))
         with pytest.raises(StoreError, match="was pruned, and this machine makes other weights"):
             other.run(benchmark="a new one")
+    assert command(tmp_path, "verify") == 0
+
+
+def test_the_best_rounds_weights_are_those_of_the_highest_primary_metric(tmp_path: Path) -> None:
+    """Round 1 of three scores highest; the last round and the base model do not matter."""
+    store = Store(tmp_path / "outputs")
+    points = []
+    for number, score in ((-1, 9.0), (0, 1.0), (1, 3.0), (2, 2.0)):
+
+        def weights(folder: Path, number: int = number) -> StageReport:
+            (folder / "model.safetensors").write_text(str(number))
+            return StageReport()
+
+        def metrics(folder: Path, score: float = score) -> StageReport:
+            rows = [{"name": "gold_score", "value": score}, {"name": "mean_tokens", "value": 100 - score}]
+            (folder / "metrics.json").write_text(json.dumps(rows))
+            return StageReport()
+
+        stage = "train" if number >= 0 else "base_model"
+        made = store.run(stage, version=1, config={"n": number}, parents={}, build=weights)
+        parents = {"policy": made.fingerprint}
+        scored = store.run("scores", version=1, config={}, parents=parents, build=metrics)
+        points.append(Point(number, made.fingerprint, (ScoreRecord("gold", "gold", False, scored.fingerprint),)))
+    record = JobRecord(
+        *("aipo", 0, "miniature", "pool", True, (), {}, {}, "outputs"),
+        benchmarks=(BenchmarkRecord("gold", "gold_score", "mean_tokens", False),),
+        points=tuple(points),
+    )
+    folder = tmp_path / "results" / "sweep" / "jobs" / "0"
+    folder.mkdir(parents=True)
+    JobFile(folder, record).finish("done")
+    assert best_policy(Inventory.of(tmp_path / "outputs"), folder) == points[2].policy
+    assert gc(tmp_path, "--weights", "best", "--delete") == 0
+    left = sorted(path.read_text() for path in (tmp_path / "outputs").rglob("*.safetensors"))
+    assert left == ["-1", "1"]
     assert command(tmp_path, "verify") == 0

@@ -52,8 +52,8 @@ def _parser() -> argparse.ArgumentParser:
         "--weights",
         choices=get_args(Keep),
         default="all",
-        help="of the rounds that sweeps reached, keep all weights, or those of each job's last round; a round's other "
-        "files stay, so nothing runs again",
+        help="of the rounds that sweeps reached, keep all weights, those of each job's last round, or those of its "
+        "best by the primary metric of its first benchmark; a round's other files stay, so nothing runs again",
     )
     gc.add_argument("--lock", choices=get_args(LockKind), default="flock", help="the store's lock (store.lock)")
     return parser

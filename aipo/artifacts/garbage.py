@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Literal
 
 from aipo.artifacts.claims import Claim, LockKind
-from aipo.artifacts.files import prune, remove, weights_of
+from aipo.artifacts.files import StaleArtifactError, prune, remove, weights_of
 from aipo.artifacts.inventory import Inventory, size_bytes
+from aipo.artifacts.manifest import read_manifest
+from aipo.jobs import read_job
 
 ALSO = ("unfinished", "weights", "replies", "aside")
 """What is only removed when it is named."""
-Keep = Literal["all", "last"]
+Keep = Literal["all", "last", "best"]
 _CHANGING_HANDS_SECONDS = 600.0
 
 
@@ -58,13 +60,15 @@ class Sweeps:
     """The last round's policy of every job."""
     unfinished: tuple[tuple[Path, str | None], ...]
     """Jobs that are not done, each with the last policy it reached."""
+    jobs: tuple[Path, ...]
+    """Folders of all jobs."""
 
     @classmethod
     def of(cls, results: Path) -> Sweeps:
         """Read every `run.json` and `sources.json` below `results`. ValueError names one that cannot be read."""
         named: set[str] = set()
         last: set[str] = set()
-        unfinished = []
+        unfinished, jobs = [], []
         for path in sorted([*results.rglob("run.json"), *results.rglob("sources.json")]):
             text = path.read_text(encoding="utf-8")
             named.update(re.findall(r'"([0-9a-f]{16})"', text))
@@ -80,15 +84,21 @@ class Sweeps:
             last.update(policies[-1:])
             if not done:
                 unfinished.append((path, policies[-1] if policies else None))
-        return cls(frozenset(named), frozenset(last), tuple(unfinished))
+            jobs.append(path.parent)
+        return cls(frozenset(named), frozenset(last), tuple(unfinished), tuple(jobs))
 
 
 def plan(store: Inventory, sweeps: Sweeps, also: Collection[str] = (), keep_weights: Keep = "all") -> Plan:
     """What can go. Reads the store, changes nothing.
 
     `also`: the entries of ALSO that may go too. `keep_weights` "last": of every job only the last round's weights stay;
-    the artifacts of the others remain, without weights, and are made again if a stage should ever need them.
+    "best": those of the round that scored highest, and of a job that is not done the last ones too. The artifacts of
+    the others remain, without weights, which are made again if a stage should ever need them.
     """
+    keep = sweeps.last_weights if keep_weights == "last" else frozenset()
+    if keep_weights == "best":
+        keep = frozenset(best_policy(store, folder) for folder in sweeps.jobs)
+        keep |= frozenset(policy for _, policy in sweeps.unfinished if policy)
     removals: list[Removal] = []
     kept: list[tuple[Path, str]] = []
     reached = store.ancestors(sweeps.named)
@@ -99,9 +109,8 @@ def plan(store: Inventory, sweeps: Sweeps, also: Collection[str] = (), keep_weig
             if digest not in reached:
                 kept.append((path, f"{_jobs(sweeps)} may go on from it (--also unfinished)"))
             weights = sum(size_bytes(file) for file in weights_of(path))
-            if keep_weights == "last" and digest in reached and digest not in sweeps.last_weights and weights:
-                if path.parent.name != "base_model":
-                    removals.append(Removal(path, weights, "weights of a round before the last", weights_only=True))
+            if keep_weights != "all" and digest in reached - keep and weights and path.parent.name != "base_model":
+                removals.append(Removal(path, weights, f"weights of a round that is not the {keep_weights}", True))
         elif entry.has_weights and "weights" not in also:
             kept.append((path, "no sweep reaches it, but it holds weights (--also weights)"))
         elif entry.has_replies and "replies" not in also:
@@ -125,6 +134,28 @@ def plan(store: Inventory, sweeps: Sweeps, also: Collection[str] = (), keep_weig
         ):  # else a lease that is changing hands
             removals.append(Removal(path, size_bytes(path), "a lock, if nobody holds it"))
     return Plan(tuple(removals), tuple(kept))
+
+
+def best_policy(store: Inventory, job: Path) -> str:
+    """The policy of a job that scores highest on the primary metric of its first benchmark, by the job's main judge.
+
+    The last one where no benchmark was asked. ValueError names a job or a score that cannot be read.
+    """
+    record = read_job(job)
+    scored: list[tuple[float, int, str]] = []
+    for point in record.points:
+        for score in point.scores if point.iteration >= 0 else ():
+            benchmark = record.benchmarks[0]
+            if score.benchmark != benchmark.name or score.diagnostic:
+                continue
+            try:
+                read_manifest(store.root, "scores", score.fingerprint)
+                text = (store.root / "scores" / score.fingerprint / "metrics.json").read_text(encoding="utf-8")
+            except (StaleArtifactError, OSError) as error:
+                raise ValueError(f"{job}: which round is the best is unknown: {error}") from error
+            found = [metric["value"] for metric in json.loads(text) if metric["name"] == benchmark.primary_metric]
+            scored += [(value, point.iteration, point.policy) for value in found]
+    return max(scored)[2] if scored else record.points[-1].policy if record.points else ""
 
 
 def carry_out(store: Inventory, planned: Plan, lock: LockKind) -> list[Removal]:

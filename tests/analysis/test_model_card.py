@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 import torch
 from chat_tokenizers import llama_3
 
+from aipo.artifacts import seal
+from aipo.artifacts.files import prune
 from aipo.jobs import SCHEMA
 from aipo.models.policy import PolicyRef
 from analysis.model_card import LENGTH_PLOT, ExportError, export_policy, main
@@ -20,21 +23,24 @@ MODEL_NODE = {
 }  # fmt: skip
 
 
-def _artifact(store: Path, stage: str, digest: str, config: dict, parents: dict, **more: Any) -> Path:
+def _artifact(
+    store: Path, stage: str, digest: str, config: dict, parents: dict, write: Callable | None = None, **more: Any
+) -> Path:
     folder = store / stage / digest
     folder.mkdir(parents=True)
-    content = {"stage": stage, "config": config, "parents": parents, "counts": {}, "dropped": {}} | more
-    (folder / "manifest.json").write_text(json.dumps(content), encoding="utf-8")
+    if write is not None:
+        write(folder)
+    content = {"stage": stage, "fingerprint": digest, "config": config, "parents": parents}
+    seal(folder, {**content, "counts": {}, "dropped": {}, **more})
     return folder
 
 
 def _scores(store: Path, digest: str, score: float, length: float) -> None:
-    folder = _artifact(store, "scores", digest, {}, {})
     rows = [
         {"name": "win_rate", "value": score, "ci95": [score - 2, score + 2], "n_scored": 98, "n_unscored": 2},
         {"name": "mean_chars", "value": length, "ci95": None, "n_scored": 100, "n_unscored": 0},
     ]
-    (folder / "metrics.json").write_text(json.dumps(rows), encoding="utf-8")
+    _artifact(store, "scores", digest, {}, {}, lambda folder: (folder / "metrics.json").write_text(json.dumps(rows)))
 
 
 def _score(digest: str, diagnostic: str = "") -> dict[str, Any]:
@@ -77,11 +83,11 @@ def job(tmp_path: Path) -> Path:
         )  # fmt: skip
         _artifact(store, "reference", f"ref{number}", {}, {}, counts={"pairs": 17, "agreement": 0.625})
         objective = {"name": "aipo", "loss": {"_target_": "aipo.objectives.aipo", "beta": 0.1, "alpha": 0.07}}
-        trained = _artifact(
+        _artifact(
             store, "train", f"t{number}", {"objective": objective, "trainer": {"_target_": "x.Trainer"}}, {},
+            lambda folder: _save_model(folder / "model"),
             created="2026-01-02T03:04:05Z", commit=None, packages={"torch": "2.13.0"},
         )  # fmt: skip
-        _save_model(trained / "model")
         _scores(store, f"s{number}", 20.0 + number, 1700.0 + number)
         points.append({
             "iteration": number, "policy": f"t{number}", "pairs": f"p{number}", "reference": f"ref{number}",
@@ -171,16 +177,24 @@ def test_errors_are_one_line(job: Path, tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_a_folder_that_would_not_load_is_not_exported(job: Path, tmp_path: Path) -> None:
     model = tmp_path / "store" / "train" / "t1" / "model"
+    manifest = json.loads((model.parent / "manifest.json").read_text())
     (model / "chat_template.jinja").unlink()
+    with pytest.raises(ExportError, match="chat_template.jinja: the manifest lists .* it is missing"):
+        export_policy(job, tmp_path / "out")
+    seal(model.parent, manifest)
     with pytest.raises(ExportError, match="the tokenizer has no chat template"):
         export_policy(job, tmp_path / "out")
-    (model / "model.safetensors").unlink()
+    prune(model.parent)
+    with pytest.raises(ExportError, match="its weights were pruned"):
+        export_policy(job, tmp_path / "out")
+    (model.parent / ".pruned").unlink()
+    seal(model.parent, manifest)
     with pytest.raises(ExportError, match="safetensors: the folder has none"):
         export_policy(job, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
     (tmp_path / "store" / "pairs" / "p1" / "manifest.json").unlink()
-    with pytest.raises(ExportError, match="p1/manifest.json: missing; run the job again"):
+    with pytest.raises(ExportError, match="p1/manifest.json cannot be read .* run the same command again"):
         export_policy(job, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_names_from_a_config_are_shown_and_nothing_else(job: Path) -> None:
