@@ -29,8 +29,8 @@ Array = NDArray[np.float64]
 Series = tuple[str, str]
 """Objective and variant."""
 
-DRAWS = 200
-"""Of questions; their spread is known to five percent then."""
+DRAWS = 100
+"""Of questions; their spread, the smaller part of an error, is then known to seven percent."""
 
 
 @dataclass(frozen=True, eq=False)
