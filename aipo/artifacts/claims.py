@@ -15,7 +15,7 @@ import stat
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock, SoftFileLease, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLease, Timeout
 
 from aipo.artifacts.files import (
     MANIFEST,
@@ -70,6 +70,7 @@ class Claim:
             make_folder(self.path.parent, self.root)
             make_folder(self.final.parent, self.root)
             mode = stat.S_IMODE(self.path.parent.stat().st_mode) & 0o666 | 0o600
+            lock: BaseFileLock
             if self.kind == "lease":
                 lock = SoftFileLease(str(self.path), lease_duration=LEASE_SECONDS, mode=mode)
             else:

@@ -5,7 +5,8 @@ from aipo.benchmarks.arena_hard import ArenaHard
 from aipo.benchmarks.benchmark import Benchmark
 from aipo.benchmarks.mt_bench import MTBench
 from aipo.benchmarks.mt_bench_pairwise import MTBenchPairwise
-from aipo.benchmarks.token_counters import Cl100kTokens, EstimatedTokens, PolicyTokens
+from aipo.benchmarks.official.cl100k import Cl100kTokens
+from aipo.benchmarks.token_counters import EstimatedTokens, PolicyTokens
 
 __all__ = [
     "AlpacaEval",

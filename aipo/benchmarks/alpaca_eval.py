@@ -12,7 +12,7 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from aipo.benchmarks.judging import (
     AssetIdentity,
@@ -38,6 +38,11 @@ if TYPE_CHECKING:
 FEW_ITEMS = 200
 N_FOLDS = 5
 _LOG = logging.getLogger(__name__)
+_ROLES: Mapping[str, Literal["system", "user", "assistant"]] = {
+    "system": "system",
+    "user": "user",
+    "assistant": "assistant",
+}
 _PLACEHOLDER = re.compile(r"{(instruction|output_1|output_2)}")
 
 
@@ -63,9 +68,20 @@ class AlpacaEvalAssets:
 class Annotator(Protocol):
     """How the judge is asked for a verdict, and how its reply is read."""
 
-    max_tokens: int
-    temperature: float
-    top_logprobs: int
+    @property
+    def max_tokens(self) -> int:
+        """The longest reply."""
+        ...
+
+    @property
+    def temperature(self) -> float:
+        """The judge's temperature."""
+        ...
+
+    @property
+    def top_logprobs(self) -> int:
+        """How many log-probs of the first reply token are asked for."""
+        ...
 
     def preference_for_second(self, reply: JudgeReply) -> float | None:
         """P(the output shown second is better) in [0, 1], or None: unscored."""
@@ -126,10 +142,11 @@ def render(template: str, instruction: str, first: str, second: str) -> Chat | N
         text = text.replace("{" + name + "}", values[name], 1)
     messages = []
     for block in text.strip().split("<|im_start|>")[1:]:
-        role, _, content = block.partition("\n")
-        if role.strip() not in ("system", "user", "assistant"):
+        first_line, _, content = block.partition("\n")
+        role = _ROLES.get(first_line.strip())
+        if role is None:
             return None
-        messages.append(Message(role.strip(), content.split("<|im_end|>", 1)[0].strip()))
+        messages.append(Message(role, content.split("<|im_end|>", 1)[0].strip()))
     return tuple(messages) or None
 
 

@@ -217,18 +217,18 @@ class MTBench:
     def _mean(self, name: str, judgments: Sequence[Judgment]) -> Metric:
         from aipo.stats import bootstrap_mean_interval
 
-        scored = [judgment for judgment in judgments if judgment.value is not None]
+        scored = [(judgment.question_id, judgment.value) for judgment in judgments if judgment.value is not None]
         if not scored:
             return Metric(name, float("nan"), None, 0, len(judgments))
         groups: dict[str, list[float]] = {}
-        for judgment in scored:
-            groups.setdefault(judgment.question_id, []).append(judgment.value)
+        for question, value in scored:
+            groups.setdefault(question, []).append(value)
         interval = bootstrap_mean_interval(
             [sum(group) / len(group) for group in groups.values()],
             weights=[len(group) for group in groups.values()],
             rounds=self.bootstrap_rounds,
         )
-        mean = sum(judgment.value for judgment in scored) / len(scored)
+        mean = sum(value for _, value in scored) / len(scored)
         return Metric(name, mean, interval, len(scored), len(judgments) - len(scored))
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from aipo.records import Completion
-
-if TYPE_CHECKING:
-    from aipo.benchmarks.official.assets import AssetCache
 
 
 class TokenCounter(Protocol):
     """Counts the tokens of answers. `metric` is the name under which their mean is reported."""
 
-    metric: str
+    @property
+    def metric(self) -> str:
+        """As in `mean_tokens`."""
+        ...
 
     def count(self, completions: Sequence[Completion]) -> list[int]:
         """Tokens of each completion."""
@@ -34,35 +34,6 @@ class PolicyTokens:
         if not all(completion.token_ids for completion in completions):
             raise ValueError("these answers carry no policy token ids; count tiktoken tokens instead (Cl100kTokens)")
         return [completion.n_tokens for completion in completions]
-
-
-@dataclass(frozen=True)
-class Cl100kTokens:
-    """tiktoken's cl100k_base, Arena-Hard's `token_len`. Needs the encoding in the asset cache."""
-
-    cache: AssetCache | None = None
-    """None: the default folder."""
-
-    metric = "mean_tokens_cl100k"
-
-    def missing(self) -> list[str]:
-        """The encoding, where it is not in the cache."""
-        from aipo.benchmarks.official.assets import AssetCache, cl100k_asset
-
-        cache = self.cache or AssetCache()
-        if not cache.missing([cl100k_asset()]):
-            return []
-        return [
-            f"tokenizer cl100k_base in {cache.folder}: fetch it with `python -m aipo.benchmarks assets arena_hard`, or "
-            "count with token_counter._target_=aipo.benchmarks.EstimatedTokens"
-        ]
-
-    def count(self, completions: Sequence[Completion]) -> list[int]:
-        """Tokens of each completion; special tokens inside an answer are counted as the text they are."""
-        from aipo.benchmarks.official.assets import AssetCache, load_cl100k
-
-        encoding = load_cl100k(self.cache or AssetCache())
-        return [len(encoding.encode(completion.text, disallowed_special=())) for completion in completions]
 
 
 @dataclass(frozen=True)

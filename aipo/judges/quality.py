@@ -79,11 +79,11 @@ def agreement(first: Sequence[Judgment], second: Sequence[Judgment], *, seed: in
 
     Verdicts are compared as win, tie or loss; ratings as whole points, with kappa weighted by squared distance.
     """
-    theirs = {_key(judgment): judgment.value for judgment in second}
+    theirs = {_key(judgment): judgment.value for judgment in second if judgment.value is not None}
     shared = [
         (judgment.question_id, judgment.value, theirs[_key(judgment)])
         for judgment in first
-        if judgment.value is not None and theirs.get(_key(judgment)) is not None
+        if judgment.value is not None and _key(judgment) in theirs
     ]
     if not shared:
         raise QualityError("the two sets of judgments share no scored request (question, turn and order)")

@@ -22,8 +22,6 @@ class ScriptedJudge:
     needs_world: ClassVar[bool] = False
     max_requests: ClassVar[int | None] = None
 
-    needs_world: ClassVar[bool] = False
-
     def identity(self) -> dict[str, str]:
         """Its name: two scripts under one name are taken for one judge."""
         return {"name": self.name}

@@ -56,7 +56,7 @@ class Writer:
         rest = [attribute for attribute in ATTRIBUTES if attribute not in request.attributes]
         if rng.random() < self.unasked and rest:
             facts.append(true_fact(rng.choice(request.people), rng.choice(rest)))
-        sentences = []
+        sentences: list[str] = []
         for fact in facts:
             self._fill(rng, sentences)
             sentences.append(state(self._spoil(rng, fact), long_form=rng.random() < self.long_form))

@@ -168,7 +168,7 @@ def phrase(request: Request, phrasing: str) -> str:
 def draw_request(rng: random.Random, *, held_out: bool) -> Request:
     """A random request of 1 to 4 facts from the pool's side of the split, or from the benchmarks'."""
     while True:
-        n_facts = rng.choices(list(DIFFICULTY_WEIGHTS), weights=DIFFICULTY_WEIGHTS.values())[0]
+        n_facts = rng.choices(list(DIFFICULTY_WEIGHTS), weights=list(DIFFICULTY_WEIGHTS.values()))[0]
         # Two people share an even number of attributes now and then; else one person is asked about.
         n_people = 2 if n_facts % 2 == 0 and rng.random() < 0.3 else 1
         request = Request(

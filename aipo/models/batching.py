@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,7 +53,7 @@ class PairBatch:
         """The same batch on another device."""
         if device.type == "cpu":
             return self
-        moved = {}
+        moved: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
             moved[field.name] = value.to(device, non_blocking=True) if isinstance(value, Tensor) else value

@@ -8,10 +8,11 @@ A problem of few entries (`PLAIN_ENTRIES`) is left to PyTorch's own cross entrop
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def _add_product_(total: Tensor, left: Tensor, right: Tensor) -> None:
 class _TokenLogps(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
+        ctx: Any,  # torch declares neither what a Function keeps in its context nor that it saves None
         hidden: Tensor,
         weight: Tensor,
         bias: Tensor | None,
@@ -143,7 +144,7 @@ class _TokenLogps(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets, normaliser = ctx.saved_tensors
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         dtype, transform, tiling = normaliser.dtype, ctx.transform, ctx.tiling
@@ -174,7 +175,7 @@ class _TokenLogps(torch.autograd.Function):
                     _add_product_(grad_hidden[rows], tile, strip)
                 if strip_grad is not None:
                     _add_product_(strip_grad, tile.t(), hidden[rows])
-            if grad_weight is not None:
+            if grad_weight is not None and strip_grad is not None:
                 grad_weight[columns] = strip_grad
         return (
             None if grad_hidden is None else grad_hidden.to(hidden.dtype),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ def concatenate(parts: Sequence[PairLogps]) -> PairLogps:
     """The pairs of several micro-batches as one batch, in order. A field must be present in all of them or in none."""
     if not parts:
         raise ValueError("concatenate: expected at least one micro-batch, got none")
-    joined: dict[str, Tensor | None] = {}
+    joined: dict[str, Any] = {}
     for field in fields(PairLogps):
         tensors = [getattr(part, field.name) for part in parts]
         present = [tensor for tensor in tensors if tensor is not None]

@@ -63,7 +63,7 @@ def training_memory(shape: ModelShape, setup: TrainingSetup) -> Memory:
     trained = shape.parameters if setup.lora_rank is None else lora_parameters(shape, setup.lora_rank)
     shards = setup.processes if setup.sharded else 1
     if setup.lora_rank is not None:
-        weights = shape.parameters * (2 if half else 4) + 4 * trained
+        weights: float = shape.parameters * (2 if half else 4) + 4 * trained
     elif setup.sharded and setup.processes > 1:
         weights = 4 * trained / shards + (2 if half else 4) * _gathered(shape)
     else:

@@ -86,7 +86,7 @@ def estimate(
     draws = np.empty((0, n)) if redrawn is None else np.asarray(redrawn, dtype=np.float64)
     if draws.shape[1:] != (n,):
         raise ValueError(f"expected redrawn values (draws, {n}), got shape {draws.shape}")
-    labels = list(range(n)) if base_models is None else list(base_models)
+    labels: list[Hashable] = list(range(n)) if base_models is None else list(base_models)
     if len(labels) != n:
         raise ValueError(f"expected a base model for each of {n} replicates, got {len(labels)}")
     mean, variance, df = _over_replicates(observed, labels, new_base_models)

@@ -12,8 +12,8 @@ from composing import composed
 from hydra.utils import instantiate
 
 from aipo.benchmarks.official.assets import AssetCache
+from aipo.benchmarks.official.cl100k import Cl100kTokens
 from aipo.benchmarks.official.questions import OfficialAlpacaEval, OfficialArenaHard, OfficialMTBench
-from aipo.benchmarks.token_counters import Cl100kTokens
 from aipo.records import Completion, JudgeReply
 
 CONF = Path(__file__).resolve().parents[2] / "conf"

@@ -157,7 +157,7 @@ def write_leaderboard(path: Path, rows: Mapping[str, Mapping[str, Any]]) -> None
     """A leaderboard.csv that alpaca_eval takes as `precomputed_leaderboard`. `rows`: generator -> leaderboard_row."""
     import pandas as pd
 
-    frame = pd.DataFrame.from_dict(rows, orient="index", columns=list(LEADERBOARD_COLUMNS))
+    frame = pd.DataFrame.from_dict(dict(rows), orient="index", columns=list(LEADERBOARD_COLUMNS))
     frame.sort_values("length_controlled_winrate", ascending=False).to_csv(path)
 
 

@@ -38,7 +38,6 @@ class Standing:
 
 def read_answers(path: Path) -> tuple[str, list[Answer], float | None]:
     """(model id, answers, mean `token_len` where the file has it) of a model_answer file."""
-    rows = read_jsonl(path)
     rows = each_row(path, read_jsonl(path), "answer", "Arena-Hard", _answer)
     last = {question: (text, tokens) for question, text, tokens, _ in rows}
     answers = [Answer(question, (text_completion(text),)) for question, (text, _) in last.items()]

@@ -67,7 +67,7 @@ def alpaca_eval(options: Namespace) -> list[Path]:
 def arena_hard(options: Namespace) -> list[Path]:
     """model_answer/<model>.jsonl and model_judgment/<judge>/<model>.jsonl; `token_len` where tiktoken can count."""
     from aipo.benchmarks.official.arena_hard_files import write_answers, write_judgments
-    from aipo.benchmarks.token_counters import Cl100kTokens
+    from aipo.benchmarks.official.cl100k import Cl100kTokens
 
     answers, judgments = _artifacts(options)
     cache = AssetCache(options.assets)

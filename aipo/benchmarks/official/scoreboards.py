@@ -66,7 +66,7 @@ def alpaca_eval(options: Namespace) -> Scoreboard:
     except MissingAsset as error:
         notes.append(f"no length control: {error}; or name another file with --gamed")
     outputs = dict(read_outputs(file) for file in options.answers)
-    listed = []
+    listed: list[list[Any]] = []
     annotators, policies = set(), set()
     for file in options.judgments:
         found = read_annotations(file)
@@ -99,8 +99,8 @@ def alpaca_eval(options: Namespace) -> Scoreboard:
         listed.append(
             [
                 found.policy,
-                controlled and controlled.value,
-                controlled and controlled.ci95,
+                None if controlled is None else controlled.value,
+                None if controlled is None else controlled.ci95,
                 metrics["lc_standard_error"].value if "lc_standard_error" in metrics else None,
                 rate.value,
                 rate.ci95,
@@ -152,7 +152,8 @@ def _own_games(metrics: Sequence[Any]) -> list[Any]:
 def _arena_lengths(files: Sequence[Path], cache: AssetCache) -> tuple[dict[str, int], str]:
     """Mean tokens, truncated as officially, and what they are: the files' own, tiktoken's, or an estimate."""
     from aipo.benchmarks.official.arena_hard_files import read_answers
-    from aipo.benchmarks.token_counters import Cl100kTokens, EstimatedTokens
+    from aipo.benchmarks.official.cl100k import Cl100kTokens
+    from aipo.benchmarks.token_counters import EstimatedTokens
 
     found = [read_answers(file) for file in files]
     if all(mean is not None for _, _, mean in found):
@@ -180,8 +181,8 @@ def _compare(rows: list[list[Any]], column: int, published: Path | None, theirs:
     rows[0] += [f"published_{rows[0][column]}", "difference"]
     for row in rows[1:]:
         value = table.get(row[0], {}).get(theirs)
-        known = value not in (None, "") and row[column] is not None
-        row += [float(value), f"{row[column] - float(value):+.6f}"] if known else [None, None]
+        known = bool(value) and row[column] is not None
+        row += [float(value), f"{row[column] - float(value):+.6f}"] if value and known else [None, None]
     absent = [row[0] for row in rows[1:] if row[0] not in table]
     return [f"{published}: no row for {', '.join(absent)}"] if absent else []
 

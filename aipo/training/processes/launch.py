@@ -110,7 +110,7 @@ def _command(folder: Path, settings: TrainingSettings, task: str) -> list[str]:
         *(sys.executable, "-m", "torch.distributed.run"),
         *("--nproc-per-node", str(settings.processes // settings.nodes)),
     ]
-    worker = ["-m", "aipo.training.processes.worker", task, str(folder)]
+    worker = ["-m", "aipo.training.worker", task, str(folder)]
     if settings.nodes == 1:
         return [*torchrun, "--standalone", *worker]
     return on_every_node([*torchrun, *worker], settings.nodes)

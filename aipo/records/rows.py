@@ -1,24 +1,10 @@
-"""Every row that travels between stages, and how it is read and written.
-
-Rows are frozen dataclasses. `to_row` turns one into plain values (nested dataclasses become dicts, tuples lists),
-`from_row` is its inverse. Parquet holds rows that a stage writes at once, JSONL what is appended to. No torch here.
-"""
+"""Every row that travels between stages, as frozen dataclasses. No torch here."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, TypeVar
-
-from aipo.columns import PLAIN, NotColumnarError, field_types, records_of, require_fields, table_of, without_none
-
-Row = TypeVar("Row")
-
-_PLAIN = frozenset(PLAIN)
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -179,111 +165,6 @@ class QuestionScore:
     n_chars: float
     """Mean over the turns of the answer, and so is `n_tokens`."""
     n_tokens: float
-
-
-def to_row(record: Any) -> Any:
-    """A dataclass as plain values, recursively; other values are returned as they are."""
-    if dataclasses.is_dataclass(record):
-        return {name: to_row(getattr(record, name)) for name in field_types(type(record))}
-    if isinstance(record, tuple | list):
-        # Token ids: nothing to look into.
-        return list(record) if _PLAIN.issuperset(map(type, record)) else [to_row(item) for item in record]
-    if isinstance(record, Mapping):
-        return {key: to_row(value) for key, value in record.items()}
-    return record
-
-
-def _restore(kind: Any, value: Any) -> Any:
-    if value is None:
-        return None
-    kind = without_none(kind)
-    origin = typing.get_origin(kind)
-    if origin is tuple:
-        arguments = typing.get_args(kind)
-        if arguments[-1] is not Ellipsis:
-            return tuple(_restore(part, item) for part, item in zip(arguments, value, strict=True))
-        return tuple(value) if arguments[0] in _PLAIN else tuple(_restore(arguments[0], item) for item in value)
-    if origin is not None and issubclass(origin if isinstance(origin, type) else object, Mapping):
-        return dict(value)
-    if dataclasses.is_dataclass(kind):
-        return from_row(kind, value)
-    return value
-
-
-def from_row(kind: type[Row], row: Mapping[str, Any]) -> Row:
-    """The record of type `kind` that `to_row` turned into `row`. Missing or unknown fields raise ValueError."""
-    require_fields(kind, row)
-    hints = field_types(kind)
-    return kind(**{name: _restore(hints[name], value) for name, value in row.items()})
-
-
-def write_parquet(path: Path, records: Iterable[Any]) -> None:
-    """Write records (dataclasses or dicts) as one Parquet file."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    rows = list(records)
-    try:
-        table = table_of(rows)
-    except NotColumnarError:
-        table = pa.Table.from_pylist([to_row(row) for row in rows])
-    pq.write_table(table, path)
-
-
-def read_parquet(path: Path, kind: type[Row]) -> list[Row]:
-    """Read back what `write_parquet` wrote from records of type `kind`."""
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(path)
-    try:
-        return records_of(table, kind)
-    except NotColumnarError:
-        return [from_row(kind, row) for row in table.to_pylist()]
-
-
-def write_jsonl(path: Path, records: Iterable[Any]) -> None:
-    """Write records (dataclasses or dicts), one JSON object per line."""
-    with path.open("w", encoding="utf-8") as file:
-        for record in records:
-            file.write(json.dumps(to_row(record), ensure_ascii=False) + "\n")
-
-
-def parse_json(data: bytes) -> Any:
-    """The JSON value in UTF-8 bytes, a byte order mark aside. ValueError, in words, for everything that a row cannot
-    hold: other encodings, nesting without end, numbers beyond a float, halves of surrogate pairs."""
-    try:
-        value = json.loads(data.decode("utf-8-sig"), parse_int=_parse_int)
-    except RecursionError:
-        raise ValueError("values nested too deeply") from None
-    if b"\\u" in data:
-        try:
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-        except UnicodeEncodeError:
-            raise ValueError("half of a surrogate pair (\\ud800 to \\udfff), which is no character") from None
-    return value
-
-
-def _parse_int(digits: str) -> int:
-    if len(digits) > 300:
-        raise ValueError(f"a whole number of {len(digits)} digits")
-    return int(digits)
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSONL file. A malformed line raises ValueError that names the file and the line number."""
-    rows = []
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = parse_json(line)
-            except ValueError as error:
-                raise ValueError(f"{path}, line {number}: expected one JSON object per line, got {error}") from error
-            if not isinstance(row, dict):
-                raise ValueError(f"{path}, line {number}: expected a JSON object, got {type(row).__name__}")
-            rows.append(row)
-    return rows
 
 
 @dataclass(frozen=True)

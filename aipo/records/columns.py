@@ -27,10 +27,18 @@ class NotColumnarError(TypeError):
 
 
 @functools.cache
-def field_types(kind: type) -> dict[str, Any]:
-    """The resolved type of every field of a dataclass, in order."""
+def _field_types(kind: Any) -> dict[str, Any]:
     hints = typing.get_type_hints(kind)
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
+field_types: Callable[[Any], dict[str, Any]] = _field_types
+"""The resolved type of every field of a dataclass, in order."""
+
+
+def is_record(kind: Any) -> bool:
+    """Whether this is a dataclass."""
+    return dataclasses.is_dataclass(kind)
 
 
 def without_none(kind: Any) -> Any:
@@ -86,7 +94,7 @@ def _column(kind: Any, values: list[Any]) -> pa.Array:
         array = pa.array(values)
         # More than 2 GiB of text does not fit one array of 32-bit offsets.
         return pa.array(values, type=pa.large_string()) if isinstance(array, pa.ChunkedArray) else array
-    if dataclasses.is_dataclass(kind):
+    if is_record(kind):
         if set(map(type, present)) != {kind}:
             raise NotColumnarError
         hints = field_types(kind)
@@ -130,7 +138,7 @@ def _values(array: pa.Array, kind: Any) -> list[Any]:
     import pyarrow as pa
 
     kind = without_none(kind)
-    if pa.types.is_struct(array.type) and dataclasses.is_dataclass(kind):
+    if pa.types.is_struct(array.type) and is_record(kind):
         names = tuple(field.name for field in array.type)
         require_fields(kind, names)
         hints = field_types(kind)

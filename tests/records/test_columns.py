@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aipo.columns import NotColumnarError, table_of
 from aipo.records import (
     Answer,
     Candidates,
@@ -28,6 +27,7 @@ from aipo.records import (
     to_row,
     write_parquet,
 )
+from aipo.records.columns import NotColumnarError, table_of
 
 floats = st.floats(allow_nan=False, width=64)
 ids = st.lists(st.integers(0, 2**40), max_size=5).map(tuple)

@@ -1,4 +1,4 @@
-"""One process of several: `torchrun ... -m aipo.training.processes.worker <train|reference> <folder>`.
+"""One process of several: `torchrun ... -m aipo.training.worker <train|reference> <folder>`.
 
 The folder is written by `aipo.training.processes.launch`, which starts this module and reads what it leaves.
 """

@@ -1,0 +1,55 @@
+"""Records: every row that travels between stages, and how it is read and written."""
+
+from __future__ import annotations
+
+from aipo.records.files import (
+    from_row,
+    parse_json,
+    read_jsonl,
+    read_parquet,
+    to_row,
+    write_jsonl,
+    write_parquet,
+)
+from aipo.records.rows import (
+    Answer,
+    Candidates,
+    Chat,
+    Completion,
+    Decoding,
+    Example,
+    JudgeReply,
+    Judgment,
+    Message,
+    Metric,
+    Pair,
+    Prompt,
+    QuestionScore,
+    RankedPrompt,
+    ReferenceLogps,
+)
+
+__all__ = [
+    "Answer",
+    "Candidates",
+    "Chat",
+    "Completion",
+    "Decoding",
+    "Example",
+    "JudgeReply",
+    "Judgment",
+    "Message",
+    "Metric",
+    "Pair",
+    "Prompt",
+    "QuestionScore",
+    "RankedPrompt",
+    "ReferenceLogps",
+    "from_row",
+    "parse_json",
+    "read_jsonl",
+    "read_parquet",
+    "to_row",
+    "write_jsonl",
+    "write_parquet",
+]
