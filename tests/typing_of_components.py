@@ -1,0 +1,132 @@
+"""Each shipped class fits the Protocol of its place: checked by mypy, never run.
+
+A new component gets a line here. `tests/test_house.py` compares this list with what conf/ names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aipo.benchmarks import (
+        AlpacaEval,
+        ArenaHard,
+        Benchmark,
+        Cl100kTokens,
+        EstimatedTokens,
+        MTBench,
+        MTBenchPairwise,
+        PolicyTokens,
+        TextAnnotator,
+        WeightedAnnotator,
+    )
+    from aipo.benchmarks.alpaca_eval import Annotator
+    from aipo.benchmarks.judging import Assets
+    from aipo.benchmarks.official import OfficialAlpacaEval, OfficialArenaHard, OfficialMTBench
+    from aipo.benchmarks.token_counters import TokenCounter
+    from aipo.data import (
+        BestAgainstWorst,
+        LengthMatched,
+        LocalFiles,
+        Mixture,
+        RandomPair,
+        Selection,
+        SentenceEmbedding,
+        ShorterOfNearBest,
+        Source,
+        TfidfEmbedding,
+        UltraFeedback,
+        UltraFeedbackBinarized,
+    )
+    from aipo.data.prompt_clusters import Embedding
+    from aipo.judges import (
+        AzureEndpoint,
+        Judge,
+        LengthOnlyJudge,
+        LocalJudge,
+        OpenAIEndpoint,
+        OpenAIJudge,
+        PaidJudge,
+        ReplayJudge,
+    )
+    from aipo.judges.endpoints import Endpoint
+    from aipo.judges.scripted import ScriptedJudge
+    from aipo.miniature import (
+        GoldBenchmark,
+        GoldJudge,
+        MiniatureAlpacaEval,
+        MiniatureArenaHard,
+        MiniatureModel,
+        MiniatureMTBench,
+        MiniatureSource,
+        ProxyRanker,
+    )
+    from aipo.models.policy import BaseModel
+    from aipo.pipeline import WandbTracker
+    from aipo.pipeline.trackers import Tracker
+    from aipo.rankers import LengthOnlyRanker, LengthPenalizedRanker, LLMJudgeRanker, PairRM, Ranker, RewardModel
+    from aipo.samplers import VLLM, HFSampler, Sampler, ServerSampler, TransformersServe, VLLMServer
+    from aipo.samplers.protocols import ServerProtocol
+    from aipo.training.processes.preemption import Interruption, Preemption, StopFile
+
+    def models(*each: MiniatureModel) -> Sequence[BaseModel]:
+        return each
+
+    def sources(
+        *each: LocalFiles | MiniatureSource | Mixture | UltraFeedback | UltraFeedbackBinarized,
+    ) -> Sequence[Source]:
+        return each
+
+    def selections(*each: BestAgainstWorst | LengthMatched | RandomPair | ShorterOfNearBest) -> Sequence[Selection]:
+        return each
+
+    def embeddings(*each: SentenceEmbedding | TfidfEmbedding) -> Sequence[Embedding]:
+        return each
+
+    def samplers(*each: HFSampler | ServerSampler | VLLMServer) -> Sequence[Sampler]:
+        return each
+
+    def server_protocols(*each: TransformersServe | VLLM) -> Sequence[ServerProtocol]:
+        return each
+
+    def rankers(
+        *each: LengthOnlyRanker | LengthPenalizedRanker | LLMJudgeRanker | PairRM | ProxyRanker | RewardModel,
+    ) -> Sequence[Ranker]:
+        return each
+
+    def judges(
+        *each: GoldJudge | LengthOnlyJudge | LocalJudge | OpenAIJudge | ReplayJudge | ScriptedJudge,
+    ) -> Sequence[Judge]:
+        return each
+
+    def paid_judges(*each: OpenAIJudge) -> Sequence[PaidJudge]:
+        return each
+
+    def endpoints(*each: AzureEndpoint | OpenAIEndpoint) -> Sequence[Endpoint]:
+        return each
+
+    def benchmarks(*each: AlpacaEval | ArenaHard | GoldBenchmark | MTBench | MTBenchPairwise) -> Sequence[Benchmark]:
+        return each
+
+    def assets(
+        *each: MiniatureAlpacaEval
+        | MiniatureArenaHard
+        | MiniatureMTBench
+        | OfficialAlpacaEval
+        | OfficialArenaHard
+        | OfficialMTBench,
+    ) -> Sequence[Assets]:
+        return each
+
+    def annotators(*each: TextAnnotator | WeightedAnnotator) -> Sequence[Annotator]:
+        return each
+
+    def token_counters(*each: Cl100kTokens | EstimatedTokens | PolicyTokens) -> Sequence[TokenCounter]:
+        return each
+
+    def trackers(*each: WandbTracker) -> Sequence[Tracker]:
+        return each
+
+    def interruptions(*each: Preemption | StopFile) -> Sequence[Interruption]:
+        return each
