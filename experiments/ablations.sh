@@ -12,7 +12,7 @@
 #   ablation_candidates   6.9 h, 55 h, $1,052                N, candidates per prompt; the paper: 5
 #   ablation_temperature  5.4 h, 43 h, $802                  the candidates' temperature; the paper: 0.4
 #   ablation_ranker       3.5 h, 28 h, $551                  the ranker; the paper: PairRM
-#   ablation_reference    3.1 h, 25 h, $501                  the reference policy: the previous one (Algorithm 1) or the base model
+#   ablation_reference    4.4 h, 35 h, $702                  the reference policy: the previous one (Algorithm 1), a moving average or the base model
 # Estimates are the planner's (plan=true on 2026-11-25, lengths and rates assumed in conf/workload and conf/hardware), not measured.
 #
 # Expected: the paper prints no such table, so there are no numbers to hold these against. What its argument predicts: larger alpha and

@@ -62,7 +62,7 @@ SIZES = {
     "ablation_candidates": 4,
     "ablation_temperature": 3,
     "ablation_ranker": 3,
-    "ablation_reference": 2,
+    "ablation_reference": 3,
 }
 """Jobs of each experiment in the miniature."""
 
@@ -128,14 +128,14 @@ def test_an_experiment_wins_over_the_scale_and_the_command_line_over_both() -> N
     assert objectives == ["dpo", "kto"]
 
 
-def test_two_jobs_of_an_experiment_run_and_get_their_table(tmp_path: Path) -> None:
+def test_the_jobs_of_an_experiment_run_and_get_their_table(tmp_path: Path) -> None:
     small = [*SMALL, "iteration.iterations=1", "iteration.candidates=2", "tracker=jsonl"]
     result = _sweep(tmp_path, "+experiment=ablation_reference", *small)
     assert result.returncode == 0, result.stderr[-3000:]
     rows = _table(tmp_path, "gold")
-    # After one round from the base model the two references are the same model: one artifact, two variants.
+    # After one round from the base model the three references are the same model: one artifact, three variants.
     assert {row["variant"] for row in rows if row["iteration"] == "0"} == {
-        "iteration.reference=initial", "iteration.reference=previous"
+        "iteration.reference=initial", "iteration.reference=previous", "iteration.reference=ema"
     }  # fmt: skip
     assert len({row["score"] for row in rows if row["iteration"] == "0"}) == 1
 

@@ -26,7 +26,6 @@ ALIASES: Mapping[str, str] = {
     "bco_pair": "bco",
     "kto_pair": "kto",
     "alphadpo": "alpha_dpo_2410",
-    "alpha-dpo": "alpha_dpo",
     "smaug": "dpop",
     "dpo_positive": "dpop",
     "sppo_single": "sppo_pairwise",
@@ -36,10 +35,10 @@ ALIASES: Mapping[str, str] = {
 `r_dpo`."""
 
 EXPLANATIONS: Mapping[str, str] = {
-    "ipo": "identity preference optimization; never called by its initials here, which iterative preference "
-    "optimization shares",
+    "ipo": "the identity objective of Azar et al.; IPO also names iterative training",
+    "alphadpo": "arXiv 2410.10148; the AIPO paper's alpha-DPO is alpha_dpo",
     "cdpo": "conservative DPO; set objective.loss.label_smoothing above 0",
-    "conservative_dpo": "set objective.loss.label_smoothing above 0",
+    "conservative_dpo": "set objective.loss.label_smoothing above 0, or choose robust_dpo",
     "rdpo": "robust DPO; length-regularised DPO, R-DPO, is r_dpo",
     "rpo": "DPO with the chosen completion's NLL",
 }

@@ -86,13 +86,13 @@ def loop(stages: Stages) -> Iterator[Point]:
     pool = stages.pool()
     scores, proxies = evaluate(stages, base, base)
     yield Point(base.iteration, base.fingerprint, scores, proxies=proxies)
-    policy = base
+    policy = average = base
     for number in range(iteration.iterations):
         prompts = stages.prompts(pool, policy, number)
         candidates = stages.candidates(pool, prompts, policy, number)
         ranking = stages.ranking(candidates, number)
         pairs = stages.pairs(candidates, ranking, policy, number)
-        frozen = policy if iteration.reference == "previous" else base
+        frozen = {"previous": policy, "initial": base, "ema": average}[iteration.reference]
         reference = stages.reference(pairs, frozen, number)
         previous = policy
         policy, trained = stages.train(policy, pairs, reference, number)
@@ -109,6 +109,8 @@ def loop(stages: Stages) -> Iterator[Point]:
             kl=kl.fingerprint if kl else None,
             proxies=proxies,
         )
+        if iteration.reference == "ema" and number + 1 < iteration.iterations:
+            average = stages.average(average, policy)
 
 
 def evaluate(stages: Stages, policy: Policy, base: Policy) -> tuple[tuple[ScoreRecord, ...], tuple[ProxyRecord, ...]]:

@@ -21,15 +21,14 @@ from hydra.utils import get_method
 from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from aipo.objectives.aliases import ALIASES, EXPLANATIONS
 from aipo.pipeline.check import ConfigError, did_you_mean
 
 OPTION_ALIASES: Mapping[tuple[str, str], str] = {
-    ("objective", "ipo"): "identity_po (the identity objective of Azar et al.; IPO also names iterative training)",
-    ("objective", "rpo"): "dpo_nll (DPO with an NLL term)",
-    ("objective", "rdpo"): "r_dpo",
-    ("objective", "alphadpo"): "alpha_dpo_2410 (arXiv 2410.10148), or alpha_dpo of the AIPO paper",
-    ("objective", "cdpo"): "dpo with objective.loss.label_smoothing, or robust_dpo",
-    ("objective", "slic"): "hinge",
+    **{
+        ("objective", alias): f"{name} ({EXPLANATIONS[alias]})" if alias in EXPLANATIONS else name
+        for alias, name in ALIASES.items()
+    },
     ("sampler", "transformers"): "hf",
     ("sampler", "huggingface"): "hf",
     ("ranker", "rm"): "reward_model",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from aipo.artifacts import Artifact, StageReport, fingerprint
+from aipo.data.counts import completion_counts
 from aipo.judges import Judge, ReplyStore, judged
 from aipo.models.policy import PolicyRef
 from aipo.pipeline.draws import derived_seed, slice_of_pool
@@ -55,6 +56,7 @@ VERSIONS: Mapping[str, int] = {
     "pairs": 1,
     "reference": 1,
     "train": 1,
+    "average": 1,
     "answers": 1,
     "judgments": 1,
     "scores": 2,
@@ -273,6 +275,20 @@ class Stages:
         trained = self.run.trainer.trained(policy.ref, artifact.path)
         return Policy(trained, artifact.fingerprint, iteration), artifact
 
+    def average(self, average: Policy, policy: Policy) -> Policy:
+        """The moving average of the policies, one policy further on."""
+        from aipo.training.weights.average import averaged, write_average
+
+        decay = self.iteration.ema_decay
+
+        def build(folder: Path) -> StageReport:
+            write_average(average.ref, policy.ref, decay, folder)
+            return StageReport({"decay": decay})
+
+        parents = {"average": average.fingerprint, "policy": policy.fingerprint}
+        artifact = self._run("average", {"decay": decay}, parents, build, policy.iteration, verify=tuple(parents))
+        return Policy(averaged(policy.ref, artifact.path), artifact.fingerprint, policy.iteration)
+
     def answers(self, benchmark: str, policy: Policy) -> Artifact:
         """The policy's answers to a benchmark's questions."""
 
@@ -379,15 +395,3 @@ def read_answers(artifact: Artifact) -> list[Answer]:
 
 def _optional_answers(artifact: Artifact | None) -> list[Answer] | None:
     return None if artifact is None else read_answers(artifact)
-
-
-def completion_counts(rows: list[Candidates]) -> dict[str, float | int]:
-    completions = [completion for row in rows for completion in row.completions]
-    if not completions:
-        raise ValueError("no prompt has a completion; check data.responses and the source")
-    return {
-        "prompts": len(rows),
-        "completions": len(completions),
-        "mean_tokens": sum(completion.n_tokens for completion in completions) / len(completions),
-        "truncated": sum(completion.finish == "length" for completion in completions),
-    }

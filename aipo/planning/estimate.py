@@ -12,7 +12,7 @@ from aipo.judges.judge import Judge
 from aipo.models.policy import PolicyRef
 from aipo.models.shape import ModelShape, shape_of_folder
 from aipo.planning.costs import Cost, decoding_cost, forward_cost, training_cost
-from aipo.planning.memory import TrainingSetup, policy_gib
+from aipo.planning.memory import TrainingSetup, average_gib, policy_gib
 from aipo.planning.subject import Subject
 from aipo.rankers.ranker import JudgedRanker
 
@@ -160,6 +160,7 @@ def sweep_totals(jobs: Sequence[tuple[Subject, Sequence[StageEvent]]]) -> Totals
         totals.hours += hours
         totals.device_hours += hours * devices_held(run)
         totals.disk_gib += runs_of("train", events) * policy_gib(shape, training_setup(run))
+        totals.disk_gib += runs_of("average", events) * average_gib(shape)
     return totals
 
 

@@ -114,6 +114,11 @@ def policy_gib(shape: ModelShape, setup: TrainingSetup) -> float:
     return shape.parameters * (2 + 4 if setup.keep_masters else 2) / GIB
 
 
+def average_gib(shape: ModelShape) -> float:
+    """An average of policies on disk (iteration.reference=ema): float32 weights."""
+    return 4 * shape.parameters / GIB
+
+
 def _gathered(shape: ModelShape) -> int:
     """Weights that are whole at a time under fsdp2: this layer and the next, and embeddings and head at the ends."""
     embeddings = shape.vocab_size * shape.hidden_size * (1 if shape.tie_word_embeddings else 2)

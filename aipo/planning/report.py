@@ -22,7 +22,7 @@ from aipo.planning.estimate import (
     sweep_totals,
     training_setup,
 )
-from aipo.planning.memory import TrainingSetup, checkpoint_gib, policy_gib, training_memory
+from aipo.planning.memory import TrainingSetup, average_gib, checkpoint_gib, policy_gib, training_memory
 from aipo.planning.subject import Subject
 
 STAGES = (
@@ -173,13 +173,15 @@ def _remedy(shape: ModelShape, setup: TrainingSetup, hardware: Hardware) -> str:
 
 def _print_disk(console: Console, run: Subject, shape: ModelShape, events: Sequence[StageEvent]) -> None:
     setup = training_setup(run)
-    models = runs_of("train", events)
+    models = runs_of("train", "average", events)
     free = shutil.disk_usage(run.store.existing_folder()).free
     each, state = policy_gib(shape, setup), checkpoint_gib(shape, setup)
     if not models:
         return
+    averages = runs_of("average", events)
+    moving = f" and {averages} average{'s' * (averages > 1)} of {_size(average_gib(shape))}" if averages else ""
     console.print(
-        f"\nDisk: {models} trained model{'s' * (models > 1)} of {_size(each)} = {_size(models * each)}; "
+        f"\nDisk: {models} trained model{'s' * (models > 1)} of {_size(each)} = {_size(models * each)}{moving}; "
         f"while one trains, up to two checkpoints of {_size(state)} more. Free there: {_size(free / GIB)}",
     )
 

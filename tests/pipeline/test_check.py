@@ -74,7 +74,7 @@ def test_bad_values_are_refused_by_the_constructors() -> None:
     assert any("seed: expected a whole number from 0 to 4294967295, got 'zero'" in problem for problem in problems)
     assert any("iteration" in problem and "top_p must be in (0, 1], got 1.5" in problem for problem in problems)
     (problem,) = _problems(composed("iteration.reference=latest"))
-    assert "previous or initial, got 'latest'" in problem
+    assert "previous, initial or ema, got 'latest'" in problem
 
 
 @pytest.mark.parametrize(

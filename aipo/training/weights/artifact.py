@@ -74,7 +74,7 @@ def write_policy(model: PreTrainedModel, start: PolicyRef, out: Path, *, keep_ma
     dtype = getattr(torch, start.dtype)
     rounds = dtype != torch.float32
     if rounds and keep_masters:
-        _save(model, start, out / MASTERS)
+        save_policy(model, start, out / MASTERS)
     sampled_before = dict(start.load_model().named_parameters())
     exact_before = sampled_before if start.masters is None else dict(start.load_masters().named_parameters())
     update = Update()
@@ -86,7 +86,7 @@ def write_policy(model: PreTrainedModel, start: PolicyRef, out: Path, *, keep_ma
             update.add(before.to(after.device).float(), seen.to(after.device), after, sampled)
             weight.data = sampled
     refuse_not_finite(model)
-    _save(model, start, out / MODEL)
+    save_policy(model, start, out / MODEL)
     counts = update.counts()
     _warn(counts, start, keep_masters)
     return counts
@@ -119,7 +119,7 @@ def _warn(counts: dict[str, float], start: PolicyRef, keep_masters: bool) -> Non
         )
 
 
-def _save(model: PreTrainedModel, policy: PolicyRef, folder: Path) -> None:
+def save_policy(model: PreTrainedModel, policy: PolicyRef, folder: Path) -> None:
     """Write model, tokenizer and generation config as a Hugging Face folder, complete or not at all."""
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
