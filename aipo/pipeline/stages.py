@@ -286,7 +286,7 @@ class Stages:
             return StageReport({"decay": decay})
 
         parents = {"average": average.fingerprint, "policy": policy.fingerprint}
-        artifact = self._run("average", {"decay": decay}, parents, build, policy.iteration, verify=tuple(parents))
+        artifact = self.make("average", {"decay": decay}, parents, build, policy.iteration, verify=tuple(parents))
         return Policy(averaged(policy.ref, artifact.path), artifact.fingerprint, policy.iteration)
 
     def answers(self, benchmark: str, policy: Policy) -> Artifact:

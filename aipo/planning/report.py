@@ -26,7 +26,7 @@ from aipo.planning.memory import TrainingSetup, average_gib, checkpoint_gib, pol
 from aipo.planning.subject import Subject
 
 STAGES = (
-    *("base_model", "pool", "prompts", "candidates", "ranking", "pairs", "reference", "train"),
+    *("base_model", "pool", "prompts", "candidates", "ranking", "pairs", "reference", "train", "average"),
     *("answers", "judgments", "scores", "proxy", "kl"),
 )
 USABLE = 0.9
@@ -173,7 +173,7 @@ def _remedy(shape: ModelShape, setup: TrainingSetup, hardware: Hardware) -> str:
 
 def _print_disk(console: Console, run: Subject, shape: ModelShape, events: Sequence[StageEvent]) -> None:
     setup = training_setup(run)
-    models = runs_of("train", "average", events)
+    models = runs_of("train", events)
     free = shutil.disk_usage(run.store.existing_folder()).free
     each, state = policy_gib(shape, setup), checkpoint_gib(shape, setup)
     if not models:
