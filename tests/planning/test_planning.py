@@ -211,7 +211,7 @@ def test_a_plan_tells_everything_and_counts_a_shared_stage_once(
 ) -> None:
     text, events = _plan(capsys, *MODEL, "iteration.iterations=3", f"store.root={tmp_path}/none")
     # pool; 6 stages a round; of 4 policies 4 answers, judgments of 3 x 2 and scores of 1 + 3 x 2
-    assert len(events) == len({event.fingerprint for event in events}) == 1 + 3 * 6 + 4 * (4 + 6 + 7)
+    assert len(events) == len({event.fingerprint for event in events}) == 1 + 3 * 7 + 4 * (4 + 6 + 7 + 1)
     assert "87 stages: 0 cached, 87 to run" in text
     assert "0 to 2" in text
     # 4 policies x (160 ratings + 200 comparisons + 200 games); equal answers, as the base model's, are fewer
@@ -263,12 +263,12 @@ def test_a_sweep_counts_a_shared_stage_once(capsys: pytest.CaptureFixture[str], 
     jobs = [(job, walk(job)) for job in built]
     one, both = sweep_totals(jobs[:1]), sweep_totals(jobs)
     # Of the second job only the training and what is made of its policy is new.
-    assert (one.stages, both.stages) == (1 + 2 + 6 + 2, 1 + 2 + 6 + 2 + 3)
+    assert (one.stages, both.stages) == (1 + 2 + 7 + 4, 1 + 2 + 7 + 4 + 5)
     assert one.hours < both.hours < 2 * one.hours
     assert both.device_hours == pytest.approx(8 * both.hours)
     assert both.disk_gib == pytest.approx(2 * one.disk_gib) == pytest.approx(2 * 6 * 7_241_732_096 / 2**30)
     print_sweep(jobs)
-    assert "Sweep of 2 jobs: 14 stages to run, shared ones once" in capsys.readouterr().out
+    assert "Sweep of 2 jobs: 19 stages to run, shared ones once" in capsys.readouterr().out
 
 
 def test_judge_and_ranker_get_their_bills(tmp_path: Path) -> None:
