@@ -210,7 +210,7 @@ def test_a_plan_tells_everything_and_counts_a_shared_stage_once(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     text, events = _plan(capsys, *MODEL, "iteration.iterations=3", f"store.root={tmp_path}/none")
-    # pool; 7 stages a round, KL among them; of 4 policies 4 answers, judgments of 3 x 2, scores of 1 + 3 x 2, a proxy score
+    # pool; 7 stages a round (KL too); of 4 policies 4 answers, judgments of 3 x 2, scores of 1 + 3 x 2, a proxy score
     assert len(events) == len({event.fingerprint for event in events}) == 1 + 3 * 7 + 4 * (4 + 6 + 7 + 1)
     assert "94 stages: 0 cached, 94 to run" in text
     assert "0 to 2" in text
