@@ -18,14 +18,19 @@ def run(tmp_path: Path, url: str, *overrides: str) -> str:
     result = subprocess.run(
         [
             *(sys.executable, str(ROOT / "run.py"), "judge=openai_compatible", "judge.model=judge", "sweep=paid"),
-            *(f"judge.endpoint.base_url={url}", "diagnostic_judge=none", "iteration.iterations=0"),
+            *(
+                f"judge.endpoint.base_url={url}",
+                "diagnostic_judge=none",
+                "iteration.iterations=1",
+                "iteration.prompts=32",
+            ),
             *("benchmark=[mini_mt_bench,mini_alpaca_eval,mini_arena_hard]", *overrides),
         ],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert result.returncode == 0, result.stderr[-2000:]
     return result.stdout + result.stderr
@@ -34,9 +39,9 @@ def run(tmp_path: Path, url: str, *overrides: str) -> str:
 @pytest.mark.slow
 def test_nothing_is_paid_for_twice(tmp_path: Path) -> None:
     server = FaultyServer(lambda prompt, attempt: None)
-    server.text = lambda prompt: "[[A>B]] [[7]] [[A]] m" if len(prompt) % 5 else "nothing"
+    server.text = lambda prompt: "[[A>B]] [[7]]" if len(prompt) % 5 else "nothing"
     with server.running() as url:
-        names = ("mini_mt_bench", "mini_alpaca_eval", "mini_arena_hard")
+        names = ("mt_bench", "alpaca_eval", "arena_hard")
         shares = [f"benchmark.{name}.max_unscored_share=0.9" for name in names]
         run(tmp_path, url, *shares)
         paid = sum(server.requests.values())
@@ -44,7 +49,7 @@ def test_nothing_is_paid_for_twice(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / "outputs" / "judgments")
         shutil.rmtree(tmp_path / "outputs" / "scores")
         run(tmp_path, url, *shares)
-        run(tmp_path, url, *shares, "seed=0", "judge.max_concurrent=2", "benchmark.mini_mt_bench.bootstrap_rounds=50")
+        run(tmp_path, url, *shares, "seed=0", "judge.max_concurrent=2", "benchmark.mt_bench.bootstrap_rounds=50")
         assert sum(server.requests.values()) == paid
         run(tmp_path, url, *shares, "judge.asks_per_verdict=2")
         again = sum(server.requests.values()) - paid
