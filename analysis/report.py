@@ -15,6 +15,7 @@ from analysis import (
     comparisons,
     escape,
     findings,
+    machines,
     overoptimization,
     plots,
     published,
@@ -174,7 +175,8 @@ def _page(sweep: Sweep, shown: list[Table], figures: list[Path], plotted: list[s
         parts.append("## What this shows\n")
         parts += [f"- {escape.markdown(sentence)}" for sentence in sentences]
         parts.append("")
-    parts += [f"> {escape.markdown(warning)}\n" for warning in findings.warnings(sweep, plotted)]
+    warnings = [*findings.warnings(sweep, plotted), *filter(None, [machines.note(sweep)])]
+    parts += [f"> {escape.markdown(warning)}\n" for warning in warnings]
     for figure in figures:
         title = figure.stem.replace("_", " ")
         picture = f"![{title}](plots/{figure.name})"
