@@ -51,7 +51,7 @@ def wide_lines(text: str) -> list[str]:
         if line.lstrip().startswith("```"):
             code = not code
         breakable = " " in line.strip().removeprefix("- ").removeprefix("> ")
-        if not code and breakable and len(line) > PROSE_WIDTH and not line.startswith("|"):
+        if not code and breakable and len(line) > PROSE_WIDTH and not line.startswith(("|", "    ")):
             wide.append(line)
     return wide
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -29,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m aipo.artifacts", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    def add(name: str, help: str, run) -> argparse.ArgumentParser:
+    def add(name: str, help: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=help, description=help)
         command.add_argument(
             "--store", type=Path, default=Path("outputs"), help="the store's folder (default: outputs)"

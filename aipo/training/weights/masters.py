@@ -7,7 +7,7 @@ in float32 there, and after each step the model gets the rounded master (`aipo.t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +81,7 @@ class TrainedWeights:
         self.publish()
 
 
-def _move_gradient_to(master: Tensor):
+def _move_gradient_to(master: Tensor) -> Callable[[Tensor], None]:
     def move(weight: Tensor) -> None:
         gradient = weight.grad
         if gradient is None:
