@@ -55,8 +55,8 @@ def recipes_table(sweep: Sweep, benchmarks: list[str]) -> Table | None:
         for objective, variant in sorted(found, key=lambda item: style.series_order(*item)):
             mine = {run.job for run in runs if (run.objective, _other_settings(run)) == (objective, variant)}
             prompts, responses = RECIPES.get(recipe, ("", ""))
-            record = {"recipe": recipe, "prompts": prompts, "responses": responses, "objective": objective}
-            record |= {"variant": variant, "iteration": "", "fingerprints": ()}
+            record: dict[str, Any] = {"recipe": recipe, "prompts": prompts, "responses": responses}
+            record |= {"objective": objective, "variant": variant, "iteration": "", "fingerprints": ()}
             for benchmark in benchmarks:
                 last = _last_iteration(sweep, benchmark, mine)
                 if last is None:

@@ -32,7 +32,7 @@ MINIMUM_PAIRS = 5
 
 PAPER_LINES = "dashed: the paper's lines"
 
-RC = {
+RC: dict[Any, Any] = {
     "font.size": 9.5,
     "axes.titlesize": 10.5,
     "axes.titleweight": "bold",
@@ -303,7 +303,7 @@ def _whiskers(axes: Axes, x: pd.Series, rows: pd.DataFrame, look: dict[str, str]
         low, high = (
             (row.ci95_low, row.ci95_high) if row.n == 1 else (row.score - row.score_sd, row.score + row.score_sd)
         )
-        bars = {"color": look["color"], "alpha": 0.3, "linewidth": 0.9, "zorder": 2}
+        bars: dict[str, Any] = {"color": look["color"], "alpha": 0.3, "linewidth": 0.9, "zorder": 2}
         if not math.isnan(low):
             axes.plot([place, place], [low, high], **bars)
         if lengths and row.n > 1:
@@ -363,7 +363,7 @@ def legend(figure: Figure, looks: dict[str, dict[str, Any]], *, base: bool) -> N
         handles.append(
             Line2D([], [], color=style.BASE_COLOUR, marker="*", markersize=9, linewidth=0, label=style.BASE_NAME)
         )
-    names = [handle.get_label() for handle in handles]
+    names = [str(handle.get_label()) for handle in handles]
     figure.legend(handles=handles, loc="outside lower center", ncols=legend_columns(names, figure.get_figwidth()))
 
 

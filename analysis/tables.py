@@ -168,8 +168,8 @@ def fits_table(sweep: Sweep, lines: dict[str, dict[tuple[str, str], Line]], pape
         if paired:
             cell.append(_mean_sd(row, "over_dpo", digits_for(scores.tolist()) + 1))
         cells.append((*cell, *([number(row["paper_slope"], 4)] if compared else [])))
-    header = ("benchmark", "objective", "fit", "points", "slope", "lengths", "common length", "score there")
-    header += ("minus DPO's there",) if paired else ()
+    names = ("benchmark", "objective", "fit", "points", "slope", "lengths", "common length", "score there")
+    header: tuple[str, ...] = (*names, *(("minus DPO's there",) if paired else ()))
     notes = ["slope: score per unit of length; one point per seed and iteration, the base model left out."]
     notes += ["common length: the middle of the range all lines of the benchmark cover, else of all their lengths."]
     if bool(records) and data["score_at_common_length_sd"].notna().any():

@@ -69,8 +69,6 @@ class OpenAIJudge:
                 f"judge.token_limit: expected max_tokens or max_completion_tokens, got {self.token_limit!r}"
             )
 
-    needs_world: ClassVar[bool] = False
-
     def identity(self) -> dict[str, str]:
         """The model that is asked for, and where."""
         return {"name": self.name, "model": self.model, "endpoint": self.endpoint.identity()}
@@ -195,7 +193,7 @@ class _Call:
         except GivenUp as error:
             if not error.odd:
                 raise
-            top = {} if "logprobs" in self.settings else None
+            top: dict[str, float] | None = {} if "logprobs" in self.settings else None
             raw = error.last.raw if isinstance(error.last, BadReply) else b""
             return JudgeReply("", top, None, redact(str(error.last))[:300]), Receipt(raw=raw)
 
