@@ -33,7 +33,9 @@ METRIC_NAMES = {
     "discrete_win_rate": "discrete win rate (%)",
     "rating": "rating (1–10)",
     "gold_score": "gold score (−1 to 1)",
+    "constraints_met": "constraints met (share, 0 to 1)",
     "mean_chars": "mean length (characters)",
+    "mean_words": "mean length (words)",
     "mean_tokens": "mean length (tokens)",
     "mean_tokens_cl100k": "mean length (cl100k tokens)",
     "mean_tokens_cl100k_estimated": "mean length (cl100k tokens, estimated)",
@@ -45,7 +47,7 @@ JUDGE_NOTES = {"length_only": "it prefers the longer answer, so its column shows
 """What a diagnostic judge's numbers mean."""
 
 OFFICIAL_NAMES = {"mt_bench": "MT-Bench", "alpaca_eval": "AlpacaEval 2", "arena_hard": "Arena-Hard"}
-BENCHMARK_NAMES = {"gold": "Gold quality", **OFFICIAL_NAMES}
+BENCHMARK_NAMES = {"gold": "Gold quality", "constraints": "Constraints", **OFFICIAL_NAMES}
 
 
 def objective_name(objective: str) -> str:

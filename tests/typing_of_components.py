@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         ArenaHard,
         Benchmark,
         Cl100kTokens,
+        ConstraintBenchmark,
         EstimatedTokens,
         MTBench,
         MTBenchPairwise,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from aipo.benchmarks.token_counters import TokenCounter
     from aipo.data import (
         BestAgainstWorst,
+        ConstraintPrompts,
         LengthMatched,
         LocalFiles,
         Mixture,
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
         Judge,
         LengthOnlyJudge,
         LocalJudge,
+        NoJudge,
         OpenAIEndpoint,
         OpenAIJudge,
         PaidJudge,
@@ -65,7 +68,16 @@ if TYPE_CHECKING:
     from aipo.models.policy import BaseModel
     from aipo.pipeline import WandbTracker
     from aipo.pipeline.trackers import Tracker
-    from aipo.rankers import LengthOnlyRanker, LengthPenalizedRanker, LLMJudgeRanker, PairRM, Ranker, RewardModel
+    from aipo.rankers import (
+        LengthOnlyRanker,
+        LengthPenalizedRanker,
+        LLMJudgeRanker,
+        PairRM,
+        Ranker,
+        RewardModel,
+        VerifiableRanker,
+    )
+    from aipo.rankers.ranker import InformedRanker
     from aipo.samplers import VLLM, HFSampler, Sampler, ServerSampler, TransformersServe, VLLMServer
     from aipo.samplers.protocols import ServerProtocol
     from aipo.training.processes.preemption import Interruption, Preemption, StopFile
@@ -74,7 +86,7 @@ if TYPE_CHECKING:
         return each
 
     def sources(
-        *each: LocalFiles | MiniatureSource | Mixture | UltraFeedback | UltraFeedbackBinarized,
+        *each: ConstraintPrompts | LocalFiles | MiniatureSource | Mixture | UltraFeedback | UltraFeedbackBinarized,
     ) -> Sequence[Source]:
         return each
 
@@ -91,12 +103,21 @@ if TYPE_CHECKING:
         return each
 
     def rankers(
-        *each: LengthOnlyRanker | LengthPenalizedRanker | LLMJudgeRanker | PairRM | ProxyRanker | RewardModel,
+        *each: LengthOnlyRanker
+        | LengthPenalizedRanker
+        | LLMJudgeRanker
+        | PairRM
+        | ProxyRanker
+        | RewardModel
+        | VerifiableRanker,
     ) -> Sequence[Ranker]:
         return each
 
+    def informed_rankers(*each: LengthPenalizedRanker | VerifiableRanker) -> Sequence[InformedRanker]:
+        return each
+
     def judges(
-        *each: GoldJudge | LengthOnlyJudge | LocalJudge | OpenAIJudge | ReplayJudge | ScriptedJudge,
+        *each: GoldJudge | LengthOnlyJudge | LocalJudge | NoJudge | OpenAIJudge | ReplayJudge | ScriptedJudge,
     ) -> Sequence[Judge]:
         return each
 
@@ -106,7 +127,9 @@ if TYPE_CHECKING:
     def endpoints(*each: AzureEndpoint | OpenAIEndpoint) -> Sequence[Endpoint]:
         return each
 
-    def benchmarks(*each: AlpacaEval | ArenaHard | GoldBenchmark | MTBench | MTBenchPairwise) -> Sequence[Benchmark]:
+    def benchmarks(
+        *each: AlpacaEval | ArenaHard | ConstraintBenchmark | GoldBenchmark | MTBench | MTBenchPairwise,
+    ) -> Sequence[Benchmark]:
         return each
 
     def assets(

@@ -3,6 +3,7 @@
 from aipo.benchmarks.alpaca_eval import AlpacaEval, TextAnnotator, WeightedAnnotator
 from aipo.benchmarks.arena_hard import ArenaHard
 from aipo.benchmarks.benchmark import Benchmark
+from aipo.benchmarks.constraints import ConstraintBenchmark
 from aipo.benchmarks.mt_bench import MTBench
 from aipo.benchmarks.mt_bench_pairwise import MTBenchPairwise
 from aipo.benchmarks.official.cl100k import Cl100kTokens
@@ -13,6 +14,7 @@ __all__ = [
     "ArenaHard",
     "Benchmark",
     "Cl100kTokens",
+    "ConstraintBenchmark",
     "EstimatedTokens",
     "MTBench",
     "MTBenchPairwise",

@@ -1,5 +1,6 @@
 """Data: where pool prompts and their responses come from, new prompts, and pairs."""
 
+from aipo.data.constraints import ConstraintPrompts
 from aipo.data.local import LocalFiles
 from aipo.data.mixture import Mixture
 from aipo.data.pairs import PairFilters
@@ -12,6 +13,7 @@ from aipo.data.ultrafeedback import UltraFeedback, UltraFeedbackBinarized
 
 __all__ = [
     "BestAgainstWorst",
+    "ConstraintPrompts",
     "KMeansClusters",
     "LengthMatched",
     "LocalFiles",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from aipo.records import Example
 
@@ -27,4 +27,14 @@ class Source(Protocol):
 
     def load(self) -> tuple[list[Example], dict[str, int]]:
         """All examples in a fixed order, and how many rows were dropped for which reason."""
+        ...
+
+
+@runtime_checkable
+class ConstrainedSource(Source, Protocol):
+    """A source that says whether its prompts bring constraints that code can check."""
+
+    @property
+    def brings_constraints(self) -> bool:
+        """True when every prompt has them (`Prompt.meta`, `aipo.constraints`)."""
         ...

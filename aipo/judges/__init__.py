@@ -4,6 +4,7 @@ from aipo.judges.endpoints import AzureEndpoint, OpenAIEndpoint, Price, Priced
 from aipo.judges.judge import Clerk, Judge, JudgeError, PaidJudge, Receipt
 from aipo.judges.length_only import LengthOnlyJudge
 from aipo.judges.local import LocalJudge
+from aipo.judges.no_judge import NoJudge
 from aipo.judges.openai_judge import OpenAIJudge
 from aipo.judges.replay import ReplayJudge
 from aipo.judges.replies import ReplyStore
@@ -16,6 +17,7 @@ __all__ = [
     "JudgeError",
     "LengthOnlyJudge",
     "LocalJudge",
+    "NoJudge",
     "OpenAIEndpoint",
     "OpenAIJudge",
     "PaidJudge",

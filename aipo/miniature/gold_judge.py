@@ -10,8 +10,8 @@ from typing import ClassVar
 from aipo.judges.judge import JudgeError
 from aipo.judges.reading import JudgePrompt, read_judge_prompt
 from aipo.miniature.gold import count_facts
-from aipo.miniature.noise import content_noise
 from aipo.miniature.world import count_words
+from aipo.rankers.noise import content_noise
 from aipo.records import Chat, JudgeReply
 
 

@@ -8,8 +8,8 @@ from statistics import NormalDist
 from typing import ClassVar
 
 from aipo.miniature.gold import gold_quality
-from aipo.miniature.noise import content_noise
 from aipo.miniature.world import WORLD_VERSION, count_words
+from aipo.rankers.noise import content_noise
 from aipo.records import Chat
 
 

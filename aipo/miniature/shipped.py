@@ -12,9 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aipo.miniature.tokenizer import vocabulary
+
+if TYPE_CHECKING:
+    from aipo.models.policy import PolicyRef
 
 FOLDER = Path(__file__).with_name("weights")
 
@@ -58,6 +61,15 @@ class ShippedWeights:
 def shipped_weights() -> ShippedWeights:
     """The description of the weights."""
     return ShippedWeights(**json.loads((FOLDER / "base.json").read_text(encoding="utf-8")))
+
+
+def knows_world(model: PolicyRef) -> bool:
+    """Whether a model's tokenizer is the miniature's, as that of a policy trained in it is. False for a hub model."""
+    try:
+        tokenizer = json.loads((Path(model.path) / "tokenizer.json").read_text(encoding="utf-8"))
+        return set(tokenizer["model"]["vocab"]) == set(vocabulary())
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return False
 
 
 def vocabulary_sha256() -> str:

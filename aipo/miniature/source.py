@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from aipo.miniature.corpus import Writer
 from aipo.miniature.gold import gold_quality
-from aipo.miniature.noise import content_noise
 from aipo.miniature.world import WORLD_VERSION, count_words, draw_prompt
+from aipo.rankers.noise import content_noise
 from aipo.records import Example, Message, Prompt
 
 ORIGINS: tuple[Writer, ...] = (

@@ -8,9 +8,13 @@ from typing import Any
 from aipo.components import build_component
 from aipo.data.local import SourceError
 from aipo.data.recipe import Recipe
+from aipo.data.source import ConstrainedSource
 from aipo.iteration import Iteration
+from aipo.judges import NoJudge
+from aipo.miniature.shipped import knows_world
+from aipo.models.policy import PolicyRef
 from aipo.objectives import Objective
-from aipo.rankers.ranker import Ranker
+from aipo.rankers.ranker import InformedRanker, Ranker
 from aipo.training.trainer import Trainer
 
 
@@ -22,6 +26,9 @@ def conflicts(config: Mapping[str, Any]) -> Iterator[str]:
     ranker: Ranker = build_component(config["ranker"])
     trainer: Trainer = build_component(config["trainer"])
     yield from _truth(config, recipe)
+    yield from _real_model(config)
+    yield from _judge(config)
+    yield from _constraints(ranker, recipe)
     yield from _objective(objective, recipe, ranker, config["ranker"]["_target_"])
     yield from _sampled_reference(objective, recipe, iteration)
     yield from _sizes(recipe, iteration)
@@ -31,7 +38,8 @@ def conflicts(config: Mapping[str, Any]) -> Iterator[str]:
 def _truth(config: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
     if recipe.source.is_world:
         return
-    truth = [("ranker", config["ranker"]), ("judge", config["judge"])]
+    truth = [("ranker", config["ranker"])]
+    truth += [("judge", config["judge"])] if _judged(config) else []
     truth += [(f"benchmark.{name}", node) for name, node in (config["benchmark"] or {}).items()]
     for path, node in truth:
         if build_component(node).needs_world:
@@ -39,6 +47,46 @@ def _truth(config: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
                 f"{path}: {node['_target_']} knows the truth of the miniature's world only, but data.source is "
                 f"{config['data']['source']['_target_']}; choose another {path.split('.')[0]}"
             )
+
+
+def _judged(config: Mapping[str, Any]) -> list[str]:
+    """The benchmarks that ask a judge. Where none does, the judge is never called, whichever it is."""
+    return [name for name, node in (config["benchmark"] or {}).items() if build_component(node).uses_judge]
+
+
+def _judge(config: Mapping[str, Any]) -> Iterator[str]:
+    if asking := _judged(config) if isinstance(build_component(config["judge"]), NoJudge) else []:
+        yield f"judge=none answers nothing, but benchmark {', '.join(asking)} asks a judge; choose one from conf/judge"
+
+
+def _real_model(config: Mapping[str, Any]) -> Iterator[str]:
+    """A model with another vocabulary than the miniature's cannot answer the toy world's questions."""
+    model = build_component(config["model"])
+    if not isinstance(model, PolicyRef) or knows_world(model):
+        return
+    toys = [("data.source", config["data"]["source"])]
+    toys += [(f"benchmark.{name}", node) for name, node in (config["benchmark"] or {}).items()]
+    for path, node in toys:
+        made = build_component(node)
+        if getattr(made, "is_world", False) or getattr(made, "needs_world", False):
+            yield (
+                f"{path}: {node['_target_']} asks about the miniature's world, which the model {model.path} has never "
+                "read of; choose a scale for real models (scale=laptop, single_gpu or paper), or model=miniature"
+            )
+
+
+def _constraints(ranker: Ranker, recipe: Recipe) -> Iterator[str]:
+    if not (isinstance(ranker, InformedRanker) and ranker.needs_constraints) or recipe.ranking != "ranker":
+        return
+    if recipe.prompts == "self_instruct":
+        yield (
+            f"ranker {ranker.name} checks constraints, which new prompts (data.prompts=self_instruct) do not bring; "
+            "choose data=pairrm_gen_uf, or another ranker"
+        )
+    elif not (isinstance(recipe.source, ConstrainedSource) and recipe.source.brings_constraints):
+        yield (
+            f"ranker {ranker.name} checks constraints, which data.source does not bring; choose data/source=constraints"
+        )
 
 
 def _objective(objective: Objective, recipe: Recipe, ranker: Ranker, target: str) -> Iterator[str]:
@@ -49,7 +97,7 @@ def _objective(objective: Objective, recipe: Recipe, ranker: Ranker, target: str
     elif not ranker.gives_win_probability:
         yield (
             f"objective {objective.name} needs the ranker's win probability, which {target} "
-            "does not give with these settings; choose ranker=pairrm, a Bradley-Terry reward model or proxy"
+            "does not give with these settings; choose ranker=pairrm, a Bradley-Terry reward model, verifiable or proxy"
         )
 
 

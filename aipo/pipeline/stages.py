@@ -19,7 +19,7 @@ from aipo.models.policy import PolicyRef
 from aipo.pipeline.draws import derived_seed, slice_of_pool
 from aipo.pipeline.run import Run
 from aipo.rankers.ranker import JudgedRanker
-from aipo.rankers.ranking import rank, with_win_probabilities, with_win_shares
+from aipo.rankers.ranking import informed, rank, with_win_probabilities, with_win_shares
 from aipo.records import (
     Answer,
     Candidates,
@@ -189,7 +189,7 @@ class Stages:
             rows = read_parquet(candidates.path / "candidates.parquet", Candidates)
             if by_ranker:
                 keeping = ranker.stored(self.replies) if isinstance(ranker, JudgedRanker) else ranker
-                ranked = rank(keeping, rows)
+                ranked = rank(informed(keeping, [row.prompt for row in rows]), rows)
             else:
                 ranked = [RankedPrompt(row.prompt.prompt_id, row.scores or ()) for row in rows]
             write_parquet(folder / "ranking.parquet", ranked)
@@ -217,11 +217,11 @@ class Stages:
             require_pairs(built)
             pairs = built.pairs
             if self.recipe.ranking == "ranker":
+                ranker = informed(self.run.ranker, [row.prompt for row in rows])
                 chats = {row.prompt.prompt_id: row.prompt.chat for row in rows}
-                pairs = with_win_probabilities(self.run.ranker, pairs, chats)
-            if shares:
-                by_prompt = {row.prompt.prompt_id: row for row in rows}
-                pairs = with_win_shares(self.run.ranker, pairs, by_prompt)
+                pairs = with_win_probabilities(ranker, pairs, chats)
+                if shares:
+                    pairs = with_win_shares(ranker, pairs, {row.prompt.prompt_id: row for row in rows})
             write_parquet(folder / "pairs.parquet", pairs)
             return StageReport({"pairs": len(pairs), **built.lengths()}, built.dropped)
 

@@ -6,6 +6,7 @@ from aipo.rankers.llm_judge import LLMJudgeRanker
 from aipo.rankers.pairrm import PairRM
 from aipo.rankers.ranker import JudgedRanker, Ranker
 from aipo.rankers.reward_model import RewardModel
+from aipo.rankers.verifiable import VerifiableRanker
 
 __all__ = [
     "JudgedRanker",
@@ -15,4 +16,5 @@ __all__ = [
     "PairRM",
     "Ranker",
     "RewardModel",
+    "VerifiableRanker",
 ]

@@ -10,8 +10,9 @@ from typing import ClassVar, Literal
 from aipo.components import needs_of
 from aipo.judges.judge import Judge
 from aipo.judges.replies import ReplyStore
-from aipo.rankers.ranker import JudgedRanker, Ranker
-from aipo.records import Chat
+from aipo.rankers.ranker import InformedRanker, JudgedRanker, Ranker
+from aipo.rankers.ranking import informed
+from aipo.records import Chat, Prompt
 
 UNITS = ("words", "chars")
 WORD = re.compile(r"\w+|[^\w\s]")
@@ -65,6 +66,15 @@ class LengthPenalizedRanker:
     def stored(self, store: ReplyStore) -> LengthPenalizedRanker:
         """The same, keeping what the wrapped ranker pays for where that can be kept."""
         return replace(self, ranker=self.ranker.stored(store)) if isinstance(self.ranker, JudgedRanker) else self
+
+    def knowing(self, prompts: Sequence[Prompt]) -> LengthPenalizedRanker:
+        """The same, with the wrapped ranker told what the prompts ask for where it wants to know."""
+        return replace(self, ranker=informed(self.ranker, prompts))
+
+    @property
+    def needs_constraints(self) -> bool:
+        """As the wrapped ranker."""
+        return isinstance(self.ranker, InformedRanker) and self.ranker.needs_constraints
 
     def rank(self, prompts: Sequence[Chat], candidates: Sequence[Sequence[str]]) -> list[list[float]]:
         """The wrapped ranker's scores, lowered by length; NaN stays NaN."""

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from aipo.judges.judge import Judge
 from aipo.judges.replies import ReplyStore
-from aipo.records import Chat
+from aipo.records import Chat, Prompt
 
 
 class Ranker(Protocol):
@@ -55,4 +55,18 @@ class JudgedRanker(Ranker, Protocol):
 
     def stored(self, store: ReplyStore) -> Ranker:
         """The same ranker, which keeps every reply in `store` and asks for none twice."""
+        ...
+
+
+@runtime_checkable
+class InformedRanker(Ranker, Protocol):
+    """A ranker that wants to know what comes with a prompt (`Prompt.meta`) beside its text."""
+
+    @property
+    def needs_constraints(self) -> bool:
+        """True when it cannot rank a prompt without constraints (`aipo.constraints`)."""
+        ...
+
+    def knowing(self, prompts: Sequence[Prompt]) -> Ranker:
+        """The same ranker, told what these prompts ask for."""
         ...

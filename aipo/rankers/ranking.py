@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from aipo.rankers.ranker import Ranker
-from aipo.records import Candidates, Chat, Pair, RankedPrompt
+from aipo.rankers.ranker import InformedRanker, Ranker
+from aipo.records import Candidates, Chat, Pair, Prompt, RankedPrompt
+
+
+def informed(ranker: Ranker, prompts: Sequence[Prompt]) -> Ranker:
+    """The ranker, told what the prompts ask for where it wants to know."""
+    return ranker.knowing(prompts) if isinstance(ranker, InformedRanker) else ranker
 
 
 def rank(ranker: Ranker, rows: Sequence[Candidates]) -> list[RankedPrompt]:
@@ -42,7 +47,7 @@ def with_win_shares(ranker: Ranker, pairs: Sequence[Pair], rows: Mapping[str, Ca
     if chances is None:
         raise ValueError(
             f"ranker {ranker.name} gives no win probabilities, which win shares are made of; choose ranker=pairrm, a "
-            "Bradley-Terry reward model or proxy"
+            "Bradley-Terry reward model, verifiable or proxy"
         )
     known = dict(zip(asked, chances, strict=True))
 

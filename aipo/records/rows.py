@@ -65,6 +65,9 @@ class Prompt:
     prompt_id: str
     chat: Chat
     source: str
+    meta: str | None = None
+    """What a good answer must do, as JSON (`aipo.constraints.meta_of`), so that nothing reads it out of the text again.
+    None where nothing is known."""
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,14 @@ from aipo.pipeline.check import check
 from aipo.rankers import Ranker
 
 ROOT = Path(__file__).resolve().parents[2]
-REQUIRED = {  # values that a file leaves to the user
-    "ranker": {"reward_model": ["ranker.path=x/y"]},
+CHECKED = ["data=pairrm_gen_uf", "data/source=constraints", "judge=none", "benchmark=[]"]
+REQUIRED = {  # values that a file leaves to the user, and what a ranker cannot do without
+    "ranker": {
+        "reward_model": ["ranker.path=x/y"],
+        "verifiable": CHECKED,
+        "verifiable_biased": CHECKED,
+        "verifiable_unbiased": CHECKED,
+    },
     "data/source": {"local": ["data.source.path=x.json"], "mixture": ["data.source.second.path=x.json"]},
 }
 REAL = ["judge=length_only", "benchmark=[]", "objective=dpo"]

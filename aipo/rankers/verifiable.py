@@ -1,0 +1,90 @@
+"""The ranker that knows the truth of verifiable prompts, and sees it as well or as badly as its dials say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import NormalDist
+from typing import ClassVar
+
+from aipo.components import require_range
+from aipo.constraints import VERSION, Constraint, constraints_of, share_met
+from aipo.rankers.noise import content_noise
+from aipo.records import Chat, Prompt
+
+
+class UnknownTruthError(ValueError):
+    """A prompt has no constraints that code could check."""
+
+
+@dataclass(frozen=True)
+class VerifiableRanker:
+    """score = gold + length_bias_per_word * words + noise_sd * z, with z fixed by prompt, completion and seed.
+
+    Gold is the share of the prompt's constraints that the completion meets (`aipo.constraints`), in [0, 1]. Words are
+    what white space divides.
+    """
+
+    length_bias_per_word: float
+    """Gold points that one more word is worth; 0 sees no length."""
+    noise_sd: float
+    """Standard deviation of the noise, in gold points."""
+    seed: int = 0
+    name: str = "verifiable"
+    known: Mapping[Chat, tuple[Constraint, ...]] = field(default_factory=dict, compare=False)
+    """The constraints of each prompt. No setting: `knowing` fills it."""
+
+    gives_win_probability: ClassVar[bool] = True
+    scores_alone: ClassVar[bool] = True
+    needs_world: ClassVar[bool] = False
+    needs_constraints: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        require_range("ranker", self, length_bias_per_word=(-100, 100), noise_sd=(0, 1000))
+
+    def identity(self) -> dict[str, str]:
+        """The truth it sees follows from the code of the checks."""
+        return {"constraints": VERSION}
+
+    def knowing(self, prompts: Sequence[Prompt]) -> VerifiableRanker:
+        """The same ranker, told what each prompt asks for. UnknownTruthError where a prompt does not say."""
+        known: dict[Chat, tuple[Constraint, ...]] = {}
+        for prompt in prompts:
+            if prompt.meta is None:
+                raise UnknownTruthError(
+                    f"prompt {prompt.prompt_id} has no constraints (Prompt.meta), which ranker {self.name} needs; "
+                    "use data/source=constraints with data=pairrm_gen_uf, or another ranker"
+                )
+            asked = constraints_of(prompt.meta)
+            if known.setdefault(prompt.chat, asked) != asked:
+                raise UnknownTruthError(f"prompt {prompt.prompt_id}: the same chat comes with two lists of constraints")
+        return replace(self, known=known)
+
+    def score(self, prompt: Chat, completion: str) -> float:
+        """This ranker's score of one completion."""
+        if (asked := self.known.get(prompt)) is None:
+            raise UnknownTruthError(
+                f"ranker {self.name} was not told what this prompt asks for: {prompt[-1].content[:80]!r}"
+            )
+        noise = content_noise(*(message.content for message in prompt), completion, seed=self.seed)
+        length = self.length_bias_per_word * len(completion.split())
+        return share_met(asked, completion) + length + self.noise_sd * noise
+
+    def rank(self, prompts: Sequence[Chat], candidates: Sequence[Sequence[str]]) -> list[list[float]]:
+        """One score per candidate; larger is better."""
+        return [[self.score(prompt, text) for text in texts] for prompt, texts in zip(prompts, candidates, strict=True)]
+
+    def win_probabilities(self, prompts: Sequence[Chat], pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """P(first beats second) for a rater with fresh noise on both sides: Phi(score gap / (sqrt(2) noise_sd)).
+
+        Above one half exactly when `rank` puts the first above the second. Without noise 1, 0.5 or 0.
+        """
+        return [
+            self._win_probability(self.score(prompt, first) - self.score(prompt, second))
+            for prompt, (first, second) in zip(prompts, pairs, strict=True)
+        ]
+
+    def _win_probability(self, gap: float) -> float:
+        if self.noise_sd == 0:
+            return 0.5 if gap == 0 else float(gap > 0)
+        return NormalDist(sigma=2**0.5 * self.noise_sd).cdf(gap)
