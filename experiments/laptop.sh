@@ -1,9 +1,13 @@
 #!/usr/bin/env bash
-# The reference runs of a real model on a laptop: which learning rate (the control alone), then five objectives and three seeds.
+# The reference runs of a real model on a laptop: which learning rate (the control alone), then five objectives and
+# three seeds.
 #   experiments/laptop.sh <folder>          <folder>: written by `python -m aipo.models smollm2 --out <folder>`
 #   experiments/laptop.sh <folder> choose   the learning rate alone; look at it, and set it in conf/trainer/laptop.yaml
 #
-# These runs have not been made yet: nothing is expected of them, and no hours are known.
+# Hardware: two CPU cores, 4 GiB of memory.
+# Estimates: 3.7 h for one job of three rounds by the planner (plan=true on 2026-11-25), whose rates for a laptop are
+# assumed and cautious. No job of this size has been measured.
+# Expected: nothing. These runs have not been made yet; no number of this scale is claimed anywhere.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 MODEL=${1:?the folder of the model; python -m aipo.models smollm2 --out <folder> writes it}
