@@ -109,7 +109,7 @@ def test_gold_does_not_change_with_filler_or_without_it_on_10000_texts():
         lengths.append(len(longer.split()))
     assert changed > 9_900
     assert max(lengths) > 4 * min(lengths)
-    assert 0.7 < sum(golds) / len(golds) < 0.95  # 30 % of the constraints were left out, and some are met by chance
+    assert 0.6 < sum(golds) / len(golds) < 0.95  # 30 % of the constraints were left out, and some are met by chance
 
 
 def test_the_writer_meets_everything_it_heeds():

@@ -19,6 +19,7 @@ def write(rng: random.Random, constraints: tuple[Constraint, ...], *, omitted: f
     must_use = list(by_kind["use"].words) if "use" in by_kind else []
     if "fact" in by_kind:
         must_use.append(by_kind["fact"].words[0])
+    must_use += [found.words[0] for found in constraints if found.kind == "avoid" and found.kind not in by_kind]
 
     def clause() -> str:
         return f"{rng.choice(CLAUSES)} {must_use.pop()}" if must_use else rng.choice(CLAUSES)
