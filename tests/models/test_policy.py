@@ -148,7 +148,7 @@ def test_identity_follows_the_content(folder: Path) -> None:
 
 
 def _base_model(folder: Path, *overrides: str) -> tuple[str, PolicyRef]:
-    config = composed("model=local", f"model.path={folder}", "sweep=x", *overrides)
+    config = composed("scale=laptop", "model=local", f"model.path={folder}", "sweep=x", *overrides)
     policy = Stages(build_run(check(config))).base_model()
     return policy.fingerprint, policy.ref
 
