@@ -19,7 +19,7 @@ from analysis.contrasts import (
     order_agreement,
     over_replicates,
 )
-from analysis.replicates import curves
+from analysis.replicates import curves, left_out
 from analysis.summary import metric_names, points, title, unique
 from analysis.table import Table, digits_for, number
 
@@ -60,7 +60,7 @@ def contrasts_table(sweep: Sweep, benchmark: str, name: str) -> Table | None:
         "At equal length: read off the measured curves by interpolation, averaged over the lengths that all curves "
         "pass; at equal score likewise. No line is fitted.",
     ]
-    notes += _power_notes(found, digits)
+    notes += [*_power_notes(found, digits), *left_out(sweep, benchmark)]
     if any(contrast.new_base_models for contrast in found):
         notes.append("The intervals are about these base models; about others see ..._new_base_models_* in the CSV.")
     fingerprints = unique(d for digests in points(sweep, benchmark)["fingerprints"] for d in digests)
@@ -120,6 +120,9 @@ def curves_table(sweep: Sweep, benchmark: str, name: str) -> Table | None:
     notes.append("Peak: of the mean over seeds, which noise lifts a little; round and length there.")
     if not where.is_empty and at_equal:
         notes.append(f"Equal length: from {number(where.low, 1)} to {number(where.high, 1)}, which all curves pass.")
+    elif len(series) > 1:
+        notes.append("Nothing at equal length: the objectives share no finished seed, or no length that all pass.")
+    notes += left_out(sweep, benchmark)
     fingerprints = unique(d for digests in points(sweep, benchmark)["fingerprints"] for d in digests)
     change = f"score, round {horizon} − round {late}" if late else "late change of the score"
     header = ("objective", *(["variant"] if varied else []), "last length", "last score", "peak score", change)
@@ -141,13 +144,14 @@ def verdict(sweep: Sweep, benchmarks: Sequence[str]) -> list[str]:
     series = curves(sweep, name) if name else []
     found = contrasts(series) if series else []
     if not found or name is None:
-        return []
+        return left_out(sweep, name) if name else []
     horizon = max(contrast.horizon for contrast in found)
     last = [contrast for contrast in found if contrast.horizon == horizon]
     sentences = []
     for contrast in sorted(last, key=lambda c: style.series_order(c.objective, c.variant)):
         if contrast.quantity in ("log_length", "score_at_equal_length"):
             sentences.append(_sentence(contrast, title(sweep, name)))
+    sentences += left_out(sweep, name)
     n = found[0].estimate.n_replicates
     if n == 1:
         sentences.append(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aipo.stats import question_draws
+from analysis import style
 from analysis.collect import BASE_ITERATION, AnalysisError, Run, Sweep
 from analysis.summary import metric_names, points
 
@@ -86,14 +88,40 @@ def key_of(replicate: Replicate) -> tuple[int, Hashable]:
     return replicate.seed, replicate.base_model
 
 
-@lru_cache(maxsize=16)
 def curves(sweep: Sweep, benchmark: str) -> list[Curves]:
     """Every series, in the order of the sweep's runs; runs that reached fewer rounds than the longest are left out."""
+    return _collected(sweep, benchmark)[0]
+
+
+def left_out(sweep: Sweep, benchmark: str) -> list[str]:
+    """A sentence for the series without any run that can be compared, and one that counts the runs of the others."""
+    found, incomplete = _collected(sweep, benchmark)
+    if not incomplete:
+        return []
+    known = {one.series for one in found}
+    incomplete = dict(sorted(incomplete.items(), key=lambda item: style.series_order(*item[0])))
+    rounds = max((one.rounds for one in found), default=0)
+    reach = f"all {rounds} rounds scored"
+    sentences = []
+    if absent := [series for series in incomplete if series not in known]:
+        names = ", ".join(style.series_name(*series) for series in absent)
+        sentences.append(f"Not compared, for none of its runs has {reach} so far: {names}.")
+    if partly := {series: n for series, n in incomplete.items() if series in known}:
+        names = ", ".join(f"{style.series_name(*series)} {n}" for series, n in partly.items())
+        sentences.append(f"Runs left out, for they do not have {reach} so far: {names}.")
+    return sentences
+
+
+@lru_cache(maxsize=16)
+def _collected(sweep: Sweep, benchmark: str) -> tuple[list[Curves], dict[Series, int]]:
+    """The series with their whole runs, and how many runs of each series are not whole."""
     frame = points(sweep, benchmark)
     by_job = {run.job: run for run in sweep.runs}
     base = _base_rows(sweep, benchmark)
     found: dict[Series, list[Replicate]] = {}
     sizes: dict[Series, int] = {}
+    configured = (run for run in sweep.runs if benchmark in run.primary)
+    incomplete = Counter((run.objective, run.variant) for run in configured)
     for (objective, variant, job), rows in frame[frame["objective"] != ""].groupby(
         ["objective", "variant", "job"], sort=False
     ):
@@ -105,11 +133,13 @@ def curves(sweep: Sweep, benchmark: str) -> list[Curves]:
         sizes[objective, variant] = min(sizes.get((objective, variant), n_questions), n_questions)
     longest = max((len(replicate.scores) for group in found.values() for replicate in group), default=0)
     whole = {series: [r for r in group if len(r.scores) == longest] for series, group in found.items()}
-    return [
+    incomplete.subtract({series: len(replicates) for series, replicates in whole.items()})
+    found_curves = [
         Curves(series, tuple(sorted(replicates, key=lambda r: (str(r.base_model), r.seed))), sizes[series])
         for series, replicates in whole.items()
         if replicates
     ]
+    return found_curves, {series: n for series, n in incomplete.items() if n > 0}
 
 
 def _base_rows(sweep: Sweep, benchmark: str) -> dict[str, dict[str, Any]]:

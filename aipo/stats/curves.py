@@ -36,12 +36,21 @@ class Range:
 
 
 def common_lengths(curves: list[Array]) -> Range:
-    """The lengths that all curves pass after their first round; `curves` hold lengths over rounds, (rounds,)."""
-    return Range(max(float(curve[0]) for curve in curves), min(float(curve.max()) for curve in curves))
+    """The lengths that all curves pass after their first round; `curves` hold lengths over rounds, (rounds,).
+
+    Of no curves, or where they pass none in common, it is empty.
+    """
+    return _shared_range(curves)
 
 
 def common_scores(curves: list[Array]) -> Range:
-    """The scores that all curves pass after their first round and before their peak."""
+    """The scores that all curves pass after their first round and before their peak; empty as `common_lengths` is."""
+    return _shared_range(curves)
+
+
+def _shared_range(curves: list[Array]) -> Range:
+    if not curves:
+        return Range(math.nan, math.nan)
     return Range(max(float(curve[0]) for curve in curves), min(float(curve.max()) for curve in curves))
 
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from aipo.stats import estimate, holm
+from aipo.stats import common_lengths, estimate, holm
 from analysis import findings
 from analysis.collect import collect
 from analysis.contrasts import contrasts, order_agreement
 from analysis.replicates import Curves, Replicate, curves
+from analysis.report import analyse
 
 
 def replicate(seed, lengths, scores, *, base_model="m", draws=None) -> Replicate:
@@ -118,3 +119,18 @@ def test_tables_of_a_sweep(paper_sweep):
     assert "score, round 6 − round 1" in ends.header
     sentences = findings.verdict(sweep, ["gold"])
     assert sentences[0].startswith("AIPO, after round 6: answers are 0.") and "p " in sentences[0]
+
+
+def test_a_partial_sweep_says_what_it_leaves_out(paper_sweep):
+    """Seeds that finished differ between the objectives, one run is behind, and one objective has finished none."""
+    fake = paper_sweep(("dpo",), (0,), iterations=4, benchmarks=("gold",), diagnostic=False)
+    fake.job("aipo", 1, iterations=4, benchmarks=("gold",), diagnostic=False)
+    fake.job("dpo", 2, iterations=2, benchmarks=("gold",), diagnostic=False, status="failed", error="stopped")
+    fake.job("simpo", 0, iterations=1, benchmarks=("gold",), diagnostic=False, status="failed", error="stopped")
+    fake.job("alpha_dpo", 0, iterations=-1, benchmarks=("gold",), diagnostic=False, status="failed", error="stopped")
+    analyse(fake.folder)
+    page = (fake.folder / "report.md").read_text(encoding="utf-8")
+    assert "none of its runs has all 4 rounds scored so far: SimPO, α-DPO." in page.replace("\\", "")
+    assert "do not have all 4 rounds scored so far: DPO 1." in page.replace("\\", "")
+    assert "Nothing at equal length: the objectives share no finished seed" in page.replace("\\", "")
+    assert common_lengths([]).is_empty
