@@ -163,7 +163,9 @@ def collect(sweep: Path) -> Sweep:
     for run in runs:
         if run.status != "done":
             reached = max((point.iteration for point in run.points), default=None)
-            where = "no point reached" if reached is None else f"points up to {iteration_label(reached)} are shown"
+            where = "no point reached"
+            if reached is not None:
+                where = "only the base model is shown" if reached < 0 else f"shown up to round {reached + 1}"
             problems.append(Problem(run.job, None, f"{_state(run, sweep)} ({where})"))
     runs = _without_twins(runs)
     runs.sort(key=lambda run: (run.objective, run.variant, run.seed, run.job))
@@ -224,8 +226,8 @@ def count_rows(path: Path) -> int:
 
 
 def iteration_label(iteration: int) -> str:
-    """How an iteration is written in tables and plots."""
-    return "base" if iteration == BASE_ITERATION else str(iteration)
+    """How an iteration (from 0, as in files) is written in tables and plots: as a round, counted from 1."""
+    return "base" if iteration == BASE_ITERATION else str(iteration + 1)
 
 
 def _score_rows(run: Run, problems: list[Problem]) -> Iterator[dict[str, Any]]:

@@ -56,12 +56,12 @@ def recipes_table(sweep: Sweep, benchmarks: list[str]) -> Table | None:
             mine = {run.job for run in runs if (run.objective, _other_settings(run)) == (objective, variant)}
             prompts, responses = RECIPES.get(recipe, ("", ""))
             record: dict[str, Any] = {"recipe": recipe, "prompts": prompts, "responses": responses}
-            record |= {"objective": objective, "variant": variant, "iteration": "", "fingerprints": ()}
+            record |= {"objective": objective, "variant": variant, "round": "", "fingerprints": ()}
             for benchmark in benchmarks:
                 last = _last_iteration(sweep, benchmark, mine)
                 if last is None:
                     continue
-                record["iteration"] = iteration_label(last["iteration"])
+                record["round"] = iteration_label(last["iteration"])
                 record["fingerprints"] += last["fingerprints"]
                 judges = [name for name in last if name.startswith("by_")]
                 for column in ("score", "score_sd", "win_rate", *judges, "length", "length_sd"):
@@ -90,9 +90,9 @@ def recipes_table(sweep: Sweep, benchmarks: list[str]) -> Table | None:
     cells = []
     for row in data.to_dict("records"):
         first = [row["prompts"] or row["recipe"], row["responses"] or row["recipe"]]
-        first += [style.objective_name(row["objective"]), *([row["variant"]] if varied else []), row["iteration"]]
+        first += [style.objective_name(row["objective"]), *([row["variant"]] if varied else []), row["round"]]
         cells.append((*first, *(_with_sd(row, column, digits[column]) for column in shown)))
-    text_header = ("prompts", "responses", "objective", *(["variant"] if varied else []), "iteration")
+    text_header = ("prompts", "responses", "objective", *(["variant"] if varied else []), "round")
     fingerprints = unique(digest for digests in data["fingerprints"] for digest in digests)
     notes = ("UF: the offline data set; SI: Self-Instruct; Gen: own candidates; PairRM stands for the sweep's ranker.",)
     return Table(
@@ -128,7 +128,7 @@ def paper_table(sweep: Sweep, benchmarks: list[str]) -> Table | None:
                 records.append(
                     {"place": place, "row": row.get("model") or row["recipe"], "benchmark": benchmark}
                     | {"metric": metric, "paper": float(printed), "measured": last[column]}
-                    | {"difference": last[column] - printed, "iteration": iteration_label(last["iteration"])}
+                    | {"difference": last[column] - printed, "round": iteration_label(last["iteration"])}
                     | {"judge": last["judge"], "fingerprints": " ".join(last["fingerprints"])}
                 )
     if not records:
@@ -141,18 +141,18 @@ def paper_table(sweep: Sweep, benchmarks: list[str]) -> Table | None:
                 style.benchmark_name(r["benchmark"]),
                 style.metric_name(r["metric"], r["benchmark"]),
             ),
-            *(number(r["paper"], 1), number(r["measured"], 1), number(r["difference"], 1), r["iteration"], r["judge"]),
+            *(number(r["paper"], 1), number(r["measured"], 1), number(r["difference"], 1), r["round"], r["judge"]),
         )
         for r in records
     )
-    header = ("paper's table", "row", "benchmark", "metric", "paper", "measured", "difference", "iteration", "judge")
+    header = ("paper's table", "row", "benchmark", "metric", "paper", "measured", "difference", "round", "judge")
     return Table(
         name="paper_vs_measured",
         title="The paper's numbers beside measured ones",
         data=pd.DataFrame(records),
         header=header,
         cells=cells,
-        notes=("paper: as printed in arXiv 2409.08845. measured: the last iteration here, mean over seeds.",),
+        notes=("paper: as printed in arXiv 2409.08845. measured: the last round here, mean over seeds.",),
         fingerprints=unique(digest for r in records for digest in r["fingerprints"].split()),
         text_columns=4,
     )

@@ -18,8 +18,9 @@ import yaml
 
 from aipo.artifacts import Artifact, StaleArtifactError, read_manifest
 from aipo.artifacts.files import missing_weights
-from aipo.jobs import BASE_ITERATION, BenchmarkRecord, JobFileError, JobRecord, Point, ScoreRecord, read_job
+from aipo.jobs import BenchmarkRecord, JobFileError, JobRecord, Point, ScoreRecord, read_job
 from analysis import escape
+from analysis.collect import iteration_label
 
 LENGTH_PLOT = "length_curve.png"
 
@@ -64,7 +65,9 @@ class Job:
         wanted = [point for point in trained if iteration in (None, point.iteration)]
         if not wanted:
             rounds = ", ".join(str(point.iteration) for point in trained) or "none"
-            raise ExportError(f"job ({self.record.status}): no evaluated round {iteration}; there is: {rounds}")
+            raise ExportError(
+                f"job ({self.record.status}): no evaluated iteration {iteration}; there is: {rounds} (0 is round 1)"
+            )
         return max(wanted, key=lambda point: point.iteration)
 
     def manifest(self, stage: str, digest: str | None) -> Mapping[str, Any]:
@@ -192,7 +195,8 @@ def _data(job: Job, points: Sequence[Point]) -> list[str]:
         reference = job.manifest("reference", point.reference)["counts"]
         counts, dropped = pairs["counts"], {key: n for key, n in pairs["dropped"].items() if n}
         rows.append((
-            point.iteration, counts["pairs"], ", ".join(f"{key} {n}" for key, n in dropped.items()) or "none",
+            iteration_label(point.iteration), counts["pairs"],
+            ", ".join(f"{key} {n}" for key, n in dropped.items()) or "none",
             _number(counts["chosen_tokens"]), _number(counts["rejected_tokens"]),
             f"{100 * reference['agreement']:.1f} %",
         ))  # fmt: skip
@@ -220,7 +224,7 @@ def _lengths(job: Job, points: Sequence[Point]) -> list[str]:
     for benchmark, curve in _curves(job, points):
         header = ("round", benchmark.primary_metric, benchmark.length_metric)
         rows = [
-            ("base" if number == BASE_ITERATION else number, _value(score), _number(length))
+            (iteration_label(number), _value(score), _number(length))
             for number, score, length in curve
         ]
         lines += [f"{_shown(benchmark.name)}:", "", *_table(header, rows), ""]
@@ -270,7 +274,11 @@ def _provenance(job: Job, points: Sequence[Point], train: Mapping[str, Any]) -> 
         ("commit", train["commit"] or "not in a checkout"),
         ("packages", packages),
         ("overrides", " ".join(f"`{item}`" for item in job.record.overrides) or "none"),
-        *((f"training artifact of round {point.iteration}", point.train) for point in points if point.train),
+        *(
+            (f"training artifact of round {iteration_label(point.iteration)}", point.train)
+            for point in points
+            if point.train
+        ),
     ]
     return ["## Provenance", "", *_table(("what", "value"), rows)]
 
@@ -288,7 +296,7 @@ def _plot_lengths(job: Job, iteration: int, path: Path) -> None:
         for number, score, length in curve:
             if score["ci95"] is not None:
                 axes.plot([length, length], score["ci95"], color="C0", linewidth=1, alpha=0.5)
-            label = "base" if number == BASE_ITERATION else str(number)
+            label = iteration_label(number)
             axes.annotate(label, (length, score["value"]), textcoords="offset points", xytext=(4, 4), fontsize=8)
         axes.set(title=benchmark.name, xlabel=benchmark.length_metric, ylabel=benchmark.primary_metric)
     figure.savefig(path, dpi=120)
@@ -340,7 +348,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("job", type=Path, help="a job's folder: results/<sweep>/jobs/<number>")
     parser.add_argument("--out", type=Path, required=True, help="the folder to write; must not exist")
-    parser.add_argument("--iteration", type=int, help="the round to export, counted from 0 (default: the last)")
+    parser.add_argument(
+        "--iteration", type=int, help="the iteration to export, as in run.json: 0 is round 1 (default: the last)"
+    )
     parsed = parser.parse_args(arguments)
     try:
         print(f"wrote {export_policy(parsed.job, parsed.out, parsed.iteration)}")

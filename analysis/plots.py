@@ -153,8 +153,8 @@ def per_iteration(sweep: Sweep, benchmarks: Sequence[str], what: str, path: Path
                 base["iteration"], base[what], marker="*", s=90, color=style.BASE_COLOUR, zorder=5, linewidth=0
             )
         ticks = sorted(set(rows["iteration"]))
-        axes.set_xticks(ticks, [iteration_label(tick) for tick in ticks])
-        axes.set_xlabel("Iteration")
+        axes.set_xticks(ticks, [str(tick + 1) for tick in ticks])
+        axes.set_xlabel("Round (0: the base model)")
         axes.set_ylabel(_capital(style.metric_name(metric_names(sweep, benchmark)[what == "length"], benchmark)))
 
     return _panels(sweep, benchmarks, panel, path, fingerprints=score_sources(sweep, benchmarks), base=True)
@@ -196,7 +196,7 @@ def agreement_plot(frame: pd.DataFrame, path: Path) -> list[Path]:
                     markeredgecolor="white", markeredgewidth=0.5, clip_on=False, zorder=3,
                 )  # fmt: skip
                 bottom.plot(bins["gap_mean"], bins["n_pairs"], color=look["color"], linewidth=1.3)
-            top.set_title(f"Iteration {iteration_label(iteration)}", loc="left")
+            top.set_title(f"Round {iteration_label(iteration)}", loc="left")
             top.axhline(0.5, color="#888888", linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
             bottom.set_xlabel("Length gap: chosen − rejected (tokens)")
             for axes in (top, bottom):

@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 SOURCES = "sources.json"
 
 CAPTIONS = {
-    "length_vs_score": "Score against mean answer length: a marker per iteration (mean over seeds, small dots: the "
+    "length_vs_score": "Score against mean answer length: a marker per round (mean over seeds, small dots: the "
     "seeds), pale for the first, full for the last, which is numbered; dotted: their order, from the base model; "
     "straight: the fitted line (tables/fits.md). Thin bars: a sample standard deviation over seeds to each side; with "
     "one seed the score's 95 % interval over questions.",
-    "length_per_iteration": "Mean answer length over the iterations; several seeds: their mean, a thin line for each, "
+    "length_per_iteration": "Mean answer length over the rounds; several seeds: their mean, a thin line for each, "
     "and one sample standard deviation to each side as a band.",
-    "score_per_iteration": "Score over the iterations, drawn likewise; with one seed the bars are the score's 95 % "
+    "score_per_iteration": "Score over the rounds, drawn likewise; with one seed the bars are the score's 95 % "
     "interval over questions.",
     "overoptimization": "The true score (solid) and the ranker's score of the same answers (dashed), mean over seeds: "
     "where the dashed line rises on and the solid one does not, training buys what the ranker likes, not what is good. "
@@ -191,7 +191,7 @@ def describe(problem: Problem) -> str:
     """A problem as one line."""
     where = f"job {problem.job}" if problem.job else "sweep"
     if problem.iteration is not None:
-        where += f", iteration {iteration_label(problem.iteration)}"
+        where += f", round {iteration_label(problem.iteration)}" if problem.iteration >= 0 else ", base model"
     return f"{where}: {problem.what}"
 
 

@@ -134,7 +134,8 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     """Mean and sample sd over seeds, one row per objective, variant and iteration, base models first.
 
     `interval` says what the interval is over: "questions" (one policy: the benchmark's own) or "seeds" (several:
-    Student's t over them). An artifact that several runs share counts once.
+    Student's t over them). An artifact that several runs share counts once, and so do the questions, which all seeds
+    are asked: `n_total` questions, of which the seed with the fewest has `n_scored` scored.
     """
     import pandas as pd
 
@@ -142,7 +143,8 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     groups = sorted(frame.groupby(GROUP, sort=False), key=lambda item: (style.series_order(*item[0][:2]), item[0][2]))
     for (objective, variant, iteration), group in groups:
         group = group.drop_duplicates("fingerprint")
-        n_scored, n_total = int(group["n_scored"].sum()), int(group["n_total"].sum())
+        unscored = int((group["n_total"] - group["n_scored"]).sum())
+        n_scored, n_total = int(group["n_scored"].min()), int(group["n_total"].max())
         if group["score"].notna().any():
             group = group[group["score"].notna()]  # a policy without one readable verdict has no score to average
         row: dict[str, Any] = {"objective": objective, "variant": variant, "iteration": iteration}
@@ -155,7 +157,7 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
         if len(group) > 1:
             half = student_t(len(group)) * row["score_sd"] / math.sqrt(len(group))
             row |= {"ci95_low": row["score"] - half, "ci95_high": row["score"] + half, "interval": "seeds"}
-        row |= {"n_scored": n_scored, "n_total": n_total}
+        row |= {"n_scored": n_scored, "n_total": n_total, "n_unscored_verdicts": unscored}
         row["fingerprints"] = unique(digest for digests in group["fingerprints"] for digest in digests)
         rows.append(row)
     return pd.DataFrame(rows)

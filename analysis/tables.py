@@ -36,11 +36,11 @@ def score_table(sweep: Sweep, benchmark: str, name: str | None = None) -> Table:
         if column.startswith("by_"):
             metric = style.metric_name(diagnostic_metric(sweep, benchmark, column.removeprefix("by_")), benchmark)
             headers[column] = f"{metric} {_by_judge(column)}"
-    header = ["objective", *(["variant"] if varied else []), "seed" + "s" * several, "iteration"]
+    header = ["objective", *(["variant"] if varied else []), "seed" + "s" * several, "round"]
     text_columns = len(header)
     header += ["score: " + headers["score"], "95 % interval" + " †" * several]
     header += [headers.get(column) or style.metric_name(column, benchmark) for column in columns[1:]] + [
-        "n scored / n total"
+        "questions scored / asked" + " ‖" * several
     ]
     digits = {column: digits_for(rows[column].tolist()) for column in columns}
     cells = []
@@ -93,9 +93,10 @@ def seeds_table(sweep: Sweep, benchmarks: Sequence[str]) -> Table:
         cell += [_mean_sd(row, judge, score_digits) if judge in row else "–" for judge in judges]
         cell += [f"{_mean_sd(row, 'length', length_digits)}{_unit(row)}"]
         cells.append((*cell, _mean_sd(row, "ratio", 2)))
-    header = ("benchmark", "metric", "objective", *(["variant"] if varied else []), "iteration", "seeds", "score")
+    header = ("benchmark", "metric", "objective", *(["variant"] if varied else []), "round", "seeds", "score")
     data = rows.assign(seeds=rows["seeds"].map(_joined), fingerprints=rows["fingerprints"].map(_joined))
-    keep = ["benchmark", "metric", "objective", "variant", "iteration", "n", "expected", "seeds", "score", "score_sd"]
+    data["round"] = data["iteration"].map(iteration_label)
+    keep = ["benchmark", "metric", "objective", "variant", "round", "n", "expected", "seeds", "score", "score_sd"]
     keep += [column for judge in judges for column in (judge, f"{judge}_sd")]
     keep += ["length_metric", "length", "length_sd", "ratio", "ratio_sd", "judge", "fingerprints"]
     names = {
@@ -106,13 +107,13 @@ def seeds_table(sweep: Sweep, benchmarks: Sequence[str]) -> Table:
     }
     return Table(
         name="seeds",
-        title="Last iteration of each objective: mean ± sd over seeds",
+        title="Last round of each objective: mean ± sd over seeds",
         data=data[keep].rename(columns=names),
         header=(*header, *(_by_judge(judge) for judge in judges), "mean length", "length / DPO's"),
         cells=tuple(cells),
         notes=(
-            "± is the sample standard deviation over seeds; seeds: those scored at this iteration / all of the sweep.",
-            "length / DPO's: of the same seed and iteration, then averaged over seeds.",
+            "± is the sample standard deviation over seeds; seeds: those scored after this round / all of the sweep.",
+            "length / DPO's: of the same seed and round, then averaged over seeds.",
             *(_judge_note(judge) + " Shown is its plain win rate, or the metric itself." for judge in judges),
             *problem_notes(sweep),
         ),
@@ -170,7 +171,7 @@ def fits_table(sweep: Sweep, lines: dict[str, dict[tuple[str, str], Line]], pape
         cells.append((*cell, *([number(row["paper_slope"], 4)] if compared else [])))
     names = ("benchmark", "objective", "fit", "points", "slope", "lengths", "common length", "score there")
     header: tuple[str, ...] = (*names, *(("minus DPO's there",) if paired else ()))
-    notes = ["slope: score per unit of length; one point per seed and iteration, the base model left out."]
+    notes = ["slope: score per unit of length; one point per seed and round, the base model left out."]
     notes += ["common length: the middle of the range all lines of the benchmark cover, else of all their lengths."]
     if bool(records) and data["score_at_common_length_sd"].notna().any():
         notes.append("±: sample standard deviation over seeds of this score, each seed with a line of its own.")
@@ -225,6 +226,7 @@ def pairs_table(sweep: Sweep) -> Table:
         | {"fingerprints": lambda digests: _joined(unique(digests))}
     ).reset_index()
     data = pd.DataFrame(data).rename(columns={"seed": "seeds"})
+    data.insert(3, "round", data["iteration"].map(iteration_label))
     varied = bool((data["variant"] != "").any())
     shown = [reason for reason in reasons if data[reason].any()]
     never = ", ".join(_reason(reason) for reason in reasons if reason not in shown)
@@ -235,11 +237,11 @@ def pairs_table(sweep: Sweep) -> Table:
         cell = [_objective_cell(row), *([row["variant"]] if varied else [])]
         cell += [row["seeds"].replace(" ", ", "), iteration_label(row["iteration"])]
         cells.append((*cell, *(f"{row[column]:,}" for column in ["kept", *shown])))
-    first = ("objective", *(["variant"] if varied else []), "seeds", "iteration")
+    first = ("objective", *(["variant"] if varied else []), "seeds", "round")
     return Table(
         name="pairs",
         title="Preference pairs: kept and dropped",
-        data=data,
+        data=data.drop(columns="iteration"),
         header=(*first, "kept", *map(_reason, shown)),
         cells=tuple(cells),
         notes=(*notes, *problem_notes(sweep)),
@@ -289,7 +291,7 @@ def drop_notes(sweep: Sweep) -> list[str]:
             f"{reason.replace('_', ' ')} {count:,}" for reason, count in sorted(reasons.items()) if count
         )
         kept, n = int(group["kept"].sum()), len(group)
-        rounds = f"{n} iteration{'s' * (n > 1)}"
+        rounds = f"{n} round{'s' * (n > 1)}"
         series = style.series_name(objective, variant)
         notes.append(f"Pairs, {series}: {kept:,} kept in {rounds} (all seeds); dropped: {listed or 'none'}.")
     return notes
@@ -302,11 +304,12 @@ def problem_notes(sweep: Sweep) -> list[str]:
 
 
 def _score_notes(rows: pd.DataFrame, columns: list[str], several: bool) -> list[str]:
-    notes = ["iteration: base is the model before training, 0 the policy after the first round."]
+    notes = ["round: base is the model before training, 1 the policy after the first round."]
     if several:
         notes.append("± is the sample standard deviation over seeds, the score and length before it the mean.")
         notes.append("† with several seeds Student's t over them, with one the benchmark's own, over its questions.")
-    if (unscored := int((rows["n_total"] - rows["n_scored"]).sum())) > 0:
+        notes.append("‖ each question once, however many seeds answered it; scored: of the seed with the fewest.")
+    if (unscored := int(rows["n_unscored_verdicts"].sum())) > 0:
         notes.append(f"{unscored:,} verdicts could not be read and enter no score.")
     for column in columns:
         if column.startswith("by_"):
@@ -325,11 +328,12 @@ def _judge_note(column: str) -> str:
 
 def _csv(rows: pd.DataFrame, benchmark: str, primary: str, length: str) -> pd.DataFrame:
     data = rows.assign(benchmark=benchmark, metric=primary, length_metric=length)
-    data["iteration"] = data["iteration"].map(iteration_label)
+    data["round"] = data["iteration"].map(iteration_label)
+    data = data.drop(columns="iteration")
     data["objective"] = data["objective"].replace("", style.BASE_NAME)
     for column in ("seeds", "fingerprints"):
         data[column] = data[column].map(_joined)
-    first = ["benchmark", "judge", "objective", "variant", "seeds", "n", "iteration", "metric", "score", "score_sd"]
+    first = ["benchmark", "judge", "objective", "variant", "seeds", "n", "round", "metric", "score", "score_sd"]
     first += ["ci95_low", "ci95_high", "interval", "length_metric", "length", "length_sd", "n_scored", "n_total"]
     rest = [column for column in data.columns if column not in first and column != "fingerprints"]
     return data[[*first, *rest, "fingerprints"]].rename(columns={"n": "n_seeds"})

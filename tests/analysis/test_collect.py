@@ -45,9 +45,9 @@ def test_failed_and_running_jobs_are_listed_and_keep_their_points(fake_sweep):
     sweep = collect(fake_sweep.folder)
     listed = {problem.job: problem.what for problem in sweep.problems}
     assert listed == {
-        "1": "failed: non-finite loss at step 7 (points up to 0 are shown)",
+        "1": "failed: non-finite loss at step 7 (shown up to round 1)",
         "2": "lost: process 0 on  gave no sign of life for two minutes; the same command goes on from here "
-        "(points up to base are shown)",
+        "(only the base model is shown)",
         "3": "failed: no pairs (no point reached)",
     }
     assert sorted(set(zip(sweep.scores["objective"], sweep.scores["iteration"], strict=True))) == [

@@ -132,13 +132,13 @@ def test_the_card_says_what_the_artifacts_say(job: Path, tmp_path: Path) -> None
         "| objective | aipo (beta 0.1, alpha 0.07) |",
         "| responses | 5 of its own for each prompt: Decoding (temperature 0.4, top_k 50) |",
         "| source of prompts | UltraFeedback (split train) |",
-        "| 0 | 17 | url 2, tie 1 | 300.5 | 280 | 62.5 % |",
-        "| 1 | 18 | url 2 | 300.5 | 280 | 62.5 % |",
+        "| 1 | 17 | url 2, tie 1 | 300.5 | 280 | 62.5 % |",
+        "| 2 | 18 | url 2 | 300.5 | 280 | 62.5 % |",
         "| ae | judge-x | win_rate | 21 [19, 23] | 10 [8, 12] | 98 (2 unscored) |",
         "| ae | judge-x | mean_chars | 1701 | 1500 | 100 (0 unscored) |",
         "| base | 10 [8, 12] | 1500 |",
-        "| 1 | 21 [19, 23] | 1701 |",
-        "| training artifact of round 1 | t1 |",
+        "| 2 | 21 [19, 23] | 1701 |",
+        "| training artifact of round 2 | t1 |",
         "| overrides | `objective=aipo` `seed=3` |",
     ):
         assert line in text.splitlines(), line
@@ -166,7 +166,7 @@ def test_errors_are_one_line(job: Path, tmp_path: Path, capsys: pytest.CaptureFi
     cases = (
         ([str(tmp_path), "--out", str(out)], "run.json: no such file; expected a job's folder"),
         ([str(job), "--out", str(job)], "exists already; choose another folder"),
-        ([str(job), "--out", str(out), "--iteration", "7"], "no evaluated round 7; there is: 0, 1"),
+        ([str(job), "--out", str(out), "--iteration", "7"], "no evaluated iteration 7; there is: 0, 1"),
     )
     for arguments, expected in cases:
         assert main(arguments) == 1

@@ -113,10 +113,10 @@ def test_another_process_writes_the_same_bytes_without_torch(analysed):
 def test_failed_job_is_shown_escaped_and_sets_the_exit_code(analysed):
     folder, code, _, printed = analysed
     assert code == 3
-    assert "missing: job 4: failed: <b>|loss|</b> (points up to 0 are shown)" in printed
+    assert "missing: job 4: failed: <b>|loss|</b> (shown up to round 1)" in printed
     page = (folder / "report.md").read_text(encoding="utf-8")
     assert "4 of 5 jobs are done." in page
-    assert "- job 4: failed: &lt;b&gt;\\|loss\\|&lt;/b&gt; (points up to 0 are shown)" in page
+    assert "- job 4: failed: &lt;b&gt;\\|loss\\|&lt;/b&gt; (shown up to round 1)" in page
     assert "| SimPO |" in page
 
 

@@ -46,9 +46,9 @@ def row_of(table, **wanted):
 def test_one_seed_shows_the_benchmarks_own_interval(fake_sweep):
     scored(fake_sweep, [(5.5, 20.0), (6.25, 31.0)], unscored=3, interval=(5.0, 7.0))
     table = tables.score_table(collect(fake_sweep.folder), "mt_bench")
-    assert table.header[:4] == ("objective", "seed", "iteration", "score: rating (1–10)")
+    assert table.header[:4] == ("objective", "seed", "round", "score: rating (1–10)")
     assert table.cells[1] == ("DPO", "0", "1", "6.25", "5.00 to 7.00", "31.0", "7 / 10")
-    row = row_of(table, iteration="1")
+    row = row_of(table, round="2")
     assert (row["score"], row["length"], row["interval"], row["n_scored"], row["n_total"]) == (
         6.25,
         31,
@@ -64,11 +64,12 @@ def test_several_seeds_show_mean_sd_and_students_t(fake_sweep):
         scored(fake_sweep, [(score, length)], seed=seed)
     table = tables.score_table(collect(fake_sweep.folder), "mt_bench")
     # Mean 7, sample sd 1; t(2 degrees, 0.975) = 4.30265, so the half width is 4.30265 / sqrt(3) = 2.48414.
-    assert table.cells[0][:3] == ("DPO", "0, 1, 2", "0")
-    assert table.cells[0][3:] == ("7.00 ± 1.00", "4.52 to 9.48", "33.0 ± 3.0", "30 / 30")
-    row = row_of(table, iteration="0")
+    assert table.cells[0][:3] == ("DPO", "0, 1, 2", "1")
+    assert table.cells[0][3:] == ("7.00 ± 1.00", "4.52 to 9.48", "33.0 ± 3.0", "10 / 10")
+    row = row_of(table, round="1")
     assert row["ci95_high"] - row["score"] == pytest.approx(2.484138, abs=1e-6)
     assert len(row["fingerprints"].split()) == 3 == row["n_seeds"]
+    assert (row["n_scored"], row["n_total"]) == (10, 10)  # three seeds answer the same ten questions
 
 
 def test_student_t():
@@ -115,7 +116,7 @@ def test_the_length_only_judge_stands_beside_the_real_one(paper_sweep):
     sweep = collect(paper_sweep(("dpo",), iterations=1).folder)
     table = tables.score_table(sweep, "alpaca_eval")
     assert table.header[-4:] == (
-        *("win rate (%)", "win rate (%) by judge length_only", "mean length (tokens)", "n scored / n total"),
+        *("win rate (%)", "win rate (%) by judge length_only", "mean length (tokens)", "questions scored / asked"),
     )
     row = row_of(table, objective="dpo")
     assert row["by_length_only"] == pytest.approx(50 + 2 * (row["length"] - 16))
@@ -133,8 +134,8 @@ def test_drops_and_gaps_are_in_the_footer(fake_sweep):
     fake_sweep.job("dpo", iterations=2)
     fake_sweep.job("aipo", iterations=1, status="failed", error="killed")
     table = tables.score_table(collect(fake_sweep.folder), "gold")
-    assert "Pairs, DPO: 240 kept in 2 iterations (all seeds); dropped: identical 2, tie 7." in table.notes
-    assert "Pairs, AIPO: 120 kept in 1 iteration (all seeds); dropped: identical 1, tie 3." in table.notes
+    assert "Pairs, DPO: 240 kept in 2 rounds (all seeds); dropped: identical 2, tie 7." in table.notes
+    assert "Pairs, AIPO: 120 kept in 1 round (all seeds); dropped: identical 1, tie 3." in table.notes
     assert "Incomplete: see the report's list for jobs 1." in table.notes
 
 
@@ -144,7 +145,7 @@ def test_pairs_table_shows_the_reasons_that_applied(fake_sweep):
             fake_sweep.job(objective, seed, iterations=2, benchmarks=("gold",))
     sweep = collect(fake_sweep.folder)
     table = tables.pairs_table(sweep)
-    assert table.header == ("objective", "seeds", "iteration", "kept", "identical", "tie")
+    assert table.header == ("objective", "seeds", "round", "kept", "identical", "tie")
     assert table.cells[:2] == (("DPO", "0, 1", "0", "240", "2", "6"), ("DPO", "0, 1", "1", "240", "2", "8"))
     assert table.cells[2][0] == "AIPO"
     assert "Reasons that never applied: truncated." in table.notes
