@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def analyse(sweep: Path) -> list[Path]:
+def analyse(sweep: Path, *, pdf: bool = False) -> list[Path]:
     """Writes the tables and plots of a sweep's folder into it; returns the paths. See `analysis.report`."""
     from analysis.report import analyse as analyse_sweep
 
-    return analyse_sweep(sweep)
+    return analyse_sweep(sweep, pdf=pdf)
 
 
 __all__ = ["analyse"]

@@ -22,18 +22,19 @@ def main(arguments: list[str] | None = None) -> int:
         help="a sweep's folder, as results/<sweep>; or `paper`: the paper's length figure, its lines checked",
     )
     parser.add_argument("--out", type=Path, default=Path("results/paper"), help="folder for `paper` (%(default)s)")
+    parser.add_argument("--pdf", action="store_true", help="plots as PDF beside the PNG (`paper` always has them)")
     parsed = parser.parse_args(arguments)
-    return draw_paper(parsed.out) if parsed.target == "paper" else analyse_sweep(Path(parsed.target))
+    return draw_paper(parsed.out) if parsed.target == "paper" else analyse_sweep(Path(parsed.target), pdf=parsed.pdf)
 
 
-def analyse_sweep(folder: Path) -> int:
+def analyse_sweep(folder: Path, *, pdf: bool = False) -> int:
     """Analyses one sweep, prints what was written and what is missing."""
     from analysis.collect import AnalysisError
     from analysis.escape import one_line
     from analysis.report import SOURCES, analyse, missing
 
     try:
-        written = analyse(folder)
+        written = analyse(folder, pdf=pdf)
     except AnalysisError as error:
         print(f"error: {error}", file=sys.stderr)
         return ERROR

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,12 +34,18 @@ SATURATED = {"win_rate": 95.0, "lc_win_rate": 95.0, "rating": 9.5}
 LATE_ROUNDS = 5
 
 
+@lru_cache(maxsize=16)
+def _contrasts(sweep: Sweep, benchmark: str) -> list[Contrast]:
+    """Shared by the tables and the verdict: redrawn questions make them the dearest numbers of a report."""
+    series = curves(sweep, benchmark)
+    return contrasts(series) if series else []
+
+
 def contrasts_table(sweep: Sweep, benchmark: str, name: str) -> Table | None:
     """Every objective against DPO, paired by seed and base model, at rounds 5, 10, 15 or as far as the sweep goes."""
     import pandas as pd
 
-    series = curves(sweep, benchmark)
-    found = contrasts(series) if series else []
+    found = _contrasts(sweep, benchmark)
     if not found:
         return None
     varied = any(contrast.variant for contrast in found)
@@ -142,7 +149,7 @@ def verdict(sweep: Sweep, benchmarks: Sequence[str]) -> list[str]:
     """What may be concluded from the leading benchmark and what may not, a sentence each."""
     name = next((benchmark for benchmark in LEADING if benchmark in benchmarks), None)
     series = curves(sweep, name) if name else []
-    found = contrasts(series) if series else []
+    found = _contrasts(sweep, name) if name else []
     if not found or name is None:
         return left_out(sweep, name) if name else []
     horizon = max(contrast.horizon for contrast in found)

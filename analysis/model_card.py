@@ -223,10 +223,7 @@ def _lengths(job: Job, points: Sequence[Point]) -> list[str]:
     lines = ["## Length curve", "", f"![Score against answer length, round by round]({LENGTH_PLOT})", ""]
     for benchmark, curve in _curves(job, points):
         header = ("round", benchmark.primary_metric, benchmark.length_metric)
-        rows = [
-            (iteration_label(number), _value(score), _number(length))
-            for number, score, length in curve
-        ]
+        rows = [(iteration_label(number), _value(score), _number(length)) for number, score, length in curve]
         lines += [f"{_shown(benchmark.name)}:", "", *_table(header, rows), ""]
     return lines
 

@@ -34,7 +34,7 @@ def measured(sweep: Sweep, benchmark: str) -> list[Curves]:
     return sorted(known, key=lambda series: style.series_order(*series.series))
 
 
-def figure(sweep: Sweep, benchmark: str, path: Path) -> list[Path]:
+def figure(sweep: Sweep, benchmark: str, path: Path, *, pdf: bool = False) -> list[Path]:
     """Gold and proxy score over sqrt(KL) and over rounds, a colour per objective, means over seeds.
 
     Solid: the benchmark's score; dashed: the ranker's score of the same answers, where it was asked. Both begin at the
@@ -62,7 +62,8 @@ def figure(sweep: Sweep, benchmark: str, path: Path) -> list[Path]:
         if any(np.isfinite(_means(one)[2]).any() for one in series):
             looks["dashed: the ranker's score"] = {"color": style.BASE_COLOUR, "marker": "", "linestyle": (0, (4, 2))}
         plots.legend(canvas, looks, base=False)
-        return plots.save(canvas, path, source="fingerprints: " + " ".join(plots.score_sources(sweep, [benchmark])))
+        source = "fingerprints: " + " ".join(plots.score_sources(sweep, [benchmark]))
+        return plots.save(canvas, path, source=source, pdf=pdf)
 
 
 def table(sweep: Sweep, benchmark: str, name: str) -> Table | None:

@@ -72,6 +72,7 @@ def length_vs_score(
     path: Path,
     *,
     paper: pd.DataFrame | None = None,
+    pdf: bool = False,
 ) -> list[Path]:
     """Score over mean length, a panel per benchmark: a point per iteration (mean over seeds), its line, its order.
 
@@ -117,11 +118,12 @@ def length_vs_score(
         axes.margins(0.09)
 
     return _panels(
-        sweep, benchmarks, panel, path, fingerprints=score_sources(sweep, benchmarks), base=True, overlaid=overlaid
-    )
+        sweep, benchmarks, panel, path,
+        fingerprints=score_sources(sweep, benchmarks), base=True, overlaid=overlaid, pdf=pdf,
+    )  # fmt: skip
 
 
-def per_iteration(sweep: Sweep, benchmarks: Sequence[str], what: str, path: Path) -> list[Path]:
+def per_iteration(sweep: Sweep, benchmarks: Sequence[str], what: str, path: Path, *, pdf: bool = False) -> list[Path]:
     """`what` ("length" or "score") over iterations, a panel per benchmark; over several seeds the mean, a band of one
     sample standard deviation to each side and a thin line per seed; of one seed a score's own interval."""
 
@@ -157,10 +159,10 @@ def per_iteration(sweep: Sweep, benchmarks: Sequence[str], what: str, path: Path
         axes.set_xlabel("Round (0: the base model)")
         axes.set_ylabel(_capital(style.metric_name(metric_names(sweep, benchmark)[what == "length"], benchmark)))
 
-    return _panels(sweep, benchmarks, panel, path, fingerprints=score_sources(sweep, benchmarks), base=True)
+    return _panels(sweep, benchmarks, panel, path, fingerprints=score_sources(sweep, benchmarks), base=True, pdf=pdf)
 
 
-def agreement_plot(frame: pd.DataFrame, path: Path) -> list[Path]:
+def agreement_plot(frame: pd.DataFrame, path: Path, *, pdf: bool = False) -> list[Path]:
     """Reference-ranker agreement over the length gap, at the first and the last iteration, with the pairs per bin.
 
     `frame` as `agreement.agreement` returns it. Objectives trained on the same pairs share one line; bins of fewer than
@@ -207,7 +209,7 @@ def agreement_plot(frame: pd.DataFrame, path: Path) -> list[Path]:
         grid[0][0].set_ylabel("Pairs on which the\nreference agrees")
         grid[1][0].set_ylabel("Pairs per bin")
         legend(figure, drawn, base=False)
-        return save(figure, path, source="fingerprints: " + " ".join(agreement_sources(frame)))
+        return save(figure, path, source="fingerprints: " + " ".join(agreement_sources(frame)), pdf=pdf)
 
 
 def _owners(frame: pd.DataFrame, looks: dict[Series, dict[str, str]]) -> list[list[Series]]:
@@ -239,6 +241,7 @@ def _panels(
     fingerprints: Sequence[str],
     base: bool,
     overlaid: bool = False,
+    pdf: bool = False,
 ) -> list[Path]:
     with style_context():
         columns = min(2, len(benchmarks))
@@ -259,7 +262,7 @@ def _panels(
         if overlaid:
             named[PAPER_LINES] = {"color": style.BASE_COLOUR, "marker": "", "linestyle": (0, (5, 2))}
         legend(figure, named, base=base)
-        return save(figure, path, source="fingerprints: " + " ".join(fingerprints))
+        return save(figure, path, source="fingerprints: " + " ".join(fingerprints), pdf=pdf)
 
 
 def looks_of(frame: pd.DataFrame) -> dict[Series, dict[str, str]]:
@@ -380,13 +383,15 @@ def legend_columns(names: Sequence[str], width: float) -> int:
     return max((columns for columns in range(1, len(names) + 1) if needed(columns) <= width), default=1)
 
 
-def save(figure: Figure, path: Path, *, source: str) -> list[Path]:
-    """Writes `path` with the suffixes .png and .pdf; `source` goes into their metadata, no dates do."""
+def save(figure: Figure, path: Path, *, source: str, pdf: bool = False) -> list[Path]:
+    """Writes `path` as .png, and with `pdf` as .pdf too; `source` goes into their metadata, no dates do."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # the layout stands; each file would compute it again
-    png, pdf = path.with_suffix(".png"), path.with_suffix(".pdf")
+    png, document = path.with_suffix(".png"), path.with_suffix(".pdf")
     figure.savefig(png, dpi=DPI, metadata={"Software": None, "Description": source})
+    if not pdf:
+        return [png]
     # Embedding a font logs a page of its glyphs where the root logger shows INFO, as it does under Hydra.
     logging.getLogger("fontTools").setLevel(logging.WARNING)
-    figure.savefig(pdf, metadata={"Creator": None, "Producer": None, "CreationDate": None, "Keywords": source})
-    return [png, pdf]
+    figure.savefig(document, metadata={"Creator": None, "Producer": None, "CreationDate": None, "Keywords": source})
+    return [png, document]

@@ -82,7 +82,7 @@ def check_lines() -> list[LineCheck]:
     return checks
 
 
-def length_figure(path: Path) -> list[Path]:
+def length_figure(path: Path, *, pdf: bool = True) -> list[Path]:
     """The paper's length figure from the read points: one point per iteration (their order is not known)."""
     read_points, lines = read("length_vs_score"), check_lines()
     with plots.style_context():
@@ -101,7 +101,7 @@ def length_figure(path: Path) -> list[Path]:
             axes.set_xlabel(labels[0])
             axes.set_ylabel(labels[1])
         plots.legend(figure, looks, base=False)
-        return plots.save(figure, path, source=SOURCE)
+        return plots.save(figure, path, source=SOURCE, pdf=pdf)
 
 
 def report(checks: list[LineCheck]) -> str:

@@ -48,8 +48,10 @@ CAPTIONS = {
 }
 
 
-def analyse(sweep_folder: Path) -> list[Path]:
+def analyse(sweep_folder: Path, *, pdf: bool = False) -> list[Path]:
     """Writes tables/, plots/, report.md and sources.json into the sweep's folder; returns the paths written.
+
+    Plots are PNG, with `pdf` in PDF as well.
 
     The same artifacts give the same bytes, so an analysis that is there and of the same artifacts stays (see
     `analysis.stamp`). Files of an earlier analysis that are not written again are removed. Raises
@@ -69,16 +71,16 @@ def analyse(sweep_folder: Path) -> list[Path]:
         if len(protocols[name]) > 1
     ]
     sweep = replace(sweep, problems=tuple(dict.fromkeys((*sweep.problems, *gap_problems, *mixed))))
-    content = stamp.content_hash(sweep, [gaps])
+    content = stamp.content_hash(sweep, [gaps]) + " with PDF" * pdf
     files = stamp.unchanged(sweep_folder, content)
     if files is None:
-        files = _write(sweep, gaps, names, protocols)
+        files = _write(sweep, gaps, names, protocols, pdf)
         stamp.leave(sweep_folder, content, files)
     return files
 
 
 def _write(
-    sweep: Sweep, gaps: pd.DataFrame, names: list[str], protocols: dict[str, list[tuple[str, str]]]
+    sweep: Sweep, gaps: pd.DataFrame, names: list[str], protocols: dict[str, list[tuple[str, str]]], pdf: bool
 ) -> list[Path]:
     sweep_folder = sweep.folder
     comparable = [name for name in names if len(protocols[name]) == 1]
@@ -119,17 +121,20 @@ def _write(
         if any(lines.values()):
             add_table(tables.fits_table(sweep, lines, paper))
         folder, sources = sweep_folder / "plots", plots.score_sources(sweep, plotted)
-        add_plot(plots.per_iteration(sweep, plotted, "length", folder / "length_per_iteration"), sources)
-        add_plot(plots.length_vs_score(sweep, plotted, lines, folder / "length_vs_score", paper=paper), sources)
-        add_plot(plots.per_iteration(sweep, plotted, "score", folder / "score_per_iteration"), sources)
+        add_plot(plots.per_iteration(sweep, plotted, "length", folder / "length_per_iteration", pdf=pdf), sources)
+        add_plot(
+            plots.length_vs_score(sweep, plotted, lines, folder / "length_vs_score", paper=paper, pdf=pdf), sources
+        )
+        add_plot(plots.per_iteration(sweep, plotted, "score", folder / "score_per_iteration", pdf=pdf), sources)
         if overoptimization.measured(sweep, plotted[0]):
             leading = next((name for name in findings.LEADING if name in plotted), plotted[0])
-            add_plot(overoptimization.figure(sweep, leading, folder / "overoptimization"), sources)
+            add_plot(overoptimization.figure(sweep, leading, folder / "overoptimization", pdf=pdf), sources)
     add_table(comparisons.recipes_table(sweep, comparable))
     add_table(comparisons.paper_table(sweep, comparable))
     if not gaps.empty:
         add_csv("agreement", gaps, plots.agreement_sources(gaps))
-        add_plot(plots.agreement_plot(gaps, sweep_folder / "plots" / "agreement"), plots.agreement_sources(gaps))
+        picture = sweep_folder / "plots" / "agreement"
+        add_plot(plots.agreement_plot(gaps, picture, pdf=pdf), plots.agreement_sources(gaps))
     if not sweep.pairs.empty:
         add_table(tables.pairs_table(sweep))
         add_csv("pairs_per_job", tables.pairs_per_job(sweep), summary.unique(sweep.pairs["fingerprint"]))

@@ -44,7 +44,7 @@ def test_everything_is_written_and_sourced(analysed):
     expected |= {f"tables/{name}.csv" for name in ("scores", "agreement", "pairs_per_job")}
     expected |= {"report.md", "sources.json"}
     figures = ("length_per_iteration", "length_vs_score", "score_per_iteration", "agreement")
-    expected |= {f"plots/{name}.{suffix}" for name in figures for suffix in ("png", "pdf")}
+    expected |= {f"plots/{name}.png" for name in figures}
     assert set(contents(folder)) == expected and f"wrote {len(expected)} files" in printed
     sources = json.loads((folder / "sources.json").read_text(encoding="utf-8"))
     assert set(sources["files"]) == expected - {"sources.json"}
@@ -64,8 +64,19 @@ def test_figures_name_their_fingerprints(analysed):
             text, dpi, size = image.text, image.info["dpi"], image.size
         assert text == {"Description": "fingerprints: " + " ".join(sources[f"plots/{name}.png"])}
         assert round(dpi[0]) == 200 and size[0] >= 1000
+
+
+def test_pdf_on_demand_and_gone_without(analysed):
+    folder = analysed[0]
+    before = contents(folder)
+    analyse(folder, pdf=True)
+    sources = json.loads((folder / "sources.json").read_text(encoding="utf-8"))["files"]
+    for picture in folder.glob("plots/*.png"):
         document = picture.with_suffix(".pdf").read_bytes()
-        assert all(digest.encode() in document for digest in sources[f"plots/{name}.pdf"]) and b"Date" not in document
+        digests = sources[f"plots/{picture.stem}.pdf"]
+        assert all(digest.encode() in document for digest in digests) and b"Date" not in document
+    analyse(folder)
+    assert contents(folder) == before
 
 
 def test_nothing_is_drawn_twice(analysed, monkeypatch):

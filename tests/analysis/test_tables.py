@@ -47,7 +47,7 @@ def test_one_seed_shows_the_benchmarks_own_interval(fake_sweep):
     scored(fake_sweep, [(5.5, 20.0), (6.25, 31.0)], unscored=3, interval=(5.0, 7.0))
     table = tables.score_table(collect(fake_sweep.folder), "mt_bench")
     assert table.header[:4] == ("objective", "seed", "round", "score: rating (1–10)")
-    assert table.cells[1] == ("DPO", "0", "1", "6.25", "5.00 to 7.00", "31.0", "7 / 10")
+    assert table.cells[1] == ("DPO", "0", "2", "6.25", "5.00 to 7.00", "31.0", "7 / 10")
     row = row_of(table, round="2")
     assert (row["score"], row["length"], row["interval"], row["n_scored"], row["n_total"]) == (
         6.25,
@@ -146,7 +146,7 @@ def test_pairs_table_shows_the_reasons_that_applied(fake_sweep):
     sweep = collect(fake_sweep.folder)
     table = tables.pairs_table(sweep)
     assert table.header == ("objective", "seeds", "round", "kept", "identical", "tie")
-    assert table.cells[:2] == (("DPO", "0, 1", "0", "240", "2", "6"), ("DPO", "0, 1", "1", "240", "2", "8"))
+    assert table.cells[:2] == (("DPO", "0, 1", "1", "240", "2", "6"), ("DPO", "0, 1", "2", "240", "2", "8"))
     assert table.cells[2][0] == "AIPO"
     assert "Reasons that never applied: truncated." in table.notes
     assert set(table.data["dropped_truncated"]) == {0}
