@@ -74,7 +74,9 @@ def length_vs_score(
     paper: pd.DataFrame | None = None,
     pdf: bool = False,
 ) -> list[Path]:
-    """Score over mean length, a panel per benchmark: a point per iteration (mean over seeds), its line, its order.
+    """Score over mean length, a panel per benchmark: a point per round (mean over seeds) in their order.
+
+    Benchmarks in `lines` have their fitted lines and a dotted order; of others the measured curve itself is drawn.
 
     `paper`: the paper's lines (`published.fits`), drawn dashed in the panels of its benchmarks; None draws none.
     """
@@ -89,20 +91,20 @@ def length_vs_score(
         base = rows[rows["iteration"] == BASE_ITERATION]
         for series, look in looks.items():
             mine = _of(rows, series)
-            for line in [lines[benchmark][series]] if series in lines[benchmark] else []:
+            for line in [lines[benchmark][series]] if series in lines.get(benchmark, {}) else []:
                 ends = [line.x_min, line.x_max]
                 axes.plot(ends, [line.at(x) for x in ends], color=look["color"], linewidth=1.8, alpha=0.9, zorder=3)
             path_rows = [*base.itertuples(), *mine.itertuples()] if len(base) == 1 else [*mine.itertuples()]
             axes.plot(
                 [row.length for row in path_rows],
                 [row.score for row in path_rows],
-                color=look["color"], linewidth=0.8, alpha=0.45, linestyle=(0, (1, 1.2)), zorder=2,
+                color=look["color"], linewidth=0.8 if benchmark in lines else 1.6,
+                linestyle=(0, (1, 1.2)) if benchmark in lines else "-", alpha=0.45 if benchmark in lines else 0.9,
+                zorder=2,
             )  # fmt: skip
             if (mine["n"] > 1).any():
-                seeds = _of(frame, series)
-                axes.scatter(
-                    seeds["length"], seeds["score"], s=7, color=look["color"], alpha=0.4, linewidth=0, zorder=2
-                )
+                for _, seed in _of(frame, series).groupby("seed"):
+                    axes.plot(seed["length"], seed["score"], color=look["color"], linewidth=0.6, alpha=0.3, zorder=1)
             _whiskers(axes, mine["length"], mine, look, lengths=True)
             _ordered_markers(axes, mine["length"], mine["score"], look)
             if len(mine) > 1:

@@ -32,10 +32,15 @@ if TYPE_CHECKING:
 SOURCES = "sources.json"
 
 CAPTIONS = {
-    "length_vs_score": "Score against mean answer length: a marker per round (mean over seeds, small dots: the "
-    "seeds), pale for the first, full for the last, which is numbered; dotted: their order, from the base model; "
-    "straight: the fitted line (tables/fits.md). Thin bars: a sample standard deviation over seeds to each side; with "
-    "one seed the score's 95 % interval over questions.",
+    "length_vs_score": "Score against mean answer length, from the base model (star) round by round: a marker per "
+    "round (mean over seeds), pale for the first, full for the last, which is numbered; thin: the seeds. On official "
+    "benchmarks the order is dotted and the straight line is the fit of the paper's figure (tables/fits.md); on the "
+    "miniature's the curve is as measured, without a fit. Higher at the same length is better. "
+    "Thin bars: a sample standard deviation over seeds to each side; with one seed the score's 95 % "
+    "interval over questions.",
+    "paper_length_vs_score": "For comparison, the paper's own figure (arXiv 2409.08845: Mistral-Nemo, official "
+    "benchmarks), drawn again from values read off the published picture: a dot per round of training, and the lines "
+    "it fits. Nothing in it was measured here; only its shape and order can be compared with the figure above.",
     "length_per_iteration": "Mean answer length over the rounds; several seeds: their mean, a thin line for each, "
     "and one sample standard deviation to each side as a band.",
     "score_per_iteration": "Score over the rounds, drawn likewise; with one seed the bars are the score's 95 % "
@@ -116,7 +121,7 @@ def _write(
     if comparable:
         add_table(tables.seeds_table(sweep, comparable))
     if plotted:
-        lines = plots.fit_lines(sweep, plotted)
+        lines = plots.fit_lines(sweep, [name for name in plotted if summary.official(sweep, name)])
         paper = _comparable_lines(sweep, plotted)
         if any(lines.values()):
             add_table(tables.fits_table(sweep, lines, paper))
@@ -125,6 +130,7 @@ def _write(
         add_plot(
             plots.length_vs_score(sweep, plotted, lines, folder / "length_vs_score", paper=paper, pdf=pdf), sources
         )
+        add_plot(published.length_figure(folder / "paper_length_vs_score", pdf=pdf), sources)
         add_plot(plots.per_iteration(sweep, plotted, "score", folder / "score_per_iteration", pdf=pdf), sources)
         if overoptimization.measured(sweep, plotted[0]):
             leading = next((name for name in findings.LEADING if name in plotted), plotted[0])

@@ -39,11 +39,11 @@ def analysed(small_sweep):
 
 def test_everything_is_written_and_sourced(analysed):
     folder, _, printed, _ = analysed
-    names = ("alpaca_eval", "contrasts_alpaca_eval", "curves_alpaca_eval", "seeds", "fits", "pairs")
+    names = ("alpaca_eval", "contrasts_alpaca_eval", "curves_alpaca_eval", "seeds", "pairs")
     expected = {f"tables/{name}.{suffix}" for name in names for suffix in ("csv", "md", "tex")}
     expected |= {f"tables/{name}.csv" for name in ("scores", "agreement", "pairs_per_job")}
     expected |= {"report.md", "sources.json"}
-    figures = ("length_per_iteration", "length_vs_score", "score_per_iteration", "agreement")
+    figures = ("length_per_iteration", "length_vs_score", "paper_length_vs_score", "score_per_iteration", "agreement")
     expected |= {f"plots/{name}.png" for name in figures}
     assert set(contents(folder)) == expected and f"wrote {len(expected)} files" in printed
     sources = json.loads((folder / "sources.json").read_text(encoding="utf-8"))
@@ -101,7 +101,7 @@ def test_nothing_is_drawn_twice(analysed, monkeypatch):
     ):
         touch()
         drawn.clear()
-        assert analyse(folder) == written and len(drawn) == 4
+        assert analyse(folder) == written and len(drawn) == 5
         assert contents(folder) == first
 
 
