@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aipo.jobs import BASE_ITERATION
 from aipo.stats import Estimate
 from analysis import style
 from analysis.contrasts import (
@@ -20,7 +21,7 @@ from analysis.contrasts import (
     order_agreement,
     over_replicates,
 )
-from analysis.replicates import curves, left_out
+from analysis.replicates import curves, left_out, questions
 from analysis.summary import metric_names, points, title, unique
 from analysis.table import Table, digits_for, number
 
@@ -31,6 +32,8 @@ LEADING = ("gold", "alpaca_eval", "arena_hard", "mt_bench")
 """Which benchmark the verdict is about: the first of these that a sweep has."""
 SATURATED = {"win_rate": 95.0, "lc_win_rate": 95.0, "rating": 9.5}
 """From this mean on, a metric can hardly tell better from best."""
+EXTRAPOLATED = 0.8
+"""Beyond this share of answers longer than the baseline's, a rate at equal length rests on a model, not on data."""
 LATE_ROUNDS = 5
 
 
@@ -194,16 +197,38 @@ def warnings(sweep: Sweep, benchmarks: Sequence[str]) -> list[str]:
                 f"{title(sweep, benchmark)} is saturated: {number(float(trained['score'].max()), 1)} of the last "
                 f"policies' {style.metric_name(primary, benchmark)} leaves no room to tell better from best."
             )
-        if primary == "lc_win_rate" and not trained.empty:
-            widths = trained["ci95_high"] - trained["ci95_low"]
-            base = frame[frame["objective"] == ""]["length"].mean()
-            if base == base and float(trained["length"].min()) > 1.5 * base:
-                found.append(
-                    f"{title(sweep, benchmark)}: nearly all answers are longer than the baseline's (mean "
-                    f"{number(float(trained['length'].min() / base), 1)} times or more), so the length-controlled rate "
-                    f"is extrapolated; its intervals are up to {number(float(widths.max()), 0)} points wide."
-                )
+        longer = share_longer_than_baseline(sweep, benchmark)
+        if longer > EXTRAPOLATED:
+            found.append(
+                f"{title(sweep, benchmark)}: {100 * longer:.0f} % of the last policies' answers are longer than the "
+                "baseline's to the same question. The length-controlled win rate is therefore extrapolated to equal "
+                "lengths that were hardly seen; read the plain win rate beside the length instead."
+            )
     return found
+
+
+def share_longer_than_baseline(sweep: Sweep, benchmark: str) -> float:
+    """Of the answers after each job's last round, the share with more characters than the baseline's, over all jobs.
+
+    Only where length is controlled for and the baseline is the base model, whose answers are in the sweep (the
+    miniature's AlpacaEval); else NaN.
+    """
+    rows = sweep.scores[
+        (sweep.scores["benchmark"] == benchmark)
+        & (sweep.scores["diagnostic"] == "")
+        & (sweep.scores["metric"] == "lc_win_rate")
+        & ~sweep.scores["official"].astype(bool)
+    ]
+    stores = {run.job: run.store for run in sweep.runs}
+    longer: list[float] = []
+    for job, mine in rows.groupby("job", sort=False):
+        ends = (mine.loc[mine["iteration"].idxmin()], mine.loc[mine["iteration"].idxmax()])
+        if ends[0]["iteration"] != BASE_ITERATION or ends[1]["iteration"] == BASE_ITERATION:
+            continue
+        base, last = (questions(stores[job], end["fingerprint"]) for end in ends)
+        if base is not None and last is not None and base["ids"] == last["ids"]:
+            longer.append(float(np.mean(last["chars"] > base["chars"])))
+    return float(np.mean(longer)) if longer else math.nan
 
 
 def _is_ratio(contrast: Contrast) -> bool:

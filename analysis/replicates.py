@@ -212,7 +212,7 @@ def _proxy(store: Path, point: Any, benchmark: str) -> float:
 
 def _redrawn(store: Path, digests: list[str], primary: str, length: str) -> tuple[Array, Array, int] | None:
     """Scores and lengths on redrawn questions, (draws, rounds) each, and how many questions there are."""
-    tables = [_questions(store, digest) for digest in digests]
+    tables = [questions(store, digest) for digest in digests]
     known = [table for table in tables if table is not None and table["metric"] == primary]
     ids = {table["ids"] for table in known}
     column = {"mean_tokens": "tokens", "mean_chars": "chars"}.get(length)
@@ -230,7 +230,7 @@ def _redrawn(store: Path, digests: list[str], primary: str, length: str) -> tupl
 
 
 @cache
-def _questions(store: Path, digest: str) -> dict[str, Any] | None:
+def questions(store: Path, digest: str) -> dict[str, Any] | None:
     """The columns of a score's questions, or None where it has none; unscored ones at weight 0."""
     import pyarrow.parquet as pq
 

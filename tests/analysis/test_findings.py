@@ -134,3 +134,17 @@ def test_a_partial_sweep_says_what_it_leaves_out(paper_sweep):
     assert "do not have all 4 rounds scored so far: DPO 1." in page.replace("\\", "")
     assert "Nothing at equal length: the objectives share no finished seed" in page.replace("\\", "")
     assert common_lengths([]).is_empty
+
+
+def test_length_control_beyond_its_data_is_warned_of(paper_sweep, monkeypatch):
+    """9 of 10 last answers are longer than the base model's to the same question; then 8, which is not over 80 %."""
+    fake = paper_sweep(("dpo",), (0,), iterations=1, benchmarks=("alpaca_eval",), diagnostic=False)
+    sweep = collect(fake.folder)
+    rows = sweep.scores[sweep.scores["metric"] == "lc_win_rate"].sort_values("iteration")
+    base, last = rows["fingerprint"]
+    for longer, warned in ((9, True), (8, False)):
+        chars = {base: np.full(10, 50), last: np.array([60] * longer + [50] * (10 - longer))}
+        monkeypatch.setattr(findings, "questions", lambda _, digest, c=chars: {"ids": "q", "chars": c[digest]})
+        assert findings.share_longer_than_baseline(sweep, "alpaca_eval") == pytest.approx(longer / 10)
+        found = [line for line in findings.warnings(sweep, ["alpaca_eval"]) if "extrapolated" in line]
+        assert bool(found) == warned and all("90 % of the last policies' answers are longer" in line for line in found)
