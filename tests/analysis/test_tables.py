@@ -166,8 +166,8 @@ def test_seeds_table(fake_sweep):
     table = tables.seeds_table(collect(fake_sweep.folder), ["mt_bench"])
     assert [cell[2:5] for cell in table.cells] == [
         ("base model", "base", "3 / 3"),
-        ("DPO", "1", "3 / 3"),
-        ("AIPO", "1", "2 / 3"),
+        ("DPO", "2", "3 / 3"),
+        ("AIPO", "2", "2 / 3"),
     ]
     aipo = row_of(table, objective="aipo")
     assert (aipo["score"], aipo["length"], aipo["length_over_dpo"]) == (8.5, 31.5, 0.75)
@@ -226,8 +226,8 @@ def test_recipes_in_the_papers_order(fake_sweep):
     sweep = collect(fake_sweep.folder)
     table = comparisons.recipes_table(sweep, ["gold", "alpaca_eval"])
     assert [cell[:4] for cell in table.cells] == [
-        ("UF", "UF", "DPO", "0"),
-        ("SI(UF)", "PairRM(Gen(SI(UF)))", "DPO", "0"),
+        ("UF", "UF", "DPO", "1"),
+        ("SI(UF)", "PairRM(Gen(SI(UF)))", "DPO", "1"),
     ]
     last = sweep.scores.query("recipe == 'uf' and iteration == 0 and diagnostic == '' and metric == 'lc_win_rate'")
     assert table.data.loc[0, "alpaca_eval_score"] == last["value"].item()
@@ -269,7 +269,7 @@ def test_a_policy_without_a_readable_verdict_enters_no_mean(fake_sweep):
     for seed, score in enumerate((6.0, 8.0, math.nan)):
         scored(fake_sweep, [(score, 30.0 + seed)], seed=seed, unscored=10 if math.isnan(score) else 0)
     row = tables.score_table(collect(fake_sweep.folder), "mt_bench").cells[0]
-    assert row[1] == "0, 1" and row[3] == "7.00 ± 1.41" and row[-2:] == ("30.5 ± 0.7", "20 / 30")
+    assert row[1] == "0, 1" and row[3] == "7.00 ± 1.41" and row[-2:] == ("30.5 ± 0.7", "0 / 10")
 
 
 def test_formats_show_hostile_text_literally(fake_sweep, tmp_path):
