@@ -28,6 +28,8 @@ NEEDS = {
     "uses_win_probability": "win probability",
     "uses_win_shares": "win shares",
     "uses_prefix": "prefix",
+    "uses_sample": "sampled tokens",
+    "uses_alignment": "alignment",
     "batch_coupled": "whole batch",
 }
 COEFFICIENT = re.compile(r"^  (?P<name>\w+): (?P<value>[^#\n]+?) *(?:# *(?P<source>.*))?$", re.MULTILINE)

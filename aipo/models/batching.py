@@ -8,8 +8,9 @@ The last token of a completion is predicted but predicts nothing, so it is never
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import chain
 from typing import Any
 
@@ -48,6 +49,10 @@ class PairBatch:
     rejected_tokens: Tensor
     span: int
     """The largest position id plus one: what a sliding attention window is compared with."""
+    sample: Tensor | None = None
+    """(targets,) bool: as many tokens of each side as the shorter has, drawn at random; None unless needed."""
+    alignment: bool = False
+    """True: how likely the tokens are beside what the policy would draw is computed too."""
 
     def to(self, device: torch.device) -> PairBatch:
         """The same batch on another device."""
@@ -181,6 +186,23 @@ def _separate_rows(pairs: Sequence[Pair]) -> Iterator[Sequence[int]]:
         for pair in pairs:
             yield pair.prompt_token_ids
             yield (pair.chosen if side == CHOSEN else pair.rejected).token_ids[:-1]
+
+
+def with_sample(batch: PairBatch, pairs: Sequence[Pair]) -> PairBatch:
+    """The batch with `sample`: all tokens of a pair's shorter side, as many of the longer's, without replacement.
+
+    The draw depends on the pair's id alone, so policy and reference see the same tokens, in whatever layout or batch.
+    """
+    places: list[bool] = []
+    counts = [(len(pair.chosen.token_ids), len(pair.rejected.token_ids)) for pair in pairs]
+    for side in (0, 1):
+        for pair, both in zip(pairs, counts, strict=True):
+            kept = [both[side] <= min(both)] * both[side]
+            if not kept[0]:
+                for place in random.Random(pair.pair_id).sample(range(both[side]), min(both)):
+                    kept[place] = True
+            places += kept
+    return replace(batch, sample=torch.tensor(places, device=batch.prefix.device))
 
 
 def attention_mask(branch: Tensor, dtype: torch.dtype) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from aipo.models.batching import PairBatch, attention_mask, collate
 from aipo.models.capabilities import Capabilities, inspect_model
-from aipo.models.vocabulary import token_logps
+from aipo.models.vocabulary import log_collisions, token_logps
 from aipo.records import Pair
 
 if TYPE_CHECKING:
@@ -34,6 +34,13 @@ class SideLogps(NamedTuple):
     chosen_prefix: Tensor
     """Over the first min(chosen, rejected) tokens only; so is `rejected_prefix`."""
     rejected_prefix: Tensor
+    chosen_sample: Tensor | None = None
+    """Over the tokens of `PairBatch.sample`; None where there is none. So is `rejected_sample`."""
+    rejected_sample: Tensor | None = None
+    chosen_alignment: Tensor | None = None
+    """Mean over tokens of log p(token) - log sum_v p(v)^2, detached; None unless `PairBatch.alignment`. So is
+    `rejected_alignment`."""
+    rejected_alignment: Tensor | None = None
 
 
 class PairScorer(nn.Module):
@@ -84,14 +91,18 @@ class PairScorer(nn.Module):
             arguments["attention_mask"] = attention_mask(batch.branch, head.weight.dtype)
             arguments["position_ids"] = batch.position_ids
         hidden = backbone(input_ids=batch.input_ids, use_cache=False, **arguments).last_hidden_state
-        logps = token_logps(
-            hidden.flatten(0, 1).index_select(0, batch.predictors),
-            head.weight,
-            getattr(head, "bias", None),
-            batch.targets,
-            self.capabilities.transform,
+        states = hidden.flatten(0, 1).index_select(0, batch.predictors)
+        bias, transform = getattr(head, "bias", None), self.capabilities.transform
+        logps = token_logps(states, head.weight, bias, batch.targets, transform)
+        sides = sum_sides(logps, batch)
+        if not batch.alignment:
+            return sides
+        aligned = logps.detach() - log_collisions(states, head.weight, bias, transform)
+        sums = aligned.double().new_zeros(2 * batch.pairs).index_add(0, batch.sides, aligned.double()).to(logps.dtype)
+        chosen, rejected = sums.chunk(2)
+        return sides._replace(
+            chosen_alignment=chosen / batch.chosen_tokens, rejected_alignment=rejected / batch.rejected_tokens
         )
-        return sum_sides(logps, batch)
 
     def _warn_once(self, topic: str, message: str) -> None:
         if topic not in self._warned:
@@ -105,5 +116,8 @@ def sum_sides(logps: Tensor, batch: PairBatch) -> SideLogps:
     zeros = exact.new_zeros(2 * batch.pairs)
     full = zeros.index_add(0, batch.sides, exact).to(logps.dtype)
     prefix = zeros.index_add(0, batch.sides, torch.where(batch.prefix, exact, 0.0)).to(logps.dtype)
+    parts = [full, prefix]
+    if batch.sample is not None:
+        parts.append(zeros.index_add(0, batch.sides, torch.where(batch.sample, exact, 0.0)).to(logps.dtype))
     # Copies, not views: sharded weights are gathered for the backward pass by a hook on these tensors.
-    return SideLogps(*(half.clone() for sums in (full, prefix) for half in sums.chunk(2)))
+    return SideLogps(*(half.clone() for sums in parts for half in sums.chunk(2)))

@@ -85,6 +85,28 @@ def token_logps(
     return _TokenLogps.apply(hidden, weight, bias, targets, transform, tiling)
 
 
+@torch.no_grad()
+def log_collisions(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, transform: LogitTransform, tiling: Tiling | None = None
+) -> Tensor:
+    """log sum_v p(v)^2 of each token's distribution: how likely two draws agree. (tokens,), without a gradient.
+
+    Arguments and dtypes as in `token_logps`; tile by tile, so that no (tokens x vocabulary) matrix is held.
+    """
+    if tiling is None:
+        tiling = CPU_TILING if hidden.device.type == "cpu" else GPU_TILING
+    found = []
+    for rows in hidden.split(tiling.tokens):
+        ones, twos = [], []
+        for start in range(0, weight.shape[0], tiling.vocabulary):
+            columns = slice(start, start + tiling.vocabulary)
+            logits = _logits(rows, weight[columns], None if bias is None else bias[columns], transform)
+            ones.append(logits.logsumexp(1))
+            twos.append(logits.mul_(2).logsumexp(1))
+        found.append(torch.stack(twos).logsumexp(0) - 2 * torch.stack(ones).logsumexp(0))
+    return torch.cat(found)
+
+
 def _accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 

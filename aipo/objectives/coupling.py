@@ -19,7 +19,10 @@ from torch import Tensor
 
 from aipo.objectives.pair_logps import PairLogps, PairLoss, PairLossFunction
 
-POLICY_FIELDS = ("policy_chosen", "policy_rejected", "policy_chosen_prefix", "policy_rejected_prefix")
+POLICY_FIELDS = (
+    *("policy_chosen", "policy_rejected", "policy_chosen_prefix", "policy_rejected_prefix"),
+    *("policy_chosen_sample", "policy_rejected_sample"),
+)
 """The fields of PairLogps that a policy's gradient flows through."""
 
 

@@ -1,6 +1,6 @@
 """DPO and the objectives that put another function on its margin.
 
-All but `identity_po` and `dpop` are functions of one number per pair, DPO's margin of summed log-ratios
+All but `identity_po`, `dpop` and `wpo` are functions of one number per pair, DPO's margin of summed log-ratios
 h = log[pi(y_w)/ref(y_w)] - log[pi(y_l)/ref(y_l)], in nats.
 """
 
@@ -25,7 +25,7 @@ from aipo.objectives.terms import (
     require_positive,
 )
 
-__all__ = ["discopop", "dpo", "dpop", "exo", "hinge", "identity_po", "robust_dpo"]
+__all__ = ["discopop", "dpo", "dpop", "exo", "hinge", "identity_po", "robust_dpo", "wpo"]
 
 
 def _with_log_ratio_rewards(loss: Tensor, logps: PairLogps, beta: float) -> PairLoss:
@@ -82,6 +82,26 @@ def robust_dpo(logps: PairLogps, /, *, beta: float, label_smoothing: float) -> P
     clean, swapped = -F.logsigmoid(logit), -F.logsigmoid(-logit)
     loss = ((1 - label_smoothing) * clean - label_smoothing * swapped) / (1 - 2 * label_smoothing)
     return _with_log_ratio_rewards(loss, logps, beta)
+
+
+def wpo(logps: PairLogps, /, *, beta: float) -> PairLoss:
+    """Weighted preference optimization (WPO, arXiv 2406.11827, Eq. 2, sampled alignment), sums: DPO times a weight.
+
+        -w * log sigmoid(beta * h),    w = min(1, exp(a(y_w) + a(y_l)))
+        a(y) = mean over its tokens of log pi(y_t) - log sum_v pi(v)^2
+
+    beta (> 0): reward per nat. a compares each token with what the policy itself would draw, so pairs that it would not
+    write count less; w is a constant in the gradient. The cap at 1 is the authors' code's (wzhouad/WPO, run_wpo.py).
+    Reward of y: beta * log[pi(y)/ref(y)].
+    """
+    require_positive(beta=beta)
+    if logps.chosen_alignment is None or logps.rejected_alignment is None:
+        raise ValueError(
+            "alignments are needed, but PairLogps has none; declare uses_alignment: true in the objective's YAML so "
+            "that they are computed"
+        )
+    weight = torch.exp(logps.chosen_alignment + logps.rejected_alignment).clamp(max=1).detach()
+    return _with_log_ratio_rewards(weight * logistic(beta * _margin(logps)), logps, beta)
 
 
 def hinge(logps: PairLogps, /, *, beta: float) -> PairLoss:

@@ -16,7 +16,7 @@ from aipo.objectives.terms import (
     require_positive,
 )
 
-__all__ = ["dpo_norm", "ilr_dpo", "ld_dpo", "r_dpo"]
+__all__ = ["dpo_norm", "ilr_dpo", "ld_dpo", "r_dpo", "sampo"]
 
 
 def r_dpo(logps: PairLogps, /, *, beta: float, length_weight: float) -> PairLoss:
@@ -74,6 +74,29 @@ def ld_dpo(logps: PairLogps, /, *, beta: float, tail_weight: float) -> PairLoss:
     rejected = _down_weight_tail(logps.policy_rejected, logps.policy_rejected_prefix, tail_weight) - _down_weight_tail(
         reference_rejected, logps.reference_rejected_prefix, tail_weight
     )
+    return pair_loss(logistic(beta * (chosen - rejected)), beta * chosen, beta * rejected)
+
+
+def sampo(logps: PairLogps, /, *, beta: float) -> PairLoss:
+    """SamPO, DPO on down-sampled tokens (arXiv 2406.10957, section 3.3), sums over as many tokens of both sides.
+
+        -log sigmoid(beta * (r'(y_w) - r'(y_l))),    r'(y) = sum of log[pi(y_t)/ref(y_t)] over k sampled tokens
+
+    k = min(|y_w|, |y_l|): all tokens of the shorter completion, k of the longer drawn without replacement, so length
+    adds nothing to the margin. beta (> 0): reward per nat. The authors' code draws anew in every pass, for policy and
+    reference apart (LuJunru/SamPO, dpo_trainer.py); here the draw is the pair's own, the same for both, so that the
+    first margin is 0 and a resumed run equals an uninterrupted one. Needs sums over sampled tokens. Reward of y:
+    beta * r'(y).
+    """
+    require_positive(beta=beta)
+    sums = (logps.policy_chosen_sample, logps.policy_rejected_sample)
+    frozen = (logps.reference_chosen_sample, logps.reference_rejected_sample)
+    if sums[0] is None or sums[1] is None or frozen[0] is None or frozen[1] is None:
+        raise ValueError(
+            "log-probs of sampled tokens are needed, but PairLogps has none; declare uses_sample: true in the "
+            "objective's YAML so that they are computed"
+        )
+    chosen, rejected = sums[0] - frozen[0], sums[1] - frozen[1]
     return pair_loss(logistic(beta * (chosen - rejected)), beta * chosen, beta * rejected)
 
 

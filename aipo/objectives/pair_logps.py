@@ -32,6 +32,16 @@ class PairLogps:
     policy_rejected_prefix: Tensor | None = None
     reference_chosen_prefix: Tensor | None = None
     reference_rejected_prefix: Tensor | None = None
+    policy_chosen_sample: Tensor | None = None
+    """Summed over as many tokens as the shorter side has, drawn at random from the longer one, the same for policy and
+    reference; None unless needed. So the next three."""
+    policy_rejected_sample: Tensor | None = None
+    reference_chosen_sample: Tensor | None = None
+    reference_rejected_sample: Tensor | None = None
+    chosen_alignment: Tensor | None = None
+    """Mean over tokens of log p(token) - log sum_v p(v)^2 under the policy, detached: about 0 where the policy would
+    draw such tokens itself, far below where it would not. None unless needed. So the next."""
+    rejected_alignment: Tensor | None = None
 
 
 class PairLoss(NamedTuple):
@@ -67,6 +77,8 @@ class Objective:
     uses_win_probability: bool = False
     uses_win_shares: bool = False
     uses_prefix: bool = False
+    uses_sample: bool = False
+    uses_alignment: bool = False
     batch_coupled: bool = False
     """True: a pair's loss depends on the other pairs of its batch (a mean, a spread, a sort), so the sum over
     micro-batches is another objective than the batch. A trainer that splits the batch, over accumulation steps or over
@@ -112,7 +124,7 @@ def _made_up_pairs(objective: Objective) -> PairLogps:
     def values(*numbers: float) -> Tensor:
         return torch.tensor(numbers, dtype=torch.float64)
 
-    reference, prefix = objective.uses_reference, objective.uses_prefix
+    reference, prefix, sample = objective.uses_reference, objective.uses_prefix, objective.uses_sample
     return PairLogps(
         policy_chosen=values(-9.0, -14.0, -6.5),
         policy_rejected=values(-11.0, -8.0, -7.0),
@@ -127,6 +139,12 @@ def _made_up_pairs(objective: Objective) -> PairLogps:
         policy_rejected_prefix=values(-10.0, -8.0, -7.0) if prefix else None,
         reference_chosen_prefix=values(-9.5, -8.5, -7.25) if prefix and reference else None,
         reference_rejected_prefix=values(-9.0, -8.25, -8.0) if prefix and reference else None,
+        policy_chosen_sample=values(-9.0, -8.0, -6.5) if sample else None,
+        policy_rejected_sample=values(-10.0, -8.0, -7.0) if sample else None,
+        reference_chosen_sample=values(-9.5, -8.5, -7.25) if sample and reference else None,
+        reference_rejected_sample=values(-9.0, -8.25, -8.0) if sample and reference else None,
+        chosen_alignment=values(-0.5, 0.25, -0.125) if objective.uses_alignment else None,
+        rejected_alignment=values(-0.25, 0.5, 0.0) if objective.uses_alignment else None,
     )
 
 

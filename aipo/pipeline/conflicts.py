@@ -109,6 +109,8 @@ def _sampled_reference(objective: Objective, recipe: Recipe, iteration: Iteratio
         yield f"{drawn}: with data.responses={recipe.responses} no policy draws completions; choose model"
     if objective.uses_prefix:
         yield f"{drawn}: objective {objective.name} needs log-probs of prefixes, which no sampler notes; choose model"
+    if objective.uses_sample:
+        yield f"{drawn}: objective {objective.name} needs log-probs of tokens, which no sampler notes; choose model"
 
 
 def _sizes(recipe: Recipe, iteration: Iteration) -> Iterator[str]:

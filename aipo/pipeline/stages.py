@@ -245,6 +245,7 @@ class Stages:
 
         parents = {"pairs": pairs.fingerprint, "policy": reference.fingerprint}
         content = {"logps": "sampler"} if drawn else self.run.trainer.reference_settings()
+        content |= {"sample": True} if self.run.objective.uses_sample else {}  # never in an artifact of before
         return self.make("reference", content, parents, build, iteration)
 
     def train(self, policy: Policy, pairs: Artifact, reference: Artifact, iteration: int) -> tuple[Policy, Artifact]:

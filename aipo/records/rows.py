@@ -180,6 +180,9 @@ class ReferenceLogps:
     chosen_prefix: float
     """Over the first min(chosen, rejected) tokens only; so is `rejected_prefix`."""
     rejected_prefix: float
+    chosen_sample: float | None = None
+    """Over a random min(chosen, rejected) tokens, `aipo.models.batching.with_sample`; so is `rejected_sample`."""
+    rejected_sample: float | None = None
 
 
 @dataclass(frozen=True)

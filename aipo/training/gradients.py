@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from aipo.models.batching import PairBatch, shared_row_tokens, token_batches
+from aipo.models.batching import PairBatch, shared_row_tokens, token_batches, with_sample
 from aipo.models.logps import SideLogps
 from aipo.objectives import Objective, PairLogps, PairLoss
 from aipo.objectives.coupling import concatenate, linear_surrogate, policy_gradients
@@ -80,7 +80,7 @@ class BatchGradient:
         else:
             losses = []
             for part in parts:
-                batch = self.collate(part.pairs)
+                batch = self._batch(part.pairs)
                 loss = self.objective.loss(self._logps(part, batch))
                 if global_pairs is not None:
                     (loss.loss.sum() / global_pairs).backward()
@@ -93,7 +93,7 @@ class BatchGradient:
 
         Every process finds the derivatives of the whole batch's mean loss for itself, so they need no further sum.
         """
-        batches = [self.collate(part.pairs) for part in parts]
+        batches = [self._batch(part.pairs) for part in parts]
         with torch.no_grad():
             found = [self._logps(part, batch) for part, batch in zip(parts, batches, strict=True)]
             self._idle(idle, backward=False)
@@ -113,6 +113,13 @@ class BatchGradient:
             self._idle(idle, backward=True)
         return [PairLoss(*(value[part_rows] for value in loss)) for part_rows in rows]
 
+    def _batch(self, pairs: Sequence[Pair]) -> PairBatch:
+        """The pairs laid out, with what the objective needs beyond whole log-probs."""
+        batch = self.collate(pairs)
+        if self.objective.uses_sample:
+            batch = with_sample(batch, pairs)
+        return replace(batch, alignment=True) if self.objective.uses_alignment else batch
+
     def _logps(self, part: LossInputs, batch: PairBatch) -> PairLogps:
         return part.pair_logps(self.objective, self.scorer(batch), batch)
 
@@ -120,7 +127,7 @@ class BatchGradient:
         """Take part in passes of the others, adding nothing."""
         for _ in range(passes):
             assert self.spare is not None
-            sides = self.scorer(self.collate([self.spare]))
+            sides = self.scorer(self._batch([self.spare]))
             if backward:
                 (sides.chosen.sum() * 0.0).backward()
 

@@ -69,6 +69,13 @@ class LossInputs:
                     f"{len(self.pairs)} pairs have none, the first: {without[:3]}. Choose a ranker that gives one."
                 )
 
+        if objective.uses_sample and objective.uses_reference:
+            bare = [row.pair_id for row in self.reference or () if row.chosen_sample is None]
+            if bare:
+                raise MissingInputError(
+                    f"objective {objective.name} needs the reference's log-probs of sampled tokens; {len(bare)} of "
+                    f"{len(self.pairs)} rows have none, the first: {bare[:3]}. Use iteration.reference_logps=model."
+                )
         if objective.uses_win_shares:
             without = [p.pair_id for p in self.pairs if p.chosen_win_share is None or p.rejected_win_share is None]
             if without:
@@ -108,6 +115,20 @@ class LossInputs:
                 logps,
                 reference_chosen_prefix=column([row.chosen_prefix for row in rows]),
                 reference_rejected_prefix=column([row.rejected_prefix for row in rows]),
+            )
+        if objective.uses_sample:
+            logps = replace(
+                logps, policy_chosen_sample=policy.chosen_sample, policy_rejected_sample=policy.rejected_sample
+            )
+        if objective.uses_sample and objective.uses_reference:
+            logps = replace(
+                logps,
+                reference_chosen_sample=column([float(row.chosen_sample or 0.0) for row in rows]),
+                reference_rejected_sample=column([float(row.rejected_sample or 0.0) for row in rows]),
+            )
+        if objective.uses_alignment:
+            logps = replace(
+                logps, chosen_alignment=policy.chosen_alignment, rejected_alignment=policy.rejected_alignment
             )
         if objective.uses_win_probability:
             logps = replace(logps, win_probability=column([float(pair.win_probability or 0.0) for pair in self.pairs]))

@@ -36,7 +36,7 @@ def compute_reference_logps(
     import torch
     from tqdm import tqdm
 
-    from aipo.models.batching import require_trainable, shared_row_tokens, token_batches
+    from aipo.models.batching import require_trainable, shared_row_tokens, token_batches, with_sample
     from aipo.training.memory import DEFAULT_TOKENS_PER_BATCH
     from aipo.training.processes.world import World
 
@@ -53,8 +53,9 @@ def compute_reference_logps(
     # Not inference mode: sharded weights are filled in place.
     with torch.no_grad(), tqdm(total=len(pairs), desc="reference", disable=hidden or None) as bar:
         for indices in mine:
-            sides = scorer(scorer.collate([pairs[index] for index in indices]))
-            columns = torch.stack([*sides]).double().cpu()
+            these = [pairs[index] for index in indices]
+            sides = scorer(with_sample(scorer.collate(these), these))
+            columns = torch.stack([column for column in sides if column is not None]).double().cpu()
             if not bool(columns.isfinite().all()):
                 bad = pairs[indices[int((~columns.isfinite()).any(0).nonzero()[0])]].pair_id
                 raise ValueError(f"pair {bad}: the reference policy {policy.path} gives a log-prob that is not finite")

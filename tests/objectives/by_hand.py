@@ -83,6 +83,12 @@ ROWS = [
     # tails: A rejected -5 and -5.5, B chosen -13 and -10. h = 1 - (-1 + 0.25 * 0.5) = 1.875, (1 - 0.25 * 3) - 1 = -0.75
     Row("ld_dpo", (0.33045820760222063, 0.89812326413984004), (0.5, 0.125), (-0.4375, 0.5),
         BETA | {"tail_weight": 0.25}, holds=("sums", "log ratios", "pulls", "logistic")),
+    # samples: r' = 1, -1 and -2, 1. L(0.5 * 2), L(0.5 * -3)
+    Row("sampo", (0.31326168751822283, 1.7014132779827524), (0.5, -1.0), (-0.5, 0.5), BETA,
+        holds=("sums", "log ratios", "pulls", "logistic")),
+    # w = e^-0.5 and, capped, 1: e^-0.5 L(0.75), L(-1.5)
+    Row("wpo", (0.2346491265625605, 1.7014132779827524), **DPO, coefficients=BETA,
+        holds=("sums", "log ratios", "policy margin", "pulls")),
     # L(2 * 0.2625), L(2 * -0.45)
     Row("dpo_norm", (0.46471175467299344, 1.2411538747320878), (0.4, -0.4), (-0.125, 0.5), {"beta": 2.0},
         holds=("means", "log ratios", "pulls", "logistic")),

@@ -54,6 +54,12 @@ def test_yaml_composes_binds_runs_and_gives_finite_gradients(name):
     if not built.uses_prefix:
         absent |= dict.fromkeys(name for name in vars(pairs) if name.endswith("_prefix"))
     needed = [name for name in POLICY_FIELDS[:2]]
+    if not built.uses_sample:
+        absent |= dict.fromkeys(name for name in vars(pairs) if name.endswith("_sample"))
+    if not built.uses_alignment:
+        absent |= dict.fromkeys(("chosen_alignment", "rejected_alignment"))
+    if built.uses_sample:
+        needed = ["policy_chosen_sample", "policy_rejected_sample"]
     leaves = {name: getattr(pairs, name).float().requires_grad_() for name in needed}
     result = built.loss(replace(pairs, **absent, **leaves))
     result.loss.mean().backward()
@@ -127,6 +133,8 @@ def test_a_missing_coefficient_is_refused_when_the_objective_is_built():
         ("dpo", {"uses_reference": False}, "declare uses_reference: true"),
         ("sppo", {"uses_win_shares": False}, "declare uses_win_shares: true"),
         ("sppo_pairwise", {"uses_win_probability": False}, "declare uses_win_probability: true"),
+        ("sampo", {"uses_sample": False}, "declare uses_sample: true"),
+        ("wpo", {"uses_alignment": False}, "declare uses_alignment: true"),
         ("ld_dpo", {"uses_prefix": False}, "declare uses_prefix: true"),
         ("kto", {"batch_coupled": False}, "declare batch_coupled: true"),
         ("bco", {"batch_coupled": False}, "declare batch_coupled: true"),

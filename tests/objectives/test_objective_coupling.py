@@ -19,10 +19,7 @@ def with_policy(pairs: PairLogps, weights: torch.Tensor) -> PairLogps:
     scale, tilt = weights
     return replace(
         pairs,
-        **{
-            field: getattr(pairs, field) * scale + tilt * getattr(pairs, field).cos()
-            for field in ("policy_chosen", "policy_rejected", "policy_chosen_prefix", "policy_rejected_prefix")
-        },
+        **{field: getattr(pairs, field) * scale + tilt * getattr(pairs, field).cos() for field in POLICY_FIELDS},
     )
 
 

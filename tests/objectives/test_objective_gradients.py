@@ -58,6 +58,12 @@ def extreme_pairs(dtype: torch.dtype) -> PairLogps:
         policy_rejected_prefix=rejected / 2,
         reference_chosen_prefix=reference_chosen / 2,
         reference_rejected_prefix=reference_rejected / 2,
+        policy_chosen_sample=chosen / 2,
+        policy_rejected_sample=rejected / 2,
+        reference_chosen_sample=reference_chosen / 2,
+        reference_rejected_sample=reference_rejected / 2,
+        chosen_alignment=tensor(-1e4, 0.0, -1.0, 10.0, 0.0, -5.0, 0.0, 1e4, dtype=dtype),
+        rejected_alignment=tensor(0.0, -1e4, 1.0, 10.0, 0.0, -5.0, 0.0, 1e4, dtype=dtype),
     )
 
 
@@ -100,8 +106,8 @@ def test_orpo_gradient_in_float32_has_no_cancellation():
 @settings(max_examples=15, deadline=None)
 def test_pulls_chosen_up_and_rejected_down(name, pairs):
     _, found = gradients(objective(name).loss, pairs)
-    chosen = found["policy_chosen"] + found["policy_chosen_prefix"]
-    rejected = found["policy_rejected"] + found["policy_rejected_prefix"]
+    chosen = found["policy_chosen"] + found["policy_chosen_prefix"] + found["policy_chosen_sample"]
+    rejected = found["policy_rejected"] + found["policy_rejected_prefix"] + found["policy_rejected_sample"]
     assert (chosen <= 1e-12).all()
     assert (rejected >= -1e-12).all()
 

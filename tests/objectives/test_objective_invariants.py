@@ -70,6 +70,8 @@ def test_special_cases_coincide(pairs):
          objectives.sppo_hard(pairs, beta=0.1))  # fmt: skip
     shares = {"chosen_win_share": pairs.win_probability, "rejected_win_share": 1 - pairs.win_probability}
     same(objectives.sppo(replace(pairs, **shares), beta=0.1), objectives.sppo_pairwise(pairs, beta=0.1))
+    even = replace(pairs, chosen_alignment=pairs.policy_chosen * 0, rejected_alignment=pairs.policy_chosen * 0)
+    same(objectives.wpo(even, beta=0.1), dpo)
     same(objectives.dpop(pairs, beta=0.1, drop_weight=0.0), dpo)
     same(objectives.cpo_simpo(pairs, beta=2.0, margin=0.5, nll_weight=0.0), objectives.simpo(pairs, beta=2, margin=0.5))
     same(
@@ -86,6 +88,7 @@ def test_special_cases_coincide(pairs):
         pairs, **{field: getattr(pairs, f"{field}_prefix") for field in (*POLICY_FIELDS[:2], *REFERENCE_FIELDS[:2])}
     )
     same(objectives.ld_dpo(pairs, beta=0.1, tail_weight=0.0), objectives.dpo(prefix, beta=0.1))
+    same(objectives.sampo(pairs, beta=0.1), objectives.dpo(prefix, beta=0.1))  # samples here are sums like prefixes
 
 
 @pytest.mark.parametrize("name", holding("logistic"))
@@ -107,7 +110,8 @@ def test_swapping_the_sides_of_a_logistic_loss(name, pairs):
 @fast
 def test_only_log_ratios_matter(name, pairs, by):
     loss = objective(name).loss
-    moved = shifted(pairs, ("policy_chosen", "policy_chosen_prefix", "reference_chosen", "reference_chosen_prefix"), by)
+    fields = [f"{model}_chosen{part}" for model in ("policy", "reference") for part in ("", "_prefix", "_sample")]
+    moved = shifted(pairs, tuple(fields), by)
     torch.testing.assert_close(loss(moved).loss, loss(pairs).loss, rtol=1e-6, atol=1e-6)
 
 

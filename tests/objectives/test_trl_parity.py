@@ -39,6 +39,7 @@ PARITY: dict[str, str] = {
     "ld_dpo": "full",
     "nca": "full",
     "sppo_hard": "full",
+    "wpo": "weights of at most 1",
     "apo_zero": "full",
     "apo_down": "full",
     "aot": "full",
@@ -95,13 +96,19 @@ class TableModel(torch.nn.Module):
 
     is_gradient_checkpointing = False
 
-    def __init__(self, table: torch.Tensor) -> None:
+    def __init__(self, table: torch.Tensor, log_sum_sq_probs: torch.Tensor | None = None) -> None:
         super().__init__()
-        self.table = table
+        self.table, self.log_sum_sq_probs = table, log_sum_sq_probs
 
     def forward(self, **_: object) -> SimpleNamespace:
         zeros = torch.zeros_like(self.table)
-        return SimpleNamespace(log_probs=self.table, entropy=zeros, mean_logits=zeros, is_top1=zeros.bool())
+        return SimpleNamespace(
+            log_probs=self.table,
+            entropy=zeros,
+            mean_logits=zeros,
+            is_top1=zeros.bool(),
+            log_sum_sq_probs=self.log_sum_sq_probs,
+        )
 
 
 class OneProcess:
@@ -117,14 +124,14 @@ class OneProcess:
 
 def trl_dpo_loss(policy, reference, mask, loss_type="sigmoid", **settings) -> torch.Tensor:
     trainer = SimpleNamespace(
-        model=TableModel(policy),
+        model=TableModel(policy, settings.get("log_sum_sq_probs")),
         ref_model=TableModel(reference),
         accelerator=OneProcess(),
         args=SimpleNamespace(gradient_checkpointing_kwargs=None, discopop_tau=settings.pop("tau", 0.05)),
         aux_loss_enabled=False,
         precompute_ref_logps=False,
         f_divergence_type="reverse_kl",
-        use_weighting=False,
+        use_weighting=settings.pop("log_sum_sq_probs", None) is not None,
         loss_types=[loss_type] if isinstance(loss_type, str) else loss_type,
         loss_weights=settings.pop("loss_weights", [1.0]),
         ld_alpha=settings.pop("tail_weight", None),
@@ -178,6 +185,18 @@ def test_dpo_nll_where_chosen_lengths_are_equal():
     ours = objective("dpo_nll", beta=0.3, nll_weight=0.2).loss(our_pairs(policy, reference, mask)).loss.mean()
     theirs = trl_dpo_loss(policy, reference, mask, ["sigmoid", "sft"], beta=0.3, loss_weights=[1.0, 0.2])
     assert_parity(ours, theirs, policy, mask)
+
+
+def test_wpo_where_weights_are_at_most_1():
+    # TRL does not cap the weight at 1, the authors' code does.
+    policy, reference, mask = token_logps(5)
+    squares = -torch.rand(policy.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64) * 0.1
+    aligned = ((policy.detach() - squares) * mask[:, 1:]).sum(1) / mask.sum(1)
+    chosen, rejected = aligned.chunk(2)
+    assert (chosen + rejected < 0).all()
+    pairs = replace(our_pairs(policy, reference, mask), chosen_alignment=chosen, rejected_alignment=rejected)
+    ours = objective("wpo", beta=0.3).loss(pairs).loss.mean()
+    assert_parity(ours, trl_dpo_loss(policy, reference, mask, beta=0.3, log_sum_sq_probs=squares), policy, mask)
 
 
 def test_bco_where_rewards_are_centred():
@@ -318,5 +337,5 @@ def test_dpo_label_smoothing_against_cpo_with_a_flat_reference():
 
 
 def test_every_claim_of_parity_is_tested():
-    tested = {case[0] for case in (*DPO_CASES, *CPO_CASES)} | {"dpo_nll", "bco", "kto"}
+    tested = {case[0] for case in (*DPO_CASES, *CPO_CASES)} | {"dpo_nll", "bco", "kto", "wpo"}
     assert set(PARITY) == tested

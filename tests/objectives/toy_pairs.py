@@ -14,7 +14,10 @@ from aipo.objectives import Objective, PairLogps, PairLoss
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "objective"
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
-POLICY_FIELDS = ("policy_chosen", "policy_rejected", "policy_chosen_prefix", "policy_rejected_prefix")
+POLICY_FIELDS = (
+    *("policy_chosen", "policy_rejected", "policy_chosen_prefix", "policy_rejected_prefix"),
+    *("policy_chosen_sample", "policy_rejected_sample"),
+)
 REFERENCE_FIELDS = (
     "reference_chosen",
     "reference_rejected",
@@ -56,6 +59,12 @@ def hand_pairs() -> PairLogps:
         policy_rejected_prefix=tensor(-7, -15),
         reference_chosen_prefix=tensor(-11, -8),
         reference_rejected_prefix=tensor(-6, -16),
+        policy_chosen_sample=tensor(-10, -9),
+        policy_rejected_sample=tensor(-8, -15),
+        reference_chosen_sample=tensor(-11, -7),
+        reference_rejected_sample=tensor(-7, -16),
+        chosen_alignment=tensor(-0.2, 0.3),
+        rejected_alignment=tensor(-0.3, 0.1),
     )
 
 
@@ -79,7 +88,8 @@ def pair_batches(draw: st.DrawFn, min_size: int = 1, max_size: int = 5) -> PairL
             for model in ("policy", "reference"):
                 per_token = draw(st.floats(-4.0, -0.05))
                 row[f"{model}_{side}"] = per_token * tokens
-                row[f"{model}_{side}_prefix"] = per_token * shared
+                row[f"{model}_{side}_prefix"] = row[f"{model}_{side}_sample"] = per_token * shared
+            row[f"{side}_alignment"] = draw(st.floats(-3.0, 0.5))
         for share in ("win_probability", "chosen_win_share", "rejected_win_share"):
             row[share] = draw(st.floats(0.0, 1.0))
         rows.append(row)

@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from tiny_models import build, pairs
 
-from aipo.models.batching import shared_row_tokens
+from aipo.models.batching import shared_row_tokens, with_sample
 from aipo.models.logps import PairScorer
 from aipo.records import ReferenceLogps
 from aipo.training.gradients import BatchGradient
@@ -134,9 +134,10 @@ def test_cached_reference_equals_a_live_one(tmp_path: Path) -> None:
     cached = compute_reference_logps(policy, batch, tokens_per_batch=50, progress=False)
     scorer = PairScorer(policy.load_model())
     with torch.no_grad():
-        live = scorer(scorer.collate(batch))
+        live = scorer(with_sample(scorer.collate(batch), batch))
     for index, row in enumerate(cached):
         assert isinstance(row, ReferenceLogps) and row.pair_id == f"p{index}"
-        assert (row.chosen, row.rejected, row.chosen_prefix, row.rejected_prefix) == pytest.approx(
-            [float(side[index]) for side in live], abs=1e-6, rel=1e-6
+        stored = (row.chosen, row.rejected, row.chosen_prefix, row.rejected_prefix)
+        assert (*stored, row.chosen_sample, row.rejected_sample) == pytest.approx(
+            [float(side[index]) for side in live if side is not None], abs=1e-6, rel=1e-6
         )
