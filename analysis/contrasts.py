@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,7 +129,8 @@ class _Reading:
         self.base_models = series.base_models
         self.values = np.array([statistic(r.lengths[:horizon], r.scores[:horizon]) for r in series.replicates])
         columns = [_on_redrawn(replicate, horizon, statistic) for replicate in series.replicates]
-        self.redrawn = None if any(column is None for column in columns) else np.column_stack(columns)
+        known = [column for column in columns if column is not None]
+        self.redrawn = np.column_stack(known) if len(known) == len(columns) else None
 
     def only(self, places: Sequence[int]) -> _Reading:
         """Of the replicates at these places, in this order."""
@@ -145,7 +147,7 @@ def _contrast(
     differences = mine.values - against.values
     redrawn = None if mine.redrawn is None or against.redrawn is None else mine.redrawn - against.redrawn
     n_questions, bases = min(mine.n_questions, against.n_questions), mine.base_models
-    options = {"redrawn": redrawn, "n_questions": n_questions, "base_models": bases}
+    options: dict[str, Any] = {"redrawn": redrawn, "n_questions": n_questions, "base_models": bases}
     several = 1 < len(set(bases)) < len(bases)
     return Contrast(
         *series.series,
@@ -236,7 +238,8 @@ def order_agreement(
         if any(column is None for series in columns for column in series):
             means = observed[:, picks].mean(axis=1)
         else:
-            draw = int(generator.integers(len(columns[0][0])))
+            first: Any = columns[0][0]
+            draw = int(generator.integers(len(first)))
             means = np.array([np.mean([sign * series[pick][draw] for pick in picks]) for series in columns])
         tau = _tau(rank, means)
         taus.append(tau)

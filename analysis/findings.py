@@ -239,8 +239,8 @@ def _shown(contrast: Contrast, digits: int) -> tuple[str, str, str]:
     """Value and interval as they are shown: ratios from their logarithms."""
     values = (contrast.estimate.value, contrast.estimate.low, contrast.estimate.high)
     if _is_ratio(contrast):
-        values, digits = tuple(math.exp(value) for value in values), 2
-    return tuple(number(value, digits) for value in values)  # type: ignore[return-value]
+        values, digits = (math.exp(values[0]), math.exp(values[1]), math.exp(values[2])), 2
+    return number(values[0], digits), number(values[1], digits), number(values[2], digits)
 
 
 def _cell(contrast: Contrast | None, digits: int) -> str:

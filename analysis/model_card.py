@@ -94,7 +94,7 @@ def export_policy(job_folder: Path, out: Path, iteration: int | None = None) -> 
         raise ExportError(f"{out}: exists already; choose another folder or remove it")
     job = Job.read(job_folder)
     point = job.point(iteration)
-    source = job.store / "train" / point.train / "model"
+    source = job.store / "train" / str(point.train) / "model"
     if not source.is_dir():
         raise ExportError(f"{source}: missing; run the job again to remake it, or set the right working directory")
     trained = Artifact("train", str(point.train), source.parent)

@@ -123,7 +123,9 @@ def _means(series: Curves) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.concatenate([[0.0], distance]), score, proxy
 
 
-def _curve(axes: Axes, x: Sequence[float], score: np.ndarray, proxy: np.ndarray, look: dict[str, Any]) -> None:
+def _curve(
+    axes: Axes, x: Sequence[float] | np.ndarray, score: np.ndarray, proxy: np.ndarray, look: dict[str, Any]
+) -> None:
     axes.plot(x, score, color=look["color"], linewidth=1.6, zorder=3)
     axes.scatter(x[1:], score[1:], s=22, zorder=4, edgecolor="white", linewidth=0.5, **look)
     axes.plot(x, proxy, color=look["color"], linewidth=1.3, linestyle=(0, (4, 2)), zorder=2)

@@ -214,7 +214,7 @@ def agreement_plot(frame: pd.DataFrame, path: Path, *, pdf: bool = False) -> lis
         return save(figure, path, source="fingerprints: " + " ".join(agreement_sources(frame)), pdf=pdf)
 
 
-def _owners(frame: pd.DataFrame, looks: dict[Series, dict[str, str]]) -> list[list[Series]]:
+def _owners(frame: pd.DataFrame, looks: dict[Series, dict[str, Any]]) -> list[list[Series]]:
     """The series of one iteration, those of the same pairs together, in the order of `looks`."""
     by_source: dict[str, list[Series]] = {}
     sources = {(row.objective, row.variant): row.fingerprints for row in frame.itertuples()}
@@ -260,14 +260,14 @@ def _panels(
         import pandas as pd
 
         looks = looks_of(pd.concat(everything))
-        named = {_series_name(series): look for series, look in looks.items()}
+        named: dict[str, dict[str, Any]] = {_series_name(series): look for series, look in looks.items()}
         if overlaid:
             named[PAPER_LINES] = {"color": style.BASE_COLOUR, "marker": "", "linestyle": (0, (5, 2))}
         legend(figure, named, base=base)
         return save(figure, path, source="fingerprints: " + " ".join(fingerprints), pdf=pdf)
 
 
-def looks_of(frame: pd.DataFrame) -> dict[Series, dict[str, str]]:
+def looks_of(frame: pd.DataFrame) -> dict[Series, dict[str, Any]]:
     """Colour and marker of each objective and variant."""
     found = {item for item in zip(frame["objective"], frame["variant"], strict=True) if item[0]}
     series = sorted(found, key=lambda item: style.series_order(*item))

@@ -125,16 +125,14 @@ def _write(
         paper = _comparable_lines(sweep, plotted)
         if any(lines.values()):
             add_table(tables.fits_table(sweep, lines, paper))
-        folder, sources = sweep_folder / "plots", plots.score_sources(sweep, plotted)
-        add_plot(plots.per_iteration(sweep, plotted, "length", folder / "length_per_iteration", pdf=pdf), sources)
-        add_plot(
-            plots.length_vs_score(sweep, plotted, lines, folder / "length_vs_score", paper=paper, pdf=pdf), sources
-        )
-        add_plot(published.length_figure(folder / "paper_length_vs_score", pdf=pdf), sources)
-        add_plot(plots.per_iteration(sweep, plotted, "score", folder / "score_per_iteration", pdf=pdf), sources)
+        drawn, sources = sweep_folder / "plots", plots.score_sources(sweep, plotted)
+        add_plot(plots.per_iteration(sweep, plotted, "length", drawn / "length_per_iteration", pdf=pdf), sources)
+        add_plot(plots.length_vs_score(sweep, plotted, lines, drawn / "length_vs_score", paper=paper, pdf=pdf), sources)
+        add_plot(published.length_figure(drawn / "paper_length_vs_score", pdf=pdf), sources)
+        add_plot(plots.per_iteration(sweep, plotted, "score", drawn / "score_per_iteration", pdf=pdf), sources)
         if overoptimization.measured(sweep, plotted[0]):
             leading = next((name for name in findings.LEADING if name in plotted), plotted[0])
-            add_plot(overoptimization.figure(sweep, leading, folder / "overoptimization", pdf=pdf), sources)
+            add_plot(overoptimization.figure(sweep, leading, drawn / "overoptimization", pdf=pdf), sources)
     add_table(comparisons.recipes_table(sweep, comparable))
     add_table(comparisons.paper_table(sweep, comparable))
     if not gaps.empty:

@@ -66,7 +66,7 @@ def seeds_table(sweep: Sweep, benchmarks: Sequence[str]) -> Table:
     """Mean and sd over seeds at the last iteration of every objective, with the base model, for every benchmark."""
     import pandas as pd
 
-    records = []
+    records: list[dict[str, Any]] = []
     for benchmark in benchmarks:
         primary, length = metric_names(sweep, benchmark)
         frame = points(sweep, benchmark)
@@ -74,10 +74,8 @@ def seeds_table(sweep: Sweep, benchmarks: Sequence[str]) -> Table:
         last = rows.groupby(["objective", "variant"], sort=False)["iteration"].idxmax()
         for row in rows.loc[last].to_dict("records"):
             ratio, ratio_sd = _length_ratio(frame, row)
-            records.append(
-                {"benchmark": benchmark, "metric": primary, "length_metric": length, **row}
-                | {"expected": _expected_seeds(sweep, row), "ratio": ratio, "ratio_sd": ratio_sd}
-            )
+            record = {"benchmark": benchmark, "metric": primary, "length_metric": length, **row}
+            records.append(record | {"expected": _expected_seeds(sweep, row), "ratio": ratio, "ratio_sd": ratio_sd})
     rows = pd.DataFrame(records)
     varied = bool((rows["variant"] != "").any())
     judges = [name for name in rows.columns if name.startswith("by_") and not name.endswith("_sd")]
@@ -130,7 +128,7 @@ def fits_table(sweep: Sweep, lines: dict[str, dict[tuple[str, str], Line]], pape
     import pandas as pd
 
     published = {(row.benchmark, row.objective): row.slope for row in paper.itertuples()}
-    records = []
+    records: list[dict[str, Any]] = []
     fingerprints: tuple[str, ...] = ()
     for benchmark, series in lines.items():
         frame = points(sweep, benchmark)

@@ -96,7 +96,10 @@ if TYPE_CHECKING:
     def embeddings(*each: SentenceEmbedding | TfidfEmbedding) -> Sequence[Embedding]:
         return each
 
-    def samplers(*each: HFSampler | ServerSampler | VLLMServer) -> Sequence[Sampler]:
+    def samplers(*each: HFSampler | ServerSampler) -> Sequence[Sampler]:
+        return each
+
+    def servers(*each: VLLMServer) -> Sequence[VLLMServer]:
         return each
 
     def server_protocols(*each: TransformersServe | VLLM) -> Sequence[ServerProtocol]:

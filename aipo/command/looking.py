@@ -78,8 +78,8 @@ def compare(first: Path, second: Path) -> None:
     for name in ("benchmark", "judge", "metric", first.name, second.name):
         scores.add_column(name, overflow="fold")
     ours, theirs = _last_scores(left), _last_scores(right)
-    for key in dict.fromkeys([*ours, *theirs]):
-        scores.add_row(*key, *(_number(found.get(key)) for found in (ours, theirs)))
+    for place in dict.fromkeys([*ours, *theirs]):
+        scores.add_row(*place, *(_number(found.get(place)) for found in (ours, theirs)))
     console.print(scores)
 
 

@@ -35,8 +35,6 @@ class ReplayJudge:
             return [f"stored replies: {error}"]
         return []
 
-    needs_world: ClassVar[bool] = False
-
     def identity(self) -> dict[str, str]:
         """That of the judge who gave the replies. JudgeError when there are none, or several judges'."""
         return self._replies().judge

@@ -221,7 +221,9 @@ def _missing_from_hub(hub_id: str, revision: str) -> list[str]:
 
     api = HfApi()
     try:
-        files = {file.rfilename for file in api.model_info(hub_id, revision=revision, timeout=HUB_TIMEOUT_S).siblings}
+        files = {
+            file.rfilename for file in api.model_info(hub_id, revision=revision, timeout=HUB_TIMEOUT_S).siblings or ()
+        }
         api.auth_check(hub_id)
     except GatedRepoError:
         return [f"access to {hub_id}: accept its licence on its hub page and set HF_TOKEN to a token of that account"]

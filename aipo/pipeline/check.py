@@ -45,7 +45,7 @@ def check(config: DictConfig) -> dict[str, Any]:
     if missing := sorted(_missing("", OmegaConf.to_container(config, resolve=False))):
         raise ConfigError([f"{key}: a value is required; give it as {key}=..." for key in missing])
     try:
-        plain = OmegaConf.to_container(config, resolve=True)
+        plain: Any = OmegaConf.to_container(config, resolve=True)
     except (OmegaConfBaseException, RecursionError) as error:
         place = f"{key}: " if (key := getattr(error, "full_key", None)) else ""
         raise ConfigError([place + str(error).splitlines()[0]]) from error
@@ -93,7 +93,7 @@ def _scalars(config: Mapping[str, Any]) -> Iterator[str]:
         ("plan", bool, "true or false"),
         ("sweep", str, "the name of a folder under results/"),
     ):
-        value = config.get(key)
+        value: Any = config.get(key)
         good = type(value) is kind
         if good and key == "seed":
             good = 0 <= value <= LARGEST_SEED
@@ -148,8 +148,8 @@ def _bindings(path: str, node: Any, kinds: tuple[type, ...] = (), *, partial: bo
     if not inspect.isclass(target) and not unfinished:
         yield f"{path}._target_: expected a class, got {node['_target_']!r}"
         return
-    if not _are_functions(kinds) and (problem := class_problem(target, kinds)):
-        yield f"{path}: {problem}"
+    if not _are_functions(kinds) and (wrong := class_problem(target, kinds)):
+        yield f"{path}: {wrong}"
         return
     yield from _arguments(path, node, target)
 

@@ -18,7 +18,7 @@ def job_folder(root: DictConfig) -> str:
     """
     from aipo.pipeline.run import content
 
-    config = OmegaConf.masked_copy(root, [key for key in root if key != "hydra"])
+    config = OmegaConf.masked_copy(root, [str(key) for key in root if key != "hydra"])
     try:
         plain: Any = OmegaConf.to_container(config, resolve=True)
         label = f"{plain['objective']['name']}-seed{plain['seed']}-"

@@ -73,7 +73,11 @@ def walk(job: Run) -> list[StageEvent]:
     """Every stage of a job, cached or planned, in the order of a run; one that is met again only once."""
     store = PlanStore(job.store.root, job.store.lock)
     events: dict[tuple[str, str], StageEvent] = {}
-    store.listeners.append(lambda event: events.setdefault((event.stage, event.fingerprint), event))
+
+    def note(event: StageEvent) -> None:
+        events.setdefault((event.stage, event.fingerprint), event)
+
+    store.listeners.append(note)
     for _ in loop(Stages(replace(job, store=store))):
         pass
     return list(events.values())

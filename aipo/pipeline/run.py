@@ -105,7 +105,8 @@ def content(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def divide(node: Mapping[str, Any], benchmark: Benchmark) -> BenchmarkContent:
     """A benchmark's content by the stage that each setting first has an effect on."""
-    rest, parts = dict(node), {}
+    rest = dict(node)
+    parts: dict[str, dict[str, Any]] = {}
     for part in ("SCORING", "JUDGING"):
         parts[part] = {}
         for path in getattr(type(benchmark), part, ()):

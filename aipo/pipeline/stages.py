@@ -130,7 +130,7 @@ class Stages:
         def build(folder: Path) -> StageReport:
             examples = [example.prompt for example in read_parquet(pool.path / "pool.parquet", Example)]
             if self.recipe.prompts == "self_instruct":
-                assert wanted is not None  # the check refuses it
+                assert wanted is not None and self.recipe.self_instruct is not None  # the check refuses it
                 chosen, dropped = self.recipe.self_instruct.generate(
                     self.sampler(policy), examples, n=wanted, seed=derived_seed(self.seed, "self_instruct", iteration)
                 )

@@ -35,7 +35,7 @@ class SweepCallback(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """One job: check it, or plan it."""
-        job = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+        job = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         _refuse([(job, "")])
         if job.plan:
             _plan([(job, "")])
@@ -82,7 +82,7 @@ def combinations(config: DictConfig) -> Iterator[list[str]]:
             key = override.get_key_element()
             choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
         else:
-            choices.append([override.input_line])
+            choices.append([str(override.input_line)])
     for combination in itertools.product(*choices):
         yield list(combination)
 

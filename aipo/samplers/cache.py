@@ -35,7 +35,7 @@ class GrowingLayer(DynamicLayer):
         rows, start = len(self.keys), self.keys.shape[-2]
         end = start + key_states.shape[-2]
         if self._buffers is None or self._buffers[0].shape[-2] < end:
-            self._buffers = tuple(_with_room(old, end + BLOCK) for old in (self.keys, self.values))
+            self._buffers = (_with_room(self.keys, end + BLOCK), _with_room(self.values, end + BLOCK))
         for buffer, new in zip(self._buffers, (key_states, value_states), strict=True):
             buffer[:rows, :, start:end] = new
         self._show(rows, end)
@@ -43,20 +43,22 @@ class GrowingLayer(DynamicLayer):
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         length = self.keys.shape[-2]
-        self._buffers = tuple(_with_room(old, length + BLOCK, repeats) for old in (self.keys, self.values))
+        room = length + BLOCK
+        self._buffers = (_with_room(self.keys, room, repeats), _with_room(self.values, room, repeats))
         self._show(len(self._buffers[0]), length)
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Rows that stay in their place are not copied."""
         length = self.keys.shape[-2]
         if self._buffers is None:
-            self._buffers = tuple(_with_room(old, length + BLOCK) for old in (self.keys, self.values))
+            self._buffers = (_with_room(self.keys, length + BLOCK), _with_room(self.values, length + BLOCK))
         moved = (indices != torch.arange(len(indices), device=indices.device)).nonzero()[:, 0]
         for buffer in self._buffers:
             buffer[moved, :, :length] = buffer[indices[moved], :, :length]
         self._show(len(indices), length)
 
     def _show(self, rows: int, length: int) -> None:
+        assert self._buffers is not None
         self.keys, self.values = (buffer[:rows, :, :length] for buffer in self._buffers)
 
 

@@ -142,6 +142,7 @@ class _Decoder:
         import torch
 
         n = len(keys[0])
+        mask: Any
         cache, mask, logits = self._prefill(prompts, n)
         noise_keys = torch.tensor([key for group in keys for key in group], dtype=torch.int64, device=self.device)
         rows = len(noise_keys)
@@ -154,7 +155,8 @@ class _Decoder:
         """Of those in the batch, the ones that have not ended."""
         positions = mask.sum(1)
         width = mask.shape[1]
-        mask = None if bool(mask.all()) else torch.nn.functional.pad(mask, (0, self.decoding.max_new_tokens), value=1)
+        whole = bool(mask.all())
+        mask = None if whole else torch.nn.functional.pad(mask, (0, self.decoding.max_new_tokens), value=1)
         for step in range(self.decoding.max_new_tokens):
             logits = logits.float()
             chosen = self._draw(logits, noise_keys[alive], step)

@@ -211,7 +211,9 @@ class ServerSampler:
             return self._connected
 
     def _url(self) -> str:
-        return self.base_url if self.server is None else self.server.base_url
+        found = self.base_url if self.server is None else self.server.base_url
+        assert found is not None
+        return found
 
     def _load(self) -> tuple[Any, frozenset[int]]:
         if self._loaded is None:

@@ -100,12 +100,14 @@ class VLLMServer:
         """Ends the process and its children. Does nothing when it does not run."""
         process, self._process = self._process, None
         if process is not None:
+            assert process.stdin is not None
             process.stdin.close()
             process.wait()
 
     def _wait_until_healthy(self) -> None:
         deadline = time.monotonic() + self.start_timeout_s
         while True:
+            assert self._process is not None
             status = self._process.poll()
             if status is not None:
                 raise ServerError(f"vLLM ended with status {status}; the end of {self.log}:\n{self._log_end()}")

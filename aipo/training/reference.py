@@ -95,4 +95,7 @@ def sampler_reference_logps(pairs: Sequence[Pair]) -> list[ReferenceLogps]:
             "sampler that returns them (hf, or vllm with sampler.logprobs=true), or iteration.reference_logps=model"
         )
     unknown = float("nan")
-    return [ReferenceLogps(p.pair_id, float(p.chosen.logp), float(p.rejected.logp), unknown, unknown) for p in pairs]
+    return [
+        ReferenceLogps(p.pair_id, float(p.chosen.logp or 0.0), float(p.rejected.logp or 0.0), unknown, unknown)
+        for p in pairs
+    ]

@@ -121,8 +121,9 @@ class TrainingSettings:
 
 def _within(value: object, least: float, most: float) -> bool:
     """A finite number from `least` to `most`."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and least <= value <= most and value < math.inf
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return least <= value <= most and value < math.inf
 
 
 def _positive(value: object) -> bool:

@@ -135,7 +135,8 @@ class Sharded(Strategy):
     def state(self, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Whole weights and optimizer state, in the main process; every process has to call it."""
         weights = get_model_state_dict(self.scorer, options=_WHOLE)
-        return weights, get_optimizer_state_dict(self.scorer, optimizer, options=_WHOLE)
+        moments: dict[str, Any] = dict(get_optimizer_state_dict(self.scorer, optimizer, options=_WHOLE))
+        return dict(weights), moments  # type: ignore[arg-type]  # full state dicts hold tensors
 
     def load(self, weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
         """Take over what `state` returned to the main process, each process its shard; the others' is ignored."""
