@@ -90,13 +90,19 @@ class Described:
         return f"### {self.name}\n\n```text\n{self.formula}\n```\n{notes}"
 
 
+def is_ours(file: Path) -> bool:
+    """Whether an objective's function is this package's."""
+    target: str = yaml.safe_load(file.read_text(encoding="utf-8"))["loss"]["_target_"]
+    return target.startswith("aipo.objectives.")
+
+
 def _line(paragraph: str) -> str:
     return " ".join(paragraph.split())
 
 
 def generated() -> dict[str, str]:
     """The parts of the page, by the name in their marks."""
-    objectives = [Described.read(file) for file in sorted(FOLDER.glob("*.yaml"))]
+    objectives = [Described.read(file) for file in sorted(FOLDER.glob("*.yaml")) if is_ours(file)]
     names = "objective", "what it is, and what it compares", "needs", "coefficients, and their source", "also called"
     head = f"| {' | '.join(names)} |\n{'|---' * len(names)}|"
     table = "\n".join([head, *(objective.row for objective in objectives)]) + "\n"
