@@ -270,3 +270,16 @@ def test_pooled_bootstrap_draws_as_pandas_does() -> None:
     found = pooled_bootstrap(battles, baseline="b", rounds=20)
     for name, interval in expected.items():
         assert found[name] == pytest.approx(interval, abs=1e-6)
+
+
+@pytest.mark.parametrize("lost", [0, 1, 3])
+def test_exact_solver_where_nearly_everything_is_won(lost: int) -> None:
+    """A judge that goes by length alone, and answers that are nearly all far longer than the baseline's."""
+    preferences = np.ones(200)
+    preferences[:lost] = 0
+    features = np.column_stack([np.ones(200), np.tanh(np.random.default_rng(0).normal(3, 1, 200))])
+    (found,) = fit_exactly(features, preferences, np.ones((1, 200)), 1e4)
+    gradient = 1e4 * (1 / (1 + np.exp(-features @ found)) - preferences) @ features
+    active = found != 0
+    assert active[0] and np.allclose(gradient[active], -np.sign(found[active]), atol=1e-4)
+    assert (np.abs(gradient[~active]) <= 1 + 1e-4).all()
