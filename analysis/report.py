@@ -17,6 +17,7 @@ from analysis import (
     findings,
     machines,
     overoptimization,
+    page,
     plots,
     published,
     stamp,
@@ -54,7 +55,7 @@ CAPTIONS = {
 
 
 def analyse(sweep_folder: Path, *, pdf: bool = False) -> list[Path]:
-    """Writes tables/, plots/, report.md and sources.json into the sweep's folder; returns the paths written.
+    """Writes tables/, plots/, report.md, index.html and sources.json into the sweep's folder; returns the paths.
 
     Plots are PNG, with `pdf` in PDF as well.
 
@@ -76,7 +77,7 @@ def analyse(sweep_folder: Path, *, pdf: bool = False) -> list[Path]:
         if len(protocols[name]) > 1
     ]
     sweep = replace(sweep, problems=tuple(dict.fromkeys((*sweep.problems, *gap_problems, *mixed))))
-    content = stamp.content_hash(sweep, [gaps]) + " with PDF" * pdf
+    content = stamp.content_hash(sweep, [gaps], page.available(sweep)) + " with PDF" * pdf
     files = stamp.unchanged(sweep_folder, content)
     if files is None:
         files = _write(sweep, gaps, names, protocols, pdf)
@@ -144,10 +145,13 @@ def _write(
         add_csv("pairs_per_job", tables.pairs_per_job(sweep), summary.unique(sweep.pairs["fingerprint"]))
     add_csv("scores", sweep.scores.drop(columns="protocol"), summary.unique(sweep.scores["fingerprint"]))
 
-    page = sweep_folder / "report.md"
+    report = sweep_folder / "report.md"
     figures = [path for path in written if path.suffix == ".png"]
-    page.write_text(_page(sweep, shown, figures, plotted), encoding="utf-8", newline="\n")
-    written[page] = summary.unique(digest for digests in list(written.values()) for digest in digests)
+    report.write_text(_report(sweep, shown, figures, plotted), encoding="utf-8", newline="\n")
+    sources = summary.unique(digest for digests in list(written.values()) for digest in digests)
+    gaps_shown = [describe(problem) for problem in sweep.problems]
+    html = page.write_page(sweep, shown, page.verdict(sweep, plotted), gaps_shown)
+    written |= {report: sources, html: sources}
     return _record(sweep, written)
 
 
@@ -169,7 +173,7 @@ def _trained(sweep: Sweep, benchmark: str) -> bool:
     return bool(((rows["benchmark"] == benchmark) & (rows["iteration"] != BASE_ITERATION)).any())
 
 
-def _page(sweep: Sweep, shown: list[Table], figures: list[Path], plotted: list[str]) -> str:
+def _report(sweep: Sweep, shown: list[Table], figures: list[Path], plotted: list[str]) -> str:
     parts = [f"# Analysis of {escape.markdown(sweep.folder.resolve().name)}\n"]
     done = sum(run.status == "done" for run in sweep.runs)
     parts.append(f"{done} of {len(sweep.runs)} jobs are done.")

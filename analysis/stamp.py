@@ -23,15 +23,20 @@ if TYPE_CHECKING:
     from analysis.collect import Sweep
 
 STAMP = ".analysis.json"
-LIBRARIES = ("matplotlib", "numpy", "pandas", "scipy", "statsmodels")
+LIBRARIES = ("jinja2", "matplotlib", "numpy", "pandas", "scipy", "statsmodels")
+
+CODE = (".py", ".csv", ".css", ".js", ".html")
+"""Suffixes of the files that shape what is written."""
 
 
-def content_hash(sweep: Sweep, frames: Iterable[pd.DataFrame]) -> str:
-    """Of a sweep with further `frames` read from its artifacts, and of all code that turns them into files."""
+def content_hash(sweep: Sweep, frames: Iterable[pd.DataFrame], available: Iterable[str]) -> str:
+    """Of a sweep with further `frames` and lists of what is `available`, read from its artifacts, and of all code that
+    turns them into files."""
     # When and where a job ran shapes no file; what it failed at is among the problems.
     runs = [replace(run, record=replace(run.record, started="", ended=None, host="", pid=0)) for run in sweep.runs]
     parts = [sweep.folder.resolve().name, *map(repr, (runs, sweep.shared_overrides, sweep.problems))]
     parts += [frame.to_csv(index=False) for frame in (sweep.scores, sweep.pairs, *frames)]
+    parts += available
     return sha256("\x00".join([_code_hash(), *parts]).encode()).hexdigest()
 
 
@@ -59,6 +64,6 @@ def leave(folder: Path, content: str, files: Sequence[Path]) -> None:
 def _code_hash() -> str:
     digest = sha256(" ".join(f"{name} {version(name)}" for name in LIBRARIES).encode())
     for folder in (Path(__file__).parent, Path(aipo.stats.__file__).parent):
-        for path in sorted([*folder.rglob("*.py"), *folder.rglob("*.csv")]):
+        for path in sorted(path for suffix in CODE for path in folder.rglob(f"*{suffix}")):
             digest.update(path.relative_to(folder).as_posix().encode() + b"\x00" + path.read_bytes())
     return digest.hexdigest()

@@ -213,6 +213,10 @@ class AlpacaEval:
         """One per item and order; fewer where outputs are equal."""
         return self.assets.n_questions * (2 if self.both_orders else 1)
 
+    def user_turns(self) -> dict[str, tuple[str, ...]]:
+        """One per instruction."""
+        return {str(position): (item["instruction"],) for position, item in enumerate(self.assets.load().items)}
+
     def answer(self, sampler: Sampler, *, seed: int) -> list[Answer]:
         """One completion per instruction, in one batch."""
         assets: AlpacaEvalAssets = self.assets.load()

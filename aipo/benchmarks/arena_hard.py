@@ -150,6 +150,11 @@ class ArenaHard:
         """Two games per question; a reply without a label is asked again."""
         return 2 * self.assets.n_questions
 
+    def user_turns(self) -> dict[str, tuple[str, ...]]:
+        """One per question."""
+        assets: ArenaHardAssets = self.assets.load()
+        return {q: (row["turns"][0]["content"],) for q, row in zip(_ids(assets), assets.questions, strict=True)}
+
     def answer(self, sampler: Sampler, *, seed: int) -> list[Answer]:
         """One completion per question, in one batch."""
         assets: ArenaHardAssets = self.assets.load()

@@ -73,6 +73,10 @@ class Benchmark(Protocol):
         """Requests that `judge` sends, repeated ones left out. Likewise."""
         ...
 
+    def user_turns(self) -> dict[str, tuple[str, ...]]:
+        """Question id -> what the user says, turn by turn: for people who read the answers."""
+        ...
+
     def answer(self, sampler: Sampler, *, seed: int) -> list[Answer]:
         """The policy's answers, every question once, by the benchmark's own decoding."""
         ...

@@ -155,6 +155,10 @@ class MTBench:
         """A rating for each."""
         return 2 * self.assets.n_questions
 
+    def user_turns(self) -> dict[str, tuple[str, ...]]:
+        """Two per question."""
+        return {str(row["question_id"]): tuple(row["turns"]) for row in self.assets.load().questions}
+
     def answer(self, sampler: Sampler, *, seed: int) -> list[Answer]:
         """Both turns of every question; one batch per turn and temperature."""
         return two_turn_answers(

@@ -11,11 +11,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from aipo.miniature.world import FILLERS, Fact, holds, read_request, read_statement
 from aipo.records import Chat
 
 _SENTENCE = re.compile(r"[^.!?\n]*[.!?]|[^.!?\n]+")
+
+
+Mark = Literal["right", "true", "wrong", "filler", "nonsense", "repeated", "blank"]
+"""What a sentence is: `true` was not asked for, `repeated` says again what the completion has stated before."""
 
 
 @dataclass(frozen=True)
@@ -38,18 +43,29 @@ def count_facts(chat: Chat, completion: str) -> GoldCount:
     """Read the completion that answers the last turn of `chat`. ValueError when that turn is not the user's."""
     if not chat or chat[-1].role != "user":
         raise ValueError("gold quality needs a chat that ends with a user turn; drop the assistant's last turn")
+    asked, marks = mark_sentences(chat, completion)
+    return GoldCount(asked, marks.count("right"), marks.count("wrong"), marks.count("nonsense"))
+
+
+def mark_sentences(chat: Chat, completion: str) -> tuple[int, list[Mark]]:
+    """How many facts the chat asks for, and what each sentence of the completion is.
+
+    A sentence ends with its full stop, exclamation or question mark, or at the end of its line.
+    """
     asked = set(read_request([message.content for message in chat if message.role == "user"]).facts())
     stated: set[Fact] = set()
-    nonsense = 0
+    marks: list[Mark] = []
     for sentence in _SENTENCE.findall(completion):
-        sentence = sentence.strip()
-        fact = read_statement(sentence)
-        if fact is not None:
+        text = sentence.strip()
+        fact = read_statement(text)
+        if fact is None:
+            marks.append("blank" if not text else "filler" if text in FILLERS else "nonsense")
+        elif fact in stated:
+            marks.append("repeated")
+        else:
             stated.add(fact)
-        elif sentence and sentence not in FILLERS:
-            nonsense += 1
-    wrong = sum(not holds(fact) for fact in stated)
-    return GoldCount(asked=len(asked), right=len(asked & stated), wrong=wrong, nonsense=nonsense)
+            marks.append("wrong" if not holds(fact) else "right" if fact in asked else "true")
+    return len(asked), marks
 
 
 def gold_quality(chat: Chat, completion: str) -> float:

@@ -107,6 +107,10 @@ class GoldBenchmark:
         """Question id -> the chat that was answered: so that the ranker can score the answers, too."""
         return self._questions()
 
+    def user_turns(self) -> dict[str, tuple[str, ...]]:
+        """One per question."""
+        return {name: tuple(message.content for message in chat) for name, chat in self._questions().items()}
+
     def _questions(self) -> dict[str, Chat]:
         drawn = held_out_questions("gold", self.n_questions, self.question_seed)
         return {f"gold-{position:03d}": (Message("user", text),) for position, (_, text) in enumerate(drawn, start=1)}

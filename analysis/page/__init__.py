@@ -1,0 +1,9 @@
+"""One self-contained HTML page of a sweep: verdict, plots to point at, every sample, tables, provenance."""
+
+from __future__ import annotations
+
+from analysis.page.render import FILE, write_page
+from analysis.page.sources import available
+from analysis.page.verdict import Verdict, verdict
+
+__all__ = ["FILE", "Verdict", "available", "verdict", "write_page"]

@@ -1,0 +1,90 @@
+"""The artifacts behind the page: which there are, and what each one's manifest says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from aipo.components import build_component
+from aipo.jobs import Point
+from analysis.collect import AnalysisError, Run, Sweep, read_manifest
+
+
+class Shelf:
+    """Manifests of a store, each read and checked once. What cannot be read is noted in `gaps`."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Path, str, str], dict[str, Any] | None] = {}
+        self.gaps: dict[str, None] = {}
+
+    def manifest(self, store: Path, stage: str, digest: str | None) -> dict[str, Any] | None:
+        """The manifest of an artifact whose files are what it says; None, and a gap noted, where they are not."""
+        if digest is None:
+            return None
+        key = (store, stage, digest)
+        if key not in self._known:
+            try:
+                self._known[key] = read_manifest(store, stage, digest)
+            except AnalysisError as error:
+                self._known[key] = None
+                self.gaps[f"{stage}/{digest}: {error}"] = None
+        return self._known[key]
+
+    def parents(self, store: Path, stage: str, digest: str | None) -> dict[str, str]:
+        """The fingerprints of what the artifact was made from; none where it cannot be read."""
+        return dict((self.manifest(store, stage, digest) or {}).get("parents", {}))
+
+    def counts(self, store: Path, stage: str, digest: str | None) -> dict[str, Any]:
+        """What its manifest counts; nothing where it cannot be read."""
+        return dict((self.manifest(store, stage, digest) or {}).get("counts", {}))
+
+    def file(self, store: Path, stage: str, digest: str | None, name: str) -> Path | None:
+        """The path of a file that the artifact's manifest lists, or None."""
+        manifest = self.manifest(store, stage, digest)
+        if manifest is None or name not in manifest.get("files", {}):
+            return None
+        return store / stage / str(digest) / name
+
+
+def stages_of(point: Point) -> Iterator[tuple[str, str]]:
+    """The artifacts that a point names, as stage and fingerprint."""
+    for stage in ("ranking", "pairs", "reference", "train", "kl"):
+        if (digest := getattr(point, stage)) is not None:
+            yield stage, digest
+    yield from (("scores", score.fingerprint) for score in point.scores)
+    yield from (("proxy", proxy.fingerprint) for proxy in point.proxies)
+
+
+def available(sweep: Sweep) -> list[str]:
+    """What shapes the page beside the sweep's frames: which of its artifacts are there, and which questions."""
+    found = [
+        f"{stage}/{digest}"
+        for run in sweep.runs
+        for point in run.points
+        for stage, digest in stages_of(point)
+        if (run.store / stage / digest).is_dir()
+    ]
+    asked = {f"{name}: {len(turns)} questions" for run in sweep.runs for name, turns in questions(run).items()}
+    return [*sorted(set(found)), *sorted(asked)]
+
+
+def questions(run: Run) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Benchmark -> question id -> the user's turns; without the benchmarks whose files are not on this machine."""
+    nodes = run.record.settings.get("benchmark", {})
+    found = {name: _turns(json.dumps(node, sort_keys=True)) for name, node in nodes.items()}
+    return {name: turns for name, turns in found.items() if turns}
+
+
+@cache
+def _turns(node: str) -> dict[str, tuple[str, ...]]:
+    settings = json.loads(node)
+    if not isinstance(settings, dict) or "_target_" not in settings:
+        return {}
+    try:
+        turns: dict[str, tuple[str, ...]] = build_component(settings).user_turns()
+    except Exception:  # whatever it is that a benchmark of others' needs and lacks here: its ids are shown instead
+        return {}
+    return turns

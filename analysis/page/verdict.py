@@ -1,0 +1,107 @@
+"""The first thing on the page: where each objective ended, and how long its answers are beside the control's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from analysis import findings, style
+from analysis.contrasts import CONTROL, Contrast, contrasts
+from analysis.findings import LEADING
+from analysis.replicates import curves
+from analysis.summary import GROUP, metric_names, over_seeds, points, title
+from analysis.table import digits_for, number
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from analysis.collect import Sweep
+
+
+@dataclass(frozen=True)
+class Row:
+    """One series after the last round that all have."""
+
+    series: str
+    score: str
+    interval: str
+    length: str
+    ratio: str
+    n: int
+    seeds: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the page opens with. Texts are plain."""
+
+    benchmark: str
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+    sentences: tuple[str, ...]
+    """What may be concluded and what may not."""
+
+
+def verdict(sweep: Sweep, benchmarks: Sequence[str]) -> Verdict | None:
+    """The verdict on the leading one of these benchmarks; None where no trained policy has a score."""
+    name = next((name for name in (*LEADING, *benchmarks) if name in benchmarks), None)
+    frame = None if name is None else points(sweep, name)
+    if name is None or frame is None or (frame["objective"] == "").all():
+        return None
+    found = contrasts(curves(sweep, name))
+    trained = frame[frame["objective"] != ""]
+    reached = min(int(group["iteration"].max()) for _, group in trained.groupby(GROUP[:2])) + 1
+    horizon = max((contrast.horizon for contrast in found), default=reached)
+    ratios = {(c.objective, c.variant): c for c in found if (c.horizon, c.quantity) == (horizon, "log_length")}
+    at_end = frame[(frame["objective"] == "") | (frame["iteration"] == horizon - 1)]
+    digits = digits_for([float(value) for value in at_end["score"]])
+    rows = tuple(
+        _row(one, ratios.get((str(one["objective"]), str(one["variant"]))), digits) for one in _records(at_end)
+    )
+    score, length = (style.metric_name(metric, name) for metric in metric_names(sweep, name))
+    ratio = f"length / {style.objective_name(CONTROL)}’s"
+    header = ("objective", score, "95 % interval", length, ratio, "questions", "seeds")
+    caption = f"{title(sweep, name)} after {horizon} round{'s' * (horizon > 1)}"
+    sentences = (*findings.verdict(sweep, benchmarks), *findings.warnings(sweep, benchmarks))
+    return Verdict(name, caption, header, rows, _notes(rows), sentences)
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, object]]:
+    return over_seeds(frame).to_dict("records")
+
+
+def _row(one: dict[str, object], contrast: Contrast | None, digits: int) -> Row:
+    objective, variant, n = str(one["objective"]), str(one["variant"]), int(str(one["n"]))
+    low, high = (number(float(str(one[side])), digits) for side in ("ci95_low", "ci95_high"))
+    return Row(
+        series=style.series_name(objective, variant) if objective else style.BASE_NAME,
+        score=number(float(str(one["score"])), digits),
+        interval=f"{low} to {high}",
+        length=number(float(str(one["length"])), 1),
+        ratio="1 (control)" if objective == CONTROL and not variant and contrast is None else _ratio(contrast),
+        n=int(str(one["n_scored"])) // max(1, n),
+        seeds=str(n),
+    )
+
+
+def _ratio(contrast: Contrast | None) -> str:
+    if contrast is None:
+        return "–"
+    value, low, high = (math.exp(x) for x in (contrast.estimate.value, contrast.estimate.low, contrast.estimate.high))
+    return f"{value:.2f}" if math.isnan(low) else f"{value:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _notes(rows: Sequence[Row]) -> tuple[str, ...]:
+    seeds = [int(row.seeds) for row in rows if row.series != style.BASE_NAME]
+    if min(seeds) < 2:
+        return (
+            "Intervals are over questions alone, as there is one seed. Elsewhere on this page rounds count from 0.",
+        )
+    return (
+        "The score’s interval is over seeds (Student’s t); the ratio’s over seeds, paired by seed and base model, and "
+        "questions.",
+    )

@@ -1,0 +1,132 @@
+"""The page: what is in it, that nothing gets out of it, and that it is made the same again."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from base64 import b64encode
+
+import pytest
+
+from aipo.miniature.gold import count_facts, mark_sentences
+from aipo.records import Answer, Message, read_parquet
+from analysis import analyse, page
+from analysis.collect import collect
+from analysis.page import texts as texts_module
+from analysis.page.packing import pack, unpack
+from analysis.page.render import SCRIPTS, _asset, render
+from analysis.stamp import STAMP
+
+from page_sweep import HOSTILE, with_texts  # isort: skip
+
+CHUNK = re.compile(r'<script type="application/octet-stream" id="([\w-]+)">([^<]*)</script>')
+
+
+def data(html: str) -> dict[str, object]:
+    return {name: unpack(packed) for name, packed in CHUNK.findall(html)}
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    return with_texts(tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture(scope="module")
+def html(sweep):
+    return render(collect(sweep.folder), [], None, ["<img src=x onerror=alert(1)>"])
+
+
+def test_no_text_of_others_is_markup(html):
+    """Hostile text stands in the page in base64 or escaped: tags are the template's own, whatever models wrote."""
+    assert "<img" not in html and "&lt;img src=x onerror=alert(1)&gt;" in html
+    assert HOSTILE not in html and "‮" not in html
+    assert html.count("</script>") == 3 + len([name for name in data(html) if name.startswith("chunk")]) - 1
+    assert html.count("</style>") == 1
+    found = data(html)
+    answers = [
+        sheet for name, chunk in found.items() if name.startswith("chunk") for sheet in chunk.values() if "t" in sheet
+    ]
+    assert any(HOSTILE in turns for sheet in answers for turns in sheet["t"])
+
+
+def test_the_page_may_load_nothing(html):
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html).group(1).replace("&#39;", "'")
+    style, script = (re.search(f"<{tag}>(.*?)</{tag}>", html, re.DOTALL).group(1) for tag in ("style", "script"))
+    for kind, text in (("style", style), ("script", script)):
+        digest = b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}'" in policy
+    assert policy.startswith("default-src 'none'; ") and "unsafe" not in policy
+    assert not re.search(r'(?:src|href)="(?!#)', html)
+    for name in SCRIPTS:
+        source = _asset(name)
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|fetch\(|XMLHttp", source
+        ), name
+        assert "</script" not in source and len(source.splitlines()) <= 400
+
+
+def test_the_same_artifacts_give_the_same_page(sweep, html):
+    assert render(collect(sweep.folder), [], None, ["<img src=x onerror=alert(1)>"]) == html
+
+
+def test_pack_is_exact_and_repeatable():
+    value = {"a": [1, 2.5, None, "</script><!-- \u2028 ‮ \U0001f600"], "b": float("nan")}
+    packed = pack(value)
+    assert packed == pack(value) and re.fullmatch(r"[A-Za-z0-9+/=]+", packed)
+    assert unpack(packed) == value | {"b": None}
+
+
+def test_answers_verdicts_and_candidates_are_those_of_the_artifacts(sweep, html):
+    found = data(html)
+    view = found["overview-data"]
+    benchmark = next(one for one in view["benchmarks"] if one["name"] == "alpaca_eval")
+    assert [question["question_id"] for question in benchmark["questions"]] == ["0", "1", "2"]
+    point = next(point for point in view["points"] if point["iteration"] == 0)
+    sheet = next(sheet for sheet in point["sheets"] if sheet["benchmark"] == "alpaca_eval")
+    chunk = found[f"chunk-{view['chunks'][sheet['answers']]}"]
+    rows = read_parquet(sweep.store / "answers" / sheet["answers"] / "answers.parquet", Answer)
+    assert chunk[sheet["answers"]]["t"] == [[turn.text for turn in row.turns] for row in rows]
+    assert chunk[sheet["answers"]]["n"] == [[turn.n_tokens for turn in row.turns] for row in rows]
+    assert chunk[sheet["answers"]]["x"] == [[int(turn.finish == "length") for turn in row.turns] for row in rows]
+    verdict = sheet["verdicts"][0]
+    assert chunk[verdict["scores"]]["v"] == [0.25, 0.5, None]
+    assert chunk[verdict["scores"]]["j"][0] == [[1, "policy_first", 0.25, "because <b>"]]
+    prompts = found[f"chunk-{view['chunks'][point['pairs']]}"][point["pairs"]]
+    assert [(row["i"], row["w"], row["l"]) for row in prompts] == [("p0", 1, 0), ("p1", None, None)]
+    assert [candidate[3] for candidate in prompts[0]["c"]] == [0.1, 0.9]
+
+
+def test_a_large_sweep_is_sampled_and_says_so(sweep, html, monkeypatch):
+    monkeypatch.setattr(texts_module, "TEXTS_PER_REPLICATE", 10)
+    view = data(render(collect(sweep.folder), [], None, []))["overview-data"]
+    benchmark = next(one for one in view["benchmarks"] if one["name"] == "alpaca_eval")
+    assert [question["question_id"] for question in benchmark["questions"]] == ["0", "1"] and benchmark[
+        "n_questions"
+    ] == 3
+    assert view["texts_note"].startswith("To stay small the page holds a sample of the texts: of the questions")
+    monkeypatch.undo()
+    whole = sum(len(packed) for name, packed in CHUNK.findall(html) if name.startswith("chunk"))
+    monkeypatch.setattr(texts_module, "PACKED_CHARACTERS", whole - 100)
+    small = render(collect(sweep.folder), [], None, [])
+    assert sum(len(packed) for name, packed in CHUNK.findall(small) if name.startswith("chunk")) <= whole - 100
+
+
+def test_the_stamp_covers_the_page(small_sweep, tmp_path):
+    """A touched page is written again, to the same bytes."""
+    written = analyse(small_sweep.folder)
+    path = small_sweep.folder / page.FILE
+    assert path in written and page.FILE in (small_sweep.folder / STAMP).read_text(encoding="utf-8")
+    before = path.read_bytes()
+    path.write_bytes(before + b"touched")
+    analyse(small_sweep.folder)
+    assert path.read_bytes() == before
+    assert "<b>|loss|</b>" not in before.decode() and "&lt;b&gt;|loss|&lt;/b&gt;" in before.decode()
+
+
+def test_marks_are_what_gold_counts():
+    chat = (Message("user", "Tell me the pet and the home of the judge."),)
+    text = "The judge keeps a rabbit. Thank you for asking.\nThe judge keeps a rabbit. The judge keeps a goat. The jud"
+    asked, marks = mark_sentences(chat, text)
+    assert asked == 2 and marks == ["right", "filler", "repeated", "wrong", "nonsense"]
+    count = count_facts(chat, text)
+    assert (count.asked, count.right, count.wrong, count.nonsense) == (2, 1, 1, 1)
