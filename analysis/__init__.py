@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def analyse(sweep: Path, *, pdf: bool = False) -> list[Path]:
-    """Writes the tables and plots of a sweep's folder into it; returns the paths. See `analysis.report`."""
+    """Writes the tables, plots and page of a sweep's folder into it; returns the paths. See `analysis.report`."""
     from analysis.report import analyse as analyse_sweep
 
     return analyse_sweep(sweep, pdf=pdf)

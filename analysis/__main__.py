@@ -38,7 +38,7 @@ def analyse_sweep(folder: Path, *, pdf: bool = False) -> int:
     except AnalysisError as error:
         print(f"error: {error}", file=sys.stderr)
         return ERROR
-    print(f"wrote {len(written)} files to {folder}; start with {folder / 'report.md'}")
+    print(f"wrote {len(written)} files to {folder}; start with {folder / 'index.html'} or report.md")
     gaps = missing(folder / SOURCES)
     for line in gaps:
         print(f"missing: {one_line(line)}", file=sys.stderr)

@@ -148,10 +148,10 @@ def _write(
     report = sweep_folder / "report.md"
     figures = [path for path in written if path.suffix == ".png"]
     report.write_text(_report(sweep, shown, figures, plotted), encoding="utf-8", newline="\n")
-    sources = summary.unique(digest for digests in list(written.values()) for digest in digests)
+    behind = summary.unique(digest for digests in list(written.values()) for digest in digests)
     gaps_shown = [describe(problem) for problem in sweep.problems]
     html = page.write_page(sweep, shown, page.verdict(sweep, plotted), gaps_shown)
-    written |= {report: sources, html: sources}
+    written |= dict.fromkeys((report, html), behind)
     return _record(sweep, written)
 
 

@@ -140,4 +140,4 @@ def _analyse(sweep: Path) -> None:
     from analysis import analyse
 
     written = analyse(sweep)
-    print(f"wrote {sweep / 'report.md'} and {len(written) - 1} tables and plots beside it")
+    print(f"wrote {sweep / 'report.md'} and {len(written) - 1} tables and plots beside it; open {sweep / 'index.html'}")
