@@ -38,19 +38,14 @@ if TYPE_CHECKING:
 FEW_ITEMS = 200
 N_FOLDS = 5
 _LOG = logging.getLogger(__name__)
-_ROLES: Mapping[str, Literal["system", "user", "assistant"]] = {
-    "system": "system",
-    "user": "user",
-    "assistant": "assistant",
-}
+_ROLES: Mapping[str, Literal["system", "user", "assistant"]]
+_ROLES = {"system": "system", "user": "user", "assistant": "assistant"}
 _PLACEHOLDER = re.compile(r"{(instruction|output_1|output_2)}")
 
 
 @dataclass(frozen=True)
 class AlpacaEvalAssets:
-    """What AlpacaEval reads.
-
-    `items`: rows {instruction, dataset}; a row's position is its question id.
+    """`items`: rows {instruction, dataset}; a row's position is its question id.
     `baseline_outputs`: one per item, or None: the baseline policy's answers are then handed to `judge` and `score`.
     `prompt_template`: the official text format, with <|im_start|>role ... <|im_end|> blocks and the placeholders
         {instruction}, {output_1}, {output_2}.

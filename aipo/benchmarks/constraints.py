@@ -58,6 +58,10 @@ class ConstraintBenchmark:
         """None: the truth is known."""
         return 0
 
+    def user_turns(self) -> dict[str, tuple[str, ...]]:
+        """One per question."""
+        return {prompt.prompt_id: (prompt.chat[-1].content,) for prompt in self.prompts()}
+
     def answer(self, sampler: Sampler, *, seed: int) -> list[Answer]:
         """One completion per question, in one batch."""
         prompts = self.prompts()
