@@ -30,6 +30,7 @@ class Row:
     length: str
     ratio: str
     n: int
+    """Scored questions; every seed is asked the same."""
     seeds: str
 
 
@@ -83,7 +84,7 @@ def _row(one: dict[str, object], contrast: Contrast | None, digits: int) -> Row:
         interval=f"{low} to {high}",
         length=number(float(str(one["length"])), 1),
         ratio="1 (control)" if objective == CONTROL and not variant and contrast is None else _ratio(contrast),
-        n=int(str(one["n_scored"])) // max(1, n),
+        n=int(str(one["n_scored"])),
         seeds=str(n),
     )
 
@@ -98,9 +99,7 @@ def _ratio(contrast: Contrast | None) -> str:
 def _notes(rows: Sequence[Row]) -> tuple[str, ...]:
     seeds = [int(row.seeds) for row in rows if row.series != style.BASE_NAME]
     if min(seeds) < 2:
-        return (
-            "Intervals are over questions alone, as there is one seed. Elsewhere on this page rounds count from 0.",
-        )
+        return ("Intervals are over questions alone, as there is one seed.",)
     return (
         "The score’s interval is over seeds (Student’s t); the ratio’s over seeds, paired by seed and base model, and "
         "questions.",

@@ -123,6 +123,21 @@ def test_the_stamp_covers_the_page(small_sweep, tmp_path):
     assert "<b>|loss|</b>" not in before.decode() and "&lt;b&gt;|loss|&lt;/b&gt;" in before.decode()
 
 
+def test_the_verdict_is_that_of_the_tables(small_sweep):
+    """Questions are counted once, whatever the seeds; lengths and the ratio to the control are those of the frame."""
+    collected = collect(small_sweep.folder)
+    found = page.verdict(collected, ["alpaca_eval"])
+    scores = collected.scores
+    last = scores[(scores["iteration"] == 2) & (scores["diagnostic"] == "") & (scores["metric"] == "mean_tokens")]
+    rows = {row.series: row for row in found.rows}
+    scored = scores[(scores["metric"] == "lc_win_rate") & (scores["diagnostic"] == "")]["n_scored"].unique()
+    assert {row.n for row in found.rows} == set(scored) and rows["DPO"].seeds == "2"
+    lengths = last.groupby("objective")["value"].mean()
+    assert rows["AIPO"].length == f"{lengths['aipo']:.1f}"
+    assert found.caption == "AlpacaEval 2 (miniature) after 3 rounds"
+    assert rows["DPO"].ratio == "1 (control)" and rows["AIPO"].ratio.startswith("0.")
+
+
 def test_marks_are_what_gold_counts():
     chat = (Message("user", "Tell me the pet and the home of the judge."),)
     text = "The judge keeps a rabbit. Thank you for asking.\nThe judge keeps a rabbit. The judge keeps a goat. The jud"
