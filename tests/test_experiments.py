@@ -118,7 +118,7 @@ def test_the_figure_and_the_recipes_are_the_papers_at_its_scale() -> None:
 
 def test_an_experiment_wins_over_the_scale_and_the_command_line_over_both() -> None:
     given = ("+experiment=length_vs_score", "scale=miniature")
-    assert composed("scale=miniature").iteration.iterations == 5
+    assert composed("scale=miniature").iteration.iterations == 15
     assert composed(*given).iteration.iterations == 15
     assert composed(*reversed(given)).iteration.iterations == 15
     assert composed(*given, "iteration.iterations=2").iteration.iterations == 2
@@ -134,10 +134,10 @@ def test_the_jobs_of_an_experiment_run_and_get_their_table(tmp_path: Path) -> No
     assert result.returncode == 0, result.stderr[-3000:]
     rows = _table(tmp_path, "gold")
     # After one round from the base model the three references are the same model: one artifact, three variants.
-    assert {row["variant"] for row in rows if row["iteration"] == "0"} == {
+    assert {row["variant"] for row in rows if row["round"] == "1"} == {
         "iteration.reference=initial", "iteration.reference=previous", "iteration.reference=ema"
     }  # fmt: skip
-    assert len({row["score"] for row in rows if row["iteration"] == "0"}) == 1
+    assert len({row["score"] for row in rows if row["round"] == "1"}) == 1
 
 
 @pytest.mark.slow
@@ -147,7 +147,7 @@ def test_every_experiment_runs_in_the_miniature(name: str, tmp_path: Path) -> No
     assert result.returncode == 0, result.stderr[-3000:]
     runs = [json.loads(path.read_text()) for path in (tmp_path / "sweep").glob("jobs/*/run.json")]
     assert [run["status"] for run in runs] == ["done"] * SIZES[name]
-    last = [row for row in _table(tmp_path, "gold") if row["iteration"] == "1"]
+    last = [row for row in _table(tmp_path, "gold") if row["round"] == "2"]
     assert len({(row["objective"], row["variant"]) for row in last}) == SIZES[name]
     report = (tmp_path / "sweep" / "report.md").read_text()
     assert "Missing from what follows" not in report

@@ -63,7 +63,7 @@ WRONG_ROLES = [  # where, what stands there instead, what is said
     ("benchmark.gold.decoding", "iteration", "benchmark.gold.decoding: expected Decoding"),
     ("data", "data.source", "data: expected Recipe, got aipo.miniature.source.MiniatureSource"),
     ("data.source", "ranker", "data.source: expected Source, got aipo.miniature.proxy.ProxyRanker, which lacks"),
-    ("data.filters", "iteration.decoding", "data.filters: expected PairFilters, got aipo.records.Decoding"),
+    ("data.filters", "iteration.decoding", "data.filters: expected PairFilters, got aipo.records"),
     ("data.self_instruct", "data.filters", "data.self_instruct: expected SelfInstruct"),
     ("sampler", "ranker", "sampler._partial_: got false; set _partial_: true"),
     ("trainer", "iteration", "trainer: expected Trainer, got aipo.iteration.Iteration; it belongs to iteration"),
