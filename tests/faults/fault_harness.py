@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -64,8 +65,13 @@ def job(root: Path, lock: LockKind = "flock") -> None:
             weight = weight * 0.9 + torch.randn(64, generator=torch.Generator().manual_seed(step))
             metrics.append({"step": step + 1, "loss": float(weight.norm())})
             checkpoints.save(step + 1, {"weight": weight}) if step + 1 < STEPS else None
-        (folder / "model").mkdir(exist_ok=True)
-        save_file({"weight": weight}, folder / "model" / "model.safetensors")
+        # As the trainer writes a policy: safetensors leaves a file of its own behind when it is killed while writing.
+        partial = folder / "model.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        save_file({"weight": weight}, partial / "model.safetensors")
+        shutil.rmtree(folder / "model", ignore_errors=True)
+        partial.rename(folder / "model")
         return StageReport({"steps": len(metrics.rows)}, scratch=("checkpoints",))
 
     def scores(folder: Path) -> StageReport:

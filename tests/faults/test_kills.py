@@ -74,7 +74,6 @@ def test_a_full_or_closed_disk_is_one_clear_error(undisturbed: Undisturbed, tmp_
     assert "manifest.json.tmp" in said and "run the same command again" in said
 
 
-@pytest.mark.slow  # its moments are times: on a busy machine another step is hit
 def test_random_kills_quick(undisturbed: Undisturbed, tmp_path: Path) -> None:
     rng = random.Random(0)
     for _ in range(8):
