@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from aipo.benchmarks.judging import (
-    AssetIdentity,
+    AssetBacked,
     Assets,
     Order,
     Request,
@@ -27,7 +27,7 @@ from aipo.benchmarks.judging import (
     require_share,
 )
 from aipo.benchmarks.verdicts import parse_first_token, parse_identifier
-from aipo.components import needs_of, require_range
+from aipo.components import require_range
 from aipo.judges.judge import Judge, JudgeError
 from aipo.records import Answer, Chat, Decoding, JudgeReply, Judgment, Message, Metric, QuestionScore
 from aipo.samplers.sampler import Sampler
@@ -146,7 +146,7 @@ def render(template: str, instruction: str, first: str, second: str) -> Chat | N
 
 
 @dataclass(frozen=True)
-class AlpacaEval:
+class AlpacaEval(AssetBacked):
     """AlpacaEval with any judge. `assets.load()` gives AlpacaEvalAssets.
 
     Metrics, rates in percent: `lc_win_rate`, `lc_standard_error`, `win_rate`, `standard_error`, `discrete_win_rate`,
@@ -179,24 +179,6 @@ class AlpacaEval:
     def __post_init__(self) -> None:
         require_share(f"{self.name}.max_unscored_share", self.max_unscored_share)
         require_range(self.name, self, bootstrap_rounds=(1, 10**5), lc_bootstrap_rounds=(0, 10**5))
-
-    @property
-    def official(self) -> bool:
-        """As its assets."""
-        return self.assets.official
-
-    @property
-    def needs_world(self) -> bool:
-        """As its assets."""
-        return self.assets.needs_world
-
-    def missing(self) -> list[str]:
-        """What the assets miss."""
-        return needs_of(self.assets)
-
-    def asset_identity(self) -> AssetIdentity:
-        """Its assets'."""
-        return self.assets.identity()
 
     @property
     def n_answers(self) -> int:

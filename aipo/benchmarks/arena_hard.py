@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from aipo.benchmarks.judging import (
-    AssetIdentity,
+    AssetBacked,
     Assets,
     Order,
     Request,
@@ -82,7 +82,7 @@ def game_outcome(value: float, strong_weight: int = STRONG_WEIGHT) -> tuple[floa
 
 
 @dataclass(frozen=True)
-class ArenaHard:
+class ArenaHard(AssetBacked):
     """Arena-Hard with any judge. `assets.load()` gives ArenaHardAssets.
 
     Metrics, rates in percent: `win_rate` (Bradley-Terry; as every policy meets only the baseline it equals (wins +
@@ -122,23 +122,9 @@ class ArenaHard:
         """Named by the tokenizer that counts."""
         return self.token_counter.metric
 
-    @property
-    def official(self) -> bool:
-        """As its assets."""
-        return self.assets.official
-
-    @property
-    def needs_world(self) -> bool:
-        """As its assets."""
-        return self.assets.needs_world
-
     def missing(self) -> list[str]:
         """What the assets and the token counter miss."""
         return needs_of(self.assets, self.token_counter)
-
-    def asset_identity(self) -> AssetIdentity:
-        """Its assets'."""
-        return self.assets.identity()
 
     @property
     def n_answers(self) -> int:

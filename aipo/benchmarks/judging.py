@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from aipo.components import needs_of
 from aipo.records import Answer, Chat, Completion, JudgeReply, Judgment, Metric, QuestionScore
 
 Order = Literal["single", "baseline_first", "policy_first"]
@@ -47,6 +48,30 @@ class Assets(Protocol):
     def identity(self) -> AssetIdentity:
         """What pins the content: hashes of the files, or a version of the code that makes them."""
         ...
+
+
+class AssetBacked:
+    """What a benchmark with assets says of itself by them."""
+
+    assets: Assets
+
+    @property
+    def official(self) -> bool:
+        """As its assets."""
+        return self.assets.official
+
+    @property
+    def needs_world(self) -> bool:
+        """As its assets."""
+        return self.assets.needs_world
+
+    def missing(self) -> list[str]:
+        """What the assets miss."""
+        return needs_of(self.assets)
+
+    def asset_identity(self) -> AssetIdentity:
+        """Its assets'."""
+        return self.assets.identity()
 
 
 @dataclass(frozen=True)

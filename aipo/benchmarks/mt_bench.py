@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from aipo.benchmarks.judging import (
-    AssetIdentity,
+    AssetBacked,
     Assets,
     Order,
     Request,
@@ -24,7 +24,7 @@ from aipo.benchmarks.judging import (
     require_share,
 )
 from aipo.benchmarks.verdicts import parse_rating
-from aipo.components import needs_of, require_range
+from aipo.components import require_range
 from aipo.judges.judge import Judge
 from aipo.records import Answer, Completion, Decoding, Judgment, Message, Metric, QuestionScore
 from aipo.samplers.sampler import Sampler
@@ -90,7 +90,7 @@ def single_request(assets: MTBenchAssets, question: Mapping[str, Any], turns: Se
 
 
 @dataclass(frozen=True)
-class MTBench:
+class MTBench(AssetBacked):
     """Single-answer grading. `assets.load()` gives MTBenchAssets.
 
     Metrics: `rating` (all turns pooled, the official "average"), `rating_turn_1`, `rating_turn_2`,
@@ -126,24 +126,6 @@ class MTBench:
         require_range(self.name, self, judge_temperature=(0, 100))
         for temperature in (*self.temperatures.values(), self.default_temperature):
             self._decoding(temperature)
-
-    @property
-    def official(self) -> bool:
-        """As its assets."""
-        return self.assets.official
-
-    @property
-    def needs_world(self) -> bool:
-        """As its assets."""
-        return self.assets.needs_world
-
-    def missing(self) -> list[str]:
-        """What the assets miss."""
-        return needs_of(self.assets)
-
-    def asset_identity(self) -> AssetIdentity:
-        """Its assets'."""
-        return self.assets.identity()
 
     @property
     def n_answers(self) -> int:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import ClassVar
 
 from aipo.miniature.gold import gold_quality
 from aipo.miniature.world import WORLD_VERSION, count_words
-from aipo.rankers.noise import content_noise
+from aipo.rankers.noise import NoisyRater, content_noise
 from aipo.records import Chat
 
 
 @dataclass(frozen=True)
-class ProxyRanker:
+class ProxyRanker(NoisyRater):
     """score = gold + length_bias_per_token * tokens + noise_sd * z, with z fixed by prompt, completion and seed."""
 
     length_bias_per_token: float
@@ -41,22 +39,3 @@ class ProxyRanker:
         noise = content_noise(*(message.content for message in prompt), completion, seed=self.seed)
         length = self.length_bias_per_token * count_words(completion)
         return gold_quality(prompt, completion) + length + self.noise_sd * noise
-
-    def rank(self, prompts: Sequence[Chat], candidates: Sequence[Sequence[str]]) -> list[list[float]]:
-        """One score per candidate; larger is better."""
-        return [[self.score(prompt, text) for text in texts] for prompt, texts in zip(prompts, candidates, strict=True)]
-
-    def win_probabilities(self, prompts: Sequence[Chat], pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """P(first beats second) for a rater with fresh noise on both sides: Phi(score gap / (sqrt(2) noise_sd)).
-
-        Above one half exactly when `rank` puts the first above the second. Without noise 1, 0.5 or 0.
-        """
-        return [
-            self._win_probability(self.score(prompt, first) - self.score(prompt, second))
-            for prompt, (first, second) in zip(prompts, pairs, strict=True)
-        ]
-
-    def _win_probability(self, gap: float) -> float:
-        if self.noise_sd == 0:
-            return 0.5 if gap == 0 else float(gap > 0)
-        return NormalDist(sigma=2**0.5 * self.noise_sd).cdf(gap)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import NormalDist
 from typing import ClassVar
 
 from aipo.components import require_range
 from aipo.constraints import VERSION, Constraint, constraints_of, share_met
-from aipo.rankers.noise import content_noise
+from aipo.rankers.noise import NoisyRater, content_noise
 from aipo.records import Chat, Prompt
 
 
@@ -18,7 +17,7 @@ class UnknownTruthError(ValueError):
 
 
 @dataclass(frozen=True)
-class VerifiableRanker:
+class VerifiableRanker(NoisyRater):
     """score = gold + length_bias_per_word * words + noise_sd * z, with z fixed by prompt, completion and seed.
 
     Gold is the share of the prompt's constraints that the completion meets (`aipo.constraints`), in [0, 1]. Words are
@@ -69,22 +68,3 @@ class VerifiableRanker:
         noise = content_noise(*(message.content for message in prompt), completion, seed=self.seed)
         length = self.length_bias_per_word * len(completion.split())
         return share_met(asked, completion) + length + self.noise_sd * noise
-
-    def rank(self, prompts: Sequence[Chat], candidates: Sequence[Sequence[str]]) -> list[list[float]]:
-        """One score per candidate; larger is better."""
-        return [[self.score(prompt, text) for text in texts] for prompt, texts in zip(prompts, candidates, strict=True)]
-
-    def win_probabilities(self, prompts: Sequence[Chat], pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """P(first beats second) for a rater with fresh noise on both sides: Phi(score gap / (sqrt(2) noise_sd)).
-
-        Above one half exactly when `rank` puts the first above the second. Without noise 1, 0.5 or 0.
-        """
-        return [
-            self._win_probability(self.score(prompt, first) - self.score(prompt, second))
-            for prompt, (first, second) in zip(prompts, pairs, strict=True)
-        ]
-
-    def _win_probability(self, gap: float) -> float:
-        if self.noise_sd == 0:
-            return 0.5 if gap == 0 else float(gap > 0)
-        return NormalDist(sigma=2**0.5 * self.noise_sd).cdf(gap)
