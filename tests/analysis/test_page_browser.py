@@ -94,6 +94,11 @@ def test_sorting_and_filtering_a_table_and_their_link(tab, url):
 def test_samples_search_filters_keys_and_deep_links(tab, url):
     go(tab, url, "#samples")
     tab.wait_for_selector(".list button")
+    tab.wait_for_selector("section.row h3")
+    headings = [text.removeprefix("After round ") for text in tab.locator("section.row h3").all_inner_texts()]
+    pressed = tab.locator("button[aria-pressed=true]").all_inner_texts()
+    rounds = [text for text in pressed if text.isdigit()]
+    assert rounds and [text for text in headings if text.isdigit()] == rounds
     assert tab.locator(".list button").count() == 3
     tab.keyboard.press("j")
     assert "q=1" in tab.url and tab.locator(".list [aria-current]").inner_text().startswith("1")

@@ -119,7 +119,7 @@ function answersView(points) {
           const row = shown.filter((one) => one.point.iteration === round);
           const same = round === -1 && new Set(row.map((one) => one.sheet.answers)).size === 1;
           const cards = same ? [answerCard("base model", "base", row[0].sheet, q, null)] : row.map((one) => answerCard(D.series[one.series].name, `s${one.series}`, one.sheet, q, round === -1 ? null : baseTokens(q, one.series)));
-          return el("section", { class: "row", "aria-label": `round ${roundName(round)}` }, el("h3", {}, round === -1 ? "Base model" : `After round ${round}`), el("div", { class: "cards" }, cards));
+          return el("section", { class: "row", "aria-label": `round ${roundName(round)}` }, el("h3", {}, round === -1 ? "Base model" : `After round ${roundName(round)}`), el("div", { class: "cards" }, cards));
         }))];
     },
   };
