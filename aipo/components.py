@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 
 def build_component(config: Mapping[str, Any], **arguments: Any) -> Any:
@@ -20,7 +20,8 @@ def content_of(node: Mapping[str, Any]) -> dict[str, Any]:
     inside it."""
     from hydra.utils import get_object
 
-    operational = getattr(get_object(node["_target_"]), "OPERATIONAL", ())
+    target = get_object(node["_target_"])
+    operational = target.OPERATIONAL if isinstance(target, HasOperational) else ()
     return {key: _content(value) for key, value in node.items() if key not in operational}
 
 
@@ -43,6 +44,21 @@ def require_range(prefix: str, component: object, **limits: tuple[float, float])
             continue
         expected = f"at least {least:g}" if value < least else f"at most {most:.10g}"
         raise ValueError(f"{prefix}.{name} must be {expected}, got {value!r:.60}")
+
+
+@runtime_checkable
+class HasOperational(Protocol):
+    """A class of components some of whose settings do not shape what they make."""
+
+    OPERATIONAL: ClassVar[tuple[str, ...]]
+
+
+@runtime_checkable
+class HasShortForms(Protocol):
+    """A class of components whose constructor turns shorter forms of a value into what its annotation says."""
+
+    SHORT_FORMS: ClassVar[Mapping[str, Any]]
+    """By parameter: the type of the shorter forms."""
 
 
 @runtime_checkable

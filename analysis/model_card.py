@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from aipo.artifacts import Artifact, StaleArtifactError, read_manifest
 from aipo.artifacts.files import missing_weights
 from aipo.jobs import BenchmarkRecord, JobFileError, JobRecord, Point, ScoreRecord, read_job
+from aipo.records import markdown_table
 from analysis import escape
 from analysis.collect import iteration_label
+from analysis.hub import head
 
 LENGTH_PLOT = "length_curve.png"
 
@@ -76,6 +76,10 @@ class Job:
             return read_manifest(self.store, stage, str(digest))
         except StaleArtifactError as error:
             raise ExportError(str(error)) from error
+
+    def benchmark(self, name: str) -> BenchmarkRecord:
+        """What the record says of a benchmark."""
+        return next(found for found in self.record.benchmarks if found.name == name)
 
     def metrics(self, score: ScoreRecord) -> list[Mapping[str, Any]]:
         """The rows of a scores artifact."""
@@ -136,7 +140,11 @@ def card(job: Job, iteration: int, name: str) -> str:
     points = job.points(iteration)
     train = job.manifest("train", points[-1].train)
     objective = train["config"]["objective"]
-    lines = [*_header(job, objective["name"]), f"# {_shown(name)}", ""]
+    judged = [
+        (job.benchmark(score.benchmark), score.judge, {metric["name"]: metric for metric in job.metrics(score)})
+        for score in points[-1].scores
+    ]
+    lines = [head(job.record, objective["name"], name, judged), "", f"# {_shown(name)}", ""]
     lines += [
         f"{_shown(job.base)} after {iteration + 1} round(s) of iterative preference optimization with the objective "
         f"**{_shown(objective['name'])}** (seed {job.record.seed}), by the AIPO experiment suite (arXiv 2409.08845). "
@@ -150,15 +158,6 @@ def card(job: Job, iteration: int, name: str) -> str:
         *_provenance(job, points, train),
     ]
     return "\n".join(lines) + "\n"
-
-
-def _header(job: Job, objective: str) -> list[str]:
-    path = job.model.get("path")
-    content: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
-    if path and not Path(path).is_dir():
-        content["base_model"] = str(path)
-    content["tags"] = ["preference-optimization", objective]
-    return ["---", yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000).rstrip("\n"), "---", ""]
 
 
 def _recipe(job: Job, point: Point, train: Mapping[str, Any]) -> list[str]:
@@ -331,10 +330,7 @@ def _shown(text: str) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    def line(cells: Sequence[Any]) -> str:
-        return "| " + " | ".join(_shown(str(cell)) for cell in cells) + " |"
-
-    return [line(header), "|" + "---|" * len(header), *map(line, rows)]
+    return markdown_table(header, rows, cell=lambda cell: _shown(str(cell))).split("\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

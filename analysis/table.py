@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aipo.records import markdown_table
 from analysis import escape
 
 if TYPE_CHECKING:
@@ -55,9 +56,7 @@ class Table:
 
     def markdown(self, *, fingerprints: bool = True) -> str:
         """The table and its notes, without the title."""
-        lines = [_markdown_row(self.header)]
-        lines.append("|" + "|".join("---" if i < self.text_columns else "---:" for i in range(len(self.header))) + "|")
-        lines += [_markdown_row(row) for row in self.cells]
+        lines = [markdown_table(self.header, self.cells, self.text_columns, escape.markdown)]
         lines += ["", *(f"- {escape.markdown(note)}" for note in self.notes)]
         if fingerprints:
             lines.append(f"- Fingerprints of the artifacts behind it: {' '.join(self.fingerprints) or 'none'}")
@@ -96,10 +95,6 @@ def digits_for(values: Sequence[float]) -> int:
     """How many decimals show values of this size: one for percentages and lengths, more for small numbers."""
     largest = max((abs(value) for value in values if not math.isnan(value)), default=0.0)
     return 3 if largest <= 1.5 else 2 if largest <= 10 else 1
-
-
-def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(escape.markdown(cell) for cell in cells) + " |"
 
 
 def _latex_header(cell: str, side: str) -> str:

@@ -19,6 +19,7 @@ from hydra.utils import get_method, instantiate
 
 from aipo.objectives import Objective
 from aipo.objectives.aliases import ALIASES
+from aipo.records import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "objectives.md"
@@ -76,12 +77,11 @@ class Described:
         )
 
     @property
-    def row(self) -> str:
-        """Its line of the table."""
+    def row(self) -> tuple[str, ...]:
+        """Its line of the table, cell by cell."""
         values = "; ".join(f"`{key} {value}`: {source}" for key, (value, source) in self.coefficients.items())
         others = ", ".join(f"`{alias}`" for alias, name in ALIASES.items() if name == self.name)
-        cells = (f"[`{self.name}`](#{self.name})", self.summary, self.needs, values or "it has none", others)
-        return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+        return f"[`{self.name}`](#{self.name})", self.summary, self.needs, values or "it has none", others
 
     @property
     def section(self) -> str:
@@ -104,8 +104,7 @@ def generated() -> dict[str, str]:
     """The parts of the page, by the name in their marks."""
     objectives = [Described.read(file) for file in sorted(FOLDER.glob("*.yaml")) if is_ours(file)]
     names = "objective", "what it is, and what it compares", "needs", "coefficients, and their source", "also called"
-    head = f"| {' | '.join(names)} |\n{'|---' * len(names)}|"
-    table = "\n".join([head, *(objective.row for objective in objectives)]) + "\n"
+    table = markdown_table(names, [objective.row for objective in objectives]) + "\n"
     return {"table": table, "formulas": "\n".join(objective.section for objective in objectives)}
 
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from tqdm import tqdm
 from train_step import SHAPES, Shape, alternate, make_workplace
 
+from aipo.records import markdown_header, markdown_row
+
 START = dataclasses.replace(
     SHAPES["cpu"], vocabulary=8_000, pairs=32, completion_mean=110, longest=300, epochs=1, tokens_per_batch=2048
 )
@@ -42,20 +44,17 @@ def parameters(shape: Shape) -> int:
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    print(
-        "| completion tokens | vocabulary | pairs | micro-batch tokens | pairs/s | peak GiB | states GiB | matrix GiB |"
-    )
-    print("|---:|---:|---:|---:|---:|---:|---:|---:|")
+    names = ("completion tokens", "vocabulary", "pairs", "micro-batch tokens", "pairs/s", "peak GiB", "states GiB")
+    print(markdown_header((*names, "matrix GiB"), text_columns=0))
     for change in tqdm(POINTS):
         shape = dataclasses.replace(START, **change)
         with tempfile.TemporaryDirectory() as name:
             make_workplace(Path(name), shape, seed=0)
             ((_, result),) = alternate(Path(name), ["ours"], 1)
-        tqdm.write(
-            f"| {shape.completion_mean} | {shape.vocabulary} | {shape.pairs} | {shape.tokens_per_batch} | "
-            f"{result['pairs_per_s']:.2f} | {result['peak_memory_gib']:.2f} | {16 * parameters(shape) / 2**30:.2f} | "
-            f"{4 * (shape.tokens_per_batch or 0) * shape.vocabulary / 2**30:.2f} |"
-        )
+        states, matrix = 16 * parameters(shape), 4 * (shape.tokens_per_batch or 0) * shape.vocabulary
+        measured = (result["pairs_per_s"], result["peak_memory_gib"], states / 2**30, matrix / 2**30)
+        sizes = (shape.completion_mean, shape.vocabulary, shape.pairs, shape.tokens_per_batch)
+        tqdm.write(markdown_row((*sizes, *(f"{value:.2f}" for value in measured))))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from sampling import make_prompts, save_model
 
 from aipo.models.policy import PolicyRef
-from aipo.records import Decoding, Pair
+from aipo.records import Decoding, Pair, markdown_header, markdown_row
 from aipo.samplers.hf import HFSampler
 from aipo.training.reference import compute_reference_logps
 
@@ -32,8 +32,14 @@ def sharpen(folder: Path) -> None:
 
 def main() -> None:
     torch.set_num_threads(1)
-    print("| dtype | nats/token | difference of a completion: mean abs., max | of a margin: sd | signs that differ |")
-    print("|---|---:|---:|---:|---:|")
+    names = (
+        "dtype",
+        "nats/token",
+        "difference of a completion: mean abs., max",
+        "of a margin: sd",
+        "signs that differ",
+    )
+    print(markdown_header(names, text_columns=1))
     with tempfile.TemporaryDirectory() as folder:
         save_model(Path(folder))
         sharpen(Path(folder))
@@ -50,9 +56,12 @@ def main() -> None:
             drawn = torch.tensor([[pair.chosen.logp, pair.rejected.logp] for pair in pairs], dtype=torch.float64)
             error = (drawn - ours).abs()
             margins, drawn_margins = ours[:, 0] - ours[:, 1], drawn[:, 0] - drawn[:, 1]
+            nats, spread = -ours.mean() / DECODING.max_new_tokens, (drawn_margins - margins).std()
+            differing = f"{int((margins * drawn_margins < 0).sum())} of {PROMPTS}"
             print(
-                f"| {dtype} | {-ours.mean() / DECODING.max_new_tokens:.2f} | {error.mean():.2g}, {error.max():.2g} | "
-                f"{(drawn_margins - margins).std():.2g} | {int((margins * drawn_margins < 0).sum())} of {PROMPTS} |"
+                markdown_row(
+                    (dtype, f"{nats:.2f}", f"{error.mean():.2g}, {error.max():.2g}", f"{spread:.2g}", differing)
+                )
             )
 
 

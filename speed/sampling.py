@@ -27,7 +27,7 @@ from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from aipo.models.policy import PolicyRef
-from aipo.records import Decoding
+from aipo.records import Decoding, markdown_header, markdown_row
 from aipo.samplers.hf import HFSampler
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
@@ -118,7 +118,7 @@ def compare(name: str, sides: dict[str, Side], prompts: Prompts, repeats: int) -
     medians = {side: statistics.median(rate) for side, rate in rates.items()}
     (mine, us), (other, them) = medians.items()
     each = " / ".join(f"{a / b:.2f}" for a, b in zip(rates[mine], rates[other], strict=True))
-    return [f"| {name} | {us:,.0f} | {them:,.0f} ({other}) | {us / them:.2f} | {each} |"]
+    return [markdown_row((name, f"{us:,.0f}", f"{them:,.0f} ({other})", f"{us / them:.2f}", each))]
 
 
 def main() -> None:
@@ -152,8 +152,7 @@ def main() -> None:
         f"`OMP_NUM_THREADS={torch.get_num_threads()} python speed/sampling.py --repeats {arguments.repeats}`, "
         f"torch {torch.__version__}. {CANDIDATES} candidates of {NEW_TOKENS} tokens for each prompt, T 0.4, top_k 50, "
         "Llama of 19.5 M parameters, float32. Medians of tokens/s.\n",
-        "| prompts | ours | transformers | ratio | ratio of each round |",
-        "|---|---|---|---|---|",
+        markdown_header(("prompts", "ours", "transformers", "ratio", "ratio of each round")),
         *lines,
     ])  # fmt: skip
     print(table)

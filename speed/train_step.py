@@ -32,7 +32,7 @@ from typing import Any
 
 from results_table import append_result, machine_name
 
-from aipo.records import Completion, Pair, read_parquet, write_parquet
+from aipo.records import Completion, Pair, markdown_header, markdown_row, read_parquet, write_parquet
 
 EOS = "</s>"
 BETA = 0.1
@@ -329,12 +329,10 @@ def markdown(summary: dict[str, Any], command: str, machine: str) -> str:
     lines = []
     for side, values in summary["sides"].items():
         tflops = f"; {values['model_tflops']:.0f} TFLOP/s" if "model_tflops" in values else ""
-        lines.append(
-            f"| {date} | {shape} | {NAMES[side]} | {values['pairs_per_s']:.2f}{tflops} "
-            f"| {values['peak_memory_gib']:.2f} | {values['speed_ratio']:.2f} | {values['memory_ratio']:.2f} "
-            f"| {values['largest_loss_difference']:.1e} "
-            f"| {len(summary['runs'][side])} | {machine} | `{command}` |"
-        )
+        ratios = (f"{values[name]:.2f}" for name in ("peak_memory_gib", "speed_ratio", "memory_ratio"))
+        measured = (f"{values['pairs_per_s']:.2f}{tflops}", *ratios, f"{values['largest_loss_difference']:.1e}")
+        runs = len(summary["runs"][side])
+        lines.append(markdown_row((date, shape, NAMES[side], *measured, runs, machine, f"`{command}`")))
     return "\n".join(lines) + "\n"
 
 
@@ -344,9 +342,10 @@ HEADING = """
 Medians; GiB is the peak. Ratios are ours to that row's: speed above 1 and memory below 1 are in our favour. The loss
 difference is the largest of the first ten steps.
 
-| date | shape | side | pairs/s | GiB | speed ratio | memory ratio | loss difference | runs | machine | command |
-|---|---|---|---|---|---|---|---|---|---|---|
 """
+COLUMNS = "date, shape, side, pairs/s, GiB, speed ratio, memory ratio, loss difference, runs, machine, command".split(
+    ", "
+)
 
 
 def main() -> None:
@@ -380,7 +379,7 @@ def main() -> None:
     if arguments.json:
         arguments.json.write_text(json.dumps(summary, indent=1), encoding="utf-8")
     if not arguments.dry:
-        append_result(HEADING, rows)
+        append_result(HEADING + markdown_header(COLUMNS) + "\n", rows)
 
 
 if __name__ == "__main__":

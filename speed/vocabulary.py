@@ -15,6 +15,7 @@ import time
 import torch
 
 from aipo.models.vocabulary import CPU_TILING, LogitTransform, token_logps
+from aipo.records import markdown_header, markdown_row
 from aipo.training.memory import peak_memory_gib, reset_peak
 
 SPEED = [(64, 64, 218), (256, 256, 2_000), (512, 256, 8_000), (512, 256, 32_000), (2048, 256, 32_000)]
@@ -74,7 +75,8 @@ def main() -> None:
     if arguments.peak:
         print(peak_gib(*arguments.peak))
         return
-    print("| tokens | width | vocabulary | plain, ms | ours / plain | tiled / plain |\n|---:|---:|---:|---:|---:|---:|")
+    names = ("tokens", "width", "vocabulary", "plain, ms", "ours / plain", "tiled / plain")
+    print(markdown_header(names, text_columns=0))
     for tokens, width, vocabulary in SPEED:
         tensors = inputs(tokens, width, vocabulary)
         found: dict[str, list[float]] = {function.__name__: [] for function in (plain, ours, tiled)}
@@ -83,13 +85,15 @@ def main() -> None:
             for function in (plain, ours, tiled):
                 found[function.__name__].append(seconds(function, tensors))
         times = {name: 1000 * statistics.median(values[1:]) for name, values in found.items()}
-        ratios = " | ".join(f"{times[name] / times['plain']:.2f}" for name in ("ours", "tiled"))
-        print(f"| {tokens} | {width} | {vocabulary} | {times['plain']:.2f} | {ratios} |", flush=True)
-    print("\n| tokens | vocabulary | the matrix, GiB | ours above its inputs, GiB |\n|---:|---:|---:|---:|")
+        ratios = (f"{times[name] / times['plain']:.2f}" for name in ("ours", "tiled"))
+        print(markdown_row((tokens, width, vocabulary, f"{times['plain']:.2f}", *ratios)), flush=True)
+    names = ("tokens", "vocabulary", "the matrix, GiB", "ours above its inputs, GiB")
+    print("\n" + markdown_header(names, text_columns=0))
     for tokens, vocabulary in MEMORY:
         command = [sys.executable, __file__, "--peak", str(tokens), str(vocabulary)]
         extra = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-        print(f"| {tokens} | {vocabulary} | {4 * tokens * vocabulary / 2**30:.2f} | {extra:.2f} |", flush=True)
+        matrix = 4 * tokens * vocabulary / 2**30
+        print(markdown_row((tokens, vocabulary, f"{matrix:.2f}", f"{extra:.2f}")), flush=True)
 
 
 if __name__ == "__main__":

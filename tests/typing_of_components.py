@@ -6,7 +6,7 @@ A new component gets a line here. `tests/test_house.py` compares this list with 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aipo.benchmarks import (
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         MTBench,
         MTBenchPairwise,
         PolicyTokens,
+        PromptBenchmark,
         TextAnnotator,
         WeightedAnnotator,
     )
@@ -135,6 +136,9 @@ if TYPE_CHECKING:
     ) -> Sequence[Benchmark]:
         return each
 
+    def prompt_benchmarks(*each: ConstraintBenchmark | GoldBenchmark) -> Sequence[PromptBenchmark]:
+        return each
+
     def assets(
         *each: MiniatureAlpacaEval
         | MiniatureArenaHard
@@ -142,7 +146,7 @@ if TYPE_CHECKING:
         | OfficialAlpacaEval
         | OfficialArenaHard
         | OfficialMTBench,
-    ) -> Sequence[Assets]:
+    ) -> Sequence[Assets[Any]]:
         return each
 
     def annotators(*each: TextAnnotator | WeightedAnnotator) -> Sequence[Annotator]:

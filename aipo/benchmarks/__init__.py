@@ -2,7 +2,7 @@
 
 from aipo.benchmarks.alpaca_eval import AlpacaEval, TextAnnotator, WeightedAnnotator
 from aipo.benchmarks.arena_hard import ArenaHard
-from aipo.benchmarks.benchmark import Benchmark
+from aipo.benchmarks.benchmark import Benchmark, PromptBenchmark
 from aipo.benchmarks.constraints import ConstraintBenchmark
 from aipo.benchmarks.mt_bench import MTBench
 from aipo.benchmarks.mt_bench_pairwise import MTBenchPairwise
@@ -19,6 +19,7 @@ __all__ = [
     "MTBench",
     "MTBenchPairwise",
     "PolicyTokens",
+    "PromptBenchmark",
     "TextAnnotator",
     "WeightedAnnotator",
 ]

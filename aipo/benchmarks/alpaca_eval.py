@@ -24,6 +24,8 @@ from aipo.benchmarks.judging import (
     length_metrics,
     question_scores,
     refuse_unscored,
+    require_assets,
+    require_length_metric,
     require_share,
 )
 from aipo.benchmarks.verdicts import parse_first_token, parse_identifier
@@ -154,7 +156,7 @@ class AlpacaEval(AssetBacked):
     figure, which is no error of estimation; the interval of `lc_win_rate` refits the length model on resampled items.
     """
 
-    assets: Assets
+    assets: Assets[AlpacaEvalAssets]
     name: str = "alpaca_eval"
     length_metric: str = "mean_chars"
     needs_baseline: bool = False
@@ -177,8 +179,19 @@ class AlpacaEval(AssetBacked):
     uses_judge = True
 
     def __post_init__(self) -> None:
+        require_assets(self.name, self.assets, AlpacaEvalAssets, needs_baseline=self.needs_baseline)
+        require_length_metric(self.name, self.length_metric)
+        if self.assets.n_questions < N_FOLDS:
+            raise ValueError(
+                f"{self.name}: the length model needs at least {N_FOLDS} items, got {self.assets.n_questions}"
+            )
         require_share(f"{self.name}.max_unscored_share", self.max_unscored_share)
         require_range(self.name, self, bootstrap_rounds=(1, 10**5), lc_bootstrap_rounds=(0, 10**5))
+
+    @property
+    def decodings(self) -> tuple[Decoding, ...]:
+        """One, of the settings."""
+        return (self.decoding,)
 
     @property
     def n_answers(self) -> int:
@@ -196,9 +209,7 @@ class AlpacaEval(AssetBacked):
 
     def answer(self, sampler: Sampler, *, seed: int) -> list[Answer]:
         """One completion per instruction, in one batch."""
-        assets: AlpacaEvalAssets = self.assets.load()
-        if len(assets.items) < N_FOLDS:
-            raise ValueError(f"{self.name}: the length model needs at least {N_FOLDS} items, got {len(assets.items)}")
+        assets = self.assets.load()
         chats = [(Message("user", item["instruction"]),) for item in assets.items]
         completions = sampler.sample(chats, self.decoding, n=1, seed=seed)
         return [Answer(str(position), (completion,)) for position, (completion,) in enumerate(completions)]
@@ -207,7 +218,7 @@ class AlpacaEval(AssetBacked):
         self, answers: Sequence[Answer], judge: Judge, *, baseline: Sequence[Answer] | None = None
     ) -> list[Judgment]:
         """A verdict per item and order; equal outputs tie without a request. All requests go out in one batch."""
-        assets: AlpacaEvalAssets = self.assets.load()
+        assets = self.assets.load()
         outputs, opposing = self._outputs(assets, answers), self._baseline(assets, baseline)
         requests = [
             pairwise_request(assets.prompt_template, position, item["instruction"], output, other, order)
@@ -241,7 +252,7 @@ class AlpacaEval(AssetBacked):
         self, answers: Sequence[Answer], judgments: Sequence[Judgment], *, baseline: Sequence[Answer] | None = None
     ) -> list[Metric]:
         """Win rates from the verdicts and both sides' lengths in characters."""
-        assets: AlpacaEvalAssets = self.assets.load()
+        assets = self.assets.load()
         outputs, opposing = self._outputs(assets, answers), self._baseline(assets, baseline)
         expected = [
             (str(position), 1, order)

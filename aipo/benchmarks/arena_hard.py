@@ -19,6 +19,7 @@ from aipo.benchmarks.judging import (
     length_metrics,
     question_scores,
     refuse_unscored,
+    require_assets,
     require_share,
 )
 from aipo.benchmarks.token_counters import PolicyTokens, TokenCounter
@@ -92,7 +93,7 @@ class ArenaHard(AssetBacked):
     `win_rate_game_1` and `win_rate_game_2`, whose difference is the judge's position bias; lengths.
     """
 
-    assets: Assets
+    assets: Assets[ArenaHardAssets]
     name: str = "arena_hard"
     needs_baseline: bool = False
     token_counter: TokenCounter = field(default_factory=PolicyTokens)
@@ -113,6 +114,7 @@ class ArenaHard(AssetBacked):
     uses_judge = True
 
     def __post_init__(self) -> None:
+        require_assets(self.name, self.assets, ArenaHardAssets, needs_baseline=self.needs_baseline)
         require_share(f"{self.name}.max_unscored_share", self.max_unscored_share)
         require_range(self.name, self, bootstrap_rounds=(1, 10**5), judge_max_tokens=(1, 10**6))
         require_range(self.name, self, judge_temperature=(0, 100), judge_attempts=(1, 100), strong_weight=(1, 1000))
@@ -127,6 +129,11 @@ class ArenaHard(AssetBacked):
         return needs_of(self.assets, self.token_counter)
 
     @property
+    def decodings(self) -> tuple[Decoding, ...]:
+        """One, of the settings."""
+        return (self.decoding,)
+
+    @property
     def n_answers(self) -> int:
         """One per question."""
         return self.assets.n_questions
@@ -138,12 +145,12 @@ class ArenaHard(AssetBacked):
 
     def user_turns(self) -> dict[str, tuple[str, ...]]:
         """One per question."""
-        assets: ArenaHardAssets = self.assets.load()
+        assets = self.assets.load()
         return {q: (row["turns"][0]["content"],) for q, row in zip(_ids(assets), assets.questions, strict=True)}
 
     def answer(self, sampler: Sampler, *, seed: int) -> list[Answer]:
         """One completion per question, in one batch."""
-        assets: ArenaHardAssets = self.assets.load()
+        assets = self.assets.load()
         chats = [(Message("user", question["turns"][0]["content"]),) for question in assets.questions]
         completions = sampler.sample(chats, self.decoding, n=1, seed=seed)
         return [Answer(name, (completion,)) for name, (completion,) in zip(_ids(assets), completions, strict=True)]
@@ -152,7 +159,7 @@ class ArenaHard(AssetBacked):
         self, answers: Sequence[Answer], judge: Judge, *, baseline: Sequence[Answer] | None = None
     ) -> list[Judgment]:
         """Two games per question in one batch; one more batch for those whose first reply has no label."""
-        assets: ArenaHardAssets = self.assets.load()
+        assets = self.assets.load()
         opposing = self._baseline(assets, baseline)
         requests = [
             game_request(assets, question, answer.turns[0].text, opposing[answer.question_id], order)

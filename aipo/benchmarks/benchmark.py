@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from aipo.benchmarks.judging import AssetIdentity
 from aipo.judges.judge import Judge
-from aipo.records import Answer, Judgment, Metric, QuestionScore
+from aipo.records import Answer, Decoding, Judgment, Metric, Prompt, QuestionScore
 from aipo.samplers.sampler import Sampler
 
 
@@ -64,6 +64,11 @@ class Benchmark(Protocol):
         ...
 
     @property
+    def decodings(self) -> tuple[Decoding, ...]:
+        """How `answer` samples: every decoding that it asks the sampler for."""
+        ...
+
+    @property
     def n_answers(self) -> int:
         """Completions that `answer` samples, every turn counted. For the planner, known without reading files."""
         ...
@@ -98,4 +103,18 @@ class Benchmark(Protocol):
 
         Statistics over seeds and questions together are made from these.
         """
+        ...
+
+
+@runtime_checkable
+class PromptBenchmark(Benchmark, Protocol):
+    """A benchmark of one turn that gives its questions as prompts, so that the ranker can score its answers, too."""
+
+    @property
+    def brings_constraints(self) -> bool:
+        """True when every prompt has constraints that code can check (`Prompt.meta`, `aipo.constraints`)."""
+        ...
+
+    def prompts(self) -> list[Prompt]:
+        """The questions; `prompt_id` is the question's id."""
         ...

@@ -10,7 +10,7 @@ from aipo.benchmarks.judging import AssetIdentity, by_question, length_metrics, 
 from aipo.components import require_range
 from aipo.constraints import VERSION, Task, draw_tasks, meta_of, share_met
 from aipo.judges.judge import Judge
-from aipo.records import Answer, Chat, Decoding, Judgment, Message, Metric, Prompt, QuestionScore
+from aipo.records import Answer, Decoding, Judgment, Message, Metric, Prompt, QuestionScore
 from aipo.samplers.sampler import Sampler
 
 
@@ -39,6 +39,7 @@ class ConstraintBenchmark:
     uses_judge = False
     official = False
     needs_world = False
+    brings_constraints = True
     max_unscored_share = 0.0
 
     def __post_init__(self) -> None:
@@ -47,6 +48,11 @@ class ConstraintBenchmark:
     def asset_identity(self) -> AssetIdentity:
         """The questions follow from the settings; `VERSION` counts changes of their texts and of the checks."""
         return AssetIdentity({"constraints": VERSION}, {}, {"constraints": VERSION})
+
+    @property
+    def decodings(self) -> tuple[Decoding, ...]:
+        """One, of the settings."""
+        return (self.decoding,)
 
     @property
     def n_answers(self) -> int:
@@ -112,12 +118,8 @@ class ConstraintBenchmark:
             for answer in by_question(answers, list(tasks), "policy", n_turns=1)
         ]
 
-    def chats(self) -> dict[str, Chat]:
-        """Question id -> the chat that was answered: so that the ranker can score the answers, too."""
-        return {prompt.prompt_id: prompt.chat for prompt in self.prompts()}
-
     def prompts(self) -> list[Prompt]:
-        """The questions with their constraints, for a ranker that needs them."""
+        """The questions with their constraints, for the ranker."""
         return [
             Prompt(name, (Message("user", task.text),), "benchmark", meta_of(task.constraints))
             for name, task in self._tasks().items()

@@ -6,12 +6,15 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from aipo.components import needs_of
 from aipo.records import Answer, Chat, Completion, JudgeReply, Judgment, Metric, QuestionScore
 
 Order = Literal["single", "baseline_first", "policy_first"]
+Loaded = TypeVar("Loaded", covariant=True)
+LENGTH_METRICS = ("mean_chars", "mean_tokens")
+"""What `length_metrics` measures of any answer."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +26,20 @@ class AssetIdentity:
     scoring: Mapping[str, str]
 
 
-class Assets(Protocol):
+class Assets(Protocol[Loaded]):
     """Where a benchmark's questions and prompts come from: official files, or the miniature's world."""
 
-    def load(self) -> Any:
+    @property
+    def kind(self) -> type[Loaded]:
+        """The class of what `load` gives: the benchmark's own assets dataclass."""
+        ...
+
+    @property
+    def brings_baseline(self) -> bool:
+        """True when a baseline's answers are among them; else the baseline policy has to answer."""
+        ...
+
+    def load(self) -> Loaded:
         """The benchmark's assets dataclass. Reads local files at most; says what is missing and where to put it."""
         ...
 
@@ -53,7 +66,7 @@ class Assets(Protocol):
 class AssetBacked:
     """What a benchmark with assets says of itself by them."""
 
-    assets: Assets
+    assets: Assets[Any]
 
     @property
     def official(self) -> bool:
@@ -199,6 +212,22 @@ def _plain(name: str, value: float, n: int) -> Metric:
 def text_completion(text: str) -> Completion:
     """A completion read from an official file, which has no token ids and does not say how it ended."""
     return Completion(text=text, token_ids=(), finish="length")
+
+
+def require_assets(name: str, assets: Assets[Any], kind: type, *, needs_baseline: bool | None = None) -> None:
+    """ValueError unless the assets are a benchmark's own kind and, where `needs_baseline` is false, bring a baseline's
+    answers. None: the benchmark compares with none."""
+    given = type(assets).__name__
+    if not issubclass(assets.kind, kind):
+        raise ValueError(f"{name}.assets: expected {kind.__name__}, but {given} has {assets.kind.__name__}")
+    if needs_baseline is False and not assets.brings_baseline:
+        raise ValueError(f"{name}.needs_baseline: {given} brings no answers of a baseline; set needs_baseline: true")
+
+
+def require_length_metric(name: str, metric: str) -> None:
+    """ValueError unless `metric` is one of LENGTH_METRICS: a table would look for another one in vain."""
+    if metric not in LENGTH_METRICS:
+        raise ValueError(f"{name}.length_metric: expected {' or '.join(LENGTH_METRICS)}, got {metric!r}")
 
 
 def require_share(name: str, value: float) -> None:

@@ -21,6 +21,8 @@ from aipo.benchmarks.judging import (
     length_metrics,
     question_scores,
     refuse_unscored,
+    require_assets,
+    require_length_metric,
     require_share,
 )
 from aipo.benchmarks.verdicts import parse_rating
@@ -97,7 +99,7 @@ class MTBench(AssetBacked):
     `rating_<category>` (both turns), `mean_chars` and `mean_tokens` (per turn), `truncated_share` (percent).
     """
 
-    assets: Assets
+    assets: Assets[MTBenchAssets]
     name: str = "mt_bench"
     length_metric: str = "mean_chars"
     temperatures: Mapping[str, float] = field(default_factory=lambda: dict(TEMPERATURES))
@@ -121,11 +123,18 @@ class MTBench(AssetBacked):
     uses_judge = True
 
     def __post_init__(self) -> None:
+        require_assets(self.name, self.assets, MTBenchAssets)
+        require_length_metric(self.name, self.length_metric)
         require_share(f"{self.name}.max_unscored_share", self.max_unscored_share)
         require_range(self.name, self, bootstrap_rounds=(1, 10**5), judge_max_tokens=(1, 10**6))
         require_range(self.name, self, judge_temperature=(0, 100))
         for temperature in (*self.temperatures.values(), self.default_temperature):
             self._decoding(temperature)
+
+    @property
+    def decodings(self) -> tuple[Decoding, ...]:
+        """One per temperature."""
+        return tuple(self._decoding(value) for value in {*self.temperatures.values(), self.default_temperature})
 
     @property
     def n_answers(self) -> int:
@@ -155,7 +164,7 @@ class MTBench(AssetBacked):
         self, answers: Sequence[Answer], judge: Judge, *, baseline: Sequence[Answer] | None = None
     ) -> list[Judgment]:
         """Two ratings per question, all asked in one batch."""
-        assets: MTBenchAssets = self.assets.load()
+        assets = self.assets.load()
         ordered = by_question(answers, question_ids(assets), "policy", n_turns=2)
         requests = [
             single_request(assets, question, [completion.text for completion in answer.turns], turn)
@@ -176,7 +185,7 @@ class MTBench(AssetBacked):
         self, answers: Sequence[Answer], judgments: Sequence[Judgment], *, baseline: Sequence[Answer] | None = None
     ) -> list[Metric]:
         """Mean ratings; intervals resample questions, so that both turns of one stay together."""
-        assets: MTBenchAssets = self.assets.load()
+        assets = self.assets.load()
         ids = question_ids(assets)
         expected: list[tuple[str, int, Order]] = [(question, turn, "single") for question in ids for turn in (1, 2)]
         ordered = by_request(judgments, expected, self.name)

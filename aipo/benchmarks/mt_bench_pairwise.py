@@ -70,7 +70,7 @@ class MTBenchPairwise(MTBench):
         self, answers: Sequence[Answer], judge: Judge, *, baseline: Sequence[Answer] | None = None
     ) -> list[Judgment]:
         """Four games per question, all asked in one batch."""
-        assets: MTBenchAssets = self.assets.load()
+        assets = self.assets.load()
         ids = question_ids(assets)
         if baseline is None:
             raise ValueError(f"{self.name} compares with a baseline policy, but no baseline answers were given")

@@ -18,6 +18,8 @@ class ConstraintPrompts:
     seed: int = 0
 
     is_world: ClassVar[bool] = False
+    brings_responses: ClassVar[bool] = False
+    brings_ratings: ClassVar[bool] = False
     brings_constraints: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

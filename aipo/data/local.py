@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -65,14 +66,30 @@ class LocalFiles:
                 hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
         return hashes
 
+    @property
+    def brings_responses(self) -> bool:
+        """Whether a row has two responses; true for what `pool_size` does not count."""
+        content = self._content()
+        return content is None or content.responses
+
+    @property
+    def brings_ratings(self) -> bool:
+        """Whether a row has two rated responses, likewise."""
+        content = self._content()
+        return content is None or content.ratings
+
     def pool_size(self) -> int | None:
-        """The prompts in the files, counted once for as long as these do not change. None for files that `missing`
-        refuses, and for more than COUNTED_BYTES."""
+        """The prompts in the files. None for files that `missing` refuses, and for more than COUNTED_BYTES."""
+        content = self._content()
+        return None if content is None else content.prompts
+
+    def _content(self) -> _Content | None:
+        """What the files hold, read once for as long as they do not change."""
         try:
             stamps = [(file, file.stat()) for file in self._files()]
             if sum(stamp.st_size for _, stamp in stamps) > COUNTED_BYTES:
                 return None
-            return _count(self, tuple((str(file), stamp.st_size, stamp.st_mtime_ns) for file, stamp in stamps))
+            return _read_content(self, tuple((str(file), stamp.st_size, stamp.st_mtime_ns) for file, stamp in stamps))
         except (SourceError, OSError):
             return None
 
@@ -137,9 +154,20 @@ class LocalFiles:
         return example_from_row(row)
 
 
+@dataclass(frozen=True)
+class _Content:
+    """How many prompts there are, and whether any has two responses, and two rated ones."""
+
+    prompts: int
+    responses: bool
+    ratings: bool
+
+
 @functools.lru_cache(maxsize=16)
-def _count(source: LocalFiles, stamps: tuple[tuple[str, int, int], ...]) -> int:
-    return len(source.load()[0])
+def _read_content(source: LocalFiles, stamps: tuple[tuple[str, int, int], ...]) -> _Content:
+    examples, _ = source.load()
+    rated = [sum(not math.isnan(rating) for rating in example.ratings) for example in examples]
+    return _Content(len(examples), any(len(example.responses) > 1 for example in examples), max(rated, default=0) > 1)
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:

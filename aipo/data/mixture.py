@@ -47,6 +47,16 @@ class Mixture:
         """Where all of its parts do."""
         return self.first.is_world and self.second.is_world
 
+    @property
+    def brings_responses(self) -> bool:
+        """Where one of its parts does: prompts without are dropped and counted."""
+        return self.first.brings_responses or self.second.brings_responses
+
+    @property
+    def brings_ratings(self) -> bool:
+        """Likewise."""
+        return self.first.brings_ratings or self.second.brings_ratings
+
     def identity(self) -> Mapping[str, str]:
         """Both sources'."""
         return {

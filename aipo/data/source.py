@@ -16,6 +16,16 @@ class Source(Protocol):
         """True when the prompts come from the miniature's world, whose truth some rankers and judges need."""
         ...
 
+    @property
+    def brings_responses(self) -> bool:
+        """True when prompts come with at least two responses, or where only a download could tell."""
+        ...
+
+    @property
+    def brings_ratings(self) -> bool:
+        """Likewise, when those responses are rated."""
+        ...
+
     def identity(self) -> Mapping[str, str]:
         """What pins the content beyond the configuration: hashes of local files, for example. Enters fingerprints."""
         ...

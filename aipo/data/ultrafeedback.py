@@ -43,6 +43,8 @@ class UltraFeedbackBinarized:
         return missing_dataset(self.path, self.revision)
 
     is_world: ClassVar[bool] = False
+    brings_responses: ClassVar[bool] = True
+    brings_ratings: ClassVar[bool] = True
 
     def identity(self) -> Mapping[str, str]:
         """A hash of a local folder."""
@@ -87,6 +89,8 @@ class UltraFeedback:
         return missing_dataset(self.path, self.revision)
 
     is_world: ClassVar[bool] = False
+    brings_responses: ClassVar[bool] = True
+    brings_ratings: ClassVar[bool] = True
 
     def identity(self) -> Mapping[str, str]:
         """A hash of a local folder."""

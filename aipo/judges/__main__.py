@@ -9,7 +9,7 @@ from pathlib import Path
 
 from aipo.judges.quality import Estimate, QualityError, agreement, length_preference, position
 from aipo.judges.replies import open_replies
-from aipo.records import Answer, Judgment, from_row, read_jsonl, read_parquet
+from aipo.records import Answer, Judgment, from_row, markdown_table, read_jsonl, read_parquet
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,9 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (QualityError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"judge {judge}\n\n| measure | value | 95 % interval | questions |\n|---|---:|---:|---:|")
-    for one in estimates:
-        print(f"| {one.name} | {one.value:.3g} | {one.ci95[0]:.3g} to {one.ci95[1]:.3g} | {one.n} |")
+    rows = [(one.name, f"{one.value:.3g}", f"{one.ci95[0]:.3g} to {one.ci95[1]:.3g}", one.n) for one in estimates]
+    print(f"judge {judge}\n")
+    print(markdown_table(("measure", "value", "95 % interval", "questions"), rows, text_columns=1))
     for note in notes:
         print(f"\n- {note}", end="")
     print()
@@ -54,12 +54,13 @@ def _print_spent(store: Path) -> int:
     if not ledgers:
         print(f"error: {store / 'replies'}: no judge's replies are kept there", file=sys.stderr)
         return 1
-    print("| judge | requests | replies | unreadable | input tokens | output tokens | dollars |")
-    print("|---|---:|---:|---:|---:|---:|---:|")
+    rows = []
     for judge, ledger in ledgers:
         dollars = "-" if ledger.dollars is None else f"{ledger.dollars:.2f}"
         counts = (ledger.requests, ledger.replies, ledger.unreadable, ledger.input_tokens, ledger.output_tokens)
-        print(f"| {judge.get('name')} | {' | '.join(map(str, counts))} | {dollars} |")
+        rows.append((judge.get("name"), *counts, dollars))
+    names = ("judge", "requests", "replies", "unreadable", "input tokens", "output tokens", "dollars")
+    print(markdown_table(names, rows, text_columns=1))
     return 0
 
 

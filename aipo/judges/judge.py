@@ -25,6 +25,11 @@ class Judge(Protocol):
         ...
 
     @property
+    def answers_any_chat(self) -> bool:
+        """False for one that reads the prompts of benchmarks only, and for one that answers nothing."""
+        ...
+
+    @property
     def keeps_replies(self) -> bool:
         """True when replies cost money or hours, and are kept beside the artifacts: it is a `PaidJudge` then."""
         ...

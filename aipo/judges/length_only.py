@@ -29,6 +29,7 @@ class LengthOnlyJudge:
             )
 
     needs_world: ClassVar[bool] = False
+    answers_any_chat: ClassVar[bool] = False
     keeps_replies: ClassVar[bool] = False
     asks_per_verdict: ClassVar[int] = 1
 

@@ -28,6 +28,7 @@ class LocalJudge:
     _sampler: list[HFSampler] = field(default_factory=list, init=False, repr=False, compare=False)
 
     needs_world: ClassVar[bool] = False
+    answers_any_chat: ClassVar[bool] = True
     keeps_replies: ClassVar[bool] = True
     max_requests: ClassVar[int | None] = None
 

@@ -56,6 +56,7 @@ class OpenAIJudge:
     """The protocol's name of the reply's limit; OpenAI's reasoning models take the second one only."""
 
     needs_world: ClassVar[bool] = False
+    answers_any_chat: ClassVar[bool] = True
     keeps_replies: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

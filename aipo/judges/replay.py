@@ -24,6 +24,7 @@ class ReplayJudge:
     _open: list[Replies] = field(default_factory=list, init=False, repr=False, compare=False)
 
     needs_world: ClassVar[bool] = False
+    answers_any_chat: ClassVar[bool] = True
     keeps_replies: ClassVar[bool] = False
     asks_per_verdict: ClassVar[int] = 1
 

@@ -20,6 +20,7 @@ class ScriptedJudge:
     asks_per_verdict: int = 1
 
     needs_world: ClassVar[bool] = False
+    answers_any_chat: ClassVar[bool] = True
     max_requests: ClassVar[int | None] = None
 
     def identity(self) -> dict[str, str]:

@@ -32,6 +32,7 @@ class StoredJudge:
     def __init__(self, judge: PaidJudge, replies: Replies) -> None:
         self.name = judge.name
         self.needs_world = judge.needs_world
+        self.answers_any_chat = judge.answers_any_chat
         self.asks_per_verdict = judge.asks_per_verdict
         self._judge = judge
         self._replies = replies

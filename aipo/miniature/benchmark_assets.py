@@ -60,6 +60,7 @@ def reference_answer(request: Request) -> str:
 @dataclass(frozen=True)
 class _HeldOut:
     official: ClassVar[bool] = False
+    brings_baseline: ClassVar[bool] = False
     needs_world: ClassVar[bool] = True
 
     n_questions: int
@@ -76,6 +77,8 @@ class _HeldOut:
 @dataclass(frozen=True)
 class MiniatureMTBench(_HeldOut):
     """Two-turn questions, the eight categories in turn; references for the three that have them officially."""
+
+    kind: ClassVar[type[MTBenchAssets]] = MTBenchAssets
 
     def load(self) -> MTBenchAssets:
         rng = random.Random(f"follow-ups {self.seed}")
@@ -94,6 +97,8 @@ class MiniatureMTBench(_HeldOut):
 class MiniatureAlpacaEval(_HeldOut):
     """One-turn instructions, against the base model's answers."""
 
+    kind: ClassVar[type[AlpacaEvalAssets]] = AlpacaEvalAssets
+
     def load(self) -> AlpacaEvalAssets:
         items = tuple(
             {"instruction": text, "dataset": f"{request.n_facts}_facts"}
@@ -105,6 +110,8 @@ class MiniatureAlpacaEval(_HeldOut):
 @dataclass(frozen=True)
 class MiniatureArenaHard(_HeldOut):
     """One-turn questions, against the base model's answers; the number of facts asked for is the cluster."""
+
+    kind: ClassVar[type[ArenaHardAssets]] = ArenaHardAssets
 
     def load(self) -> ArenaHardAssets:
         questions = tuple(

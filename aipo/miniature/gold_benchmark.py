@@ -12,7 +12,7 @@ from aipo.judges.judge import Judge
 from aipo.miniature.benchmark_assets import held_out_questions, require_room
 from aipo.miniature.gold import GoldCount, count_facts
 from aipo.miniature.world import WORLD_VERSION
-from aipo.records import Answer, Chat, Decoding, Judgment, Message, Metric, QuestionScore
+from aipo.records import Answer, Chat, Decoding, Judgment, Message, Metric, Prompt, QuestionScore
 from aipo.samplers.sampler import Sampler
 
 
@@ -39,6 +39,7 @@ class GoldBenchmark:
     uses_judge = False
     official = False
     needs_world = True
+    brings_constraints = False
     max_unscored_share = 0.0
 
     def __post_init__(self) -> None:
@@ -48,6 +49,11 @@ class GoldBenchmark:
     def asset_identity(self) -> AssetIdentity:
         """The questions follow from the settings; `WORLD_VERSION` counts changes of the world's texts."""
         return AssetIdentity({"world": WORLD_VERSION}, {}, {"world": WORLD_VERSION})
+
+    @property
+    def decodings(self) -> tuple[Decoding, ...]:
+        """One, of the settings."""
+        return (self.decoding,)
 
     @property
     def n_answers(self) -> int:
@@ -103,9 +109,9 @@ class GoldBenchmark:
             for answer in by_question(answers, list(chats), "policy", n_turns=1)
         ]
 
-    def chats(self) -> dict[str, Chat]:
-        """Question id -> the chat that was answered: so that the ranker can score the answers, too."""
-        return self._questions()
+    def prompts(self) -> list[Prompt]:
+        """The questions, for the ranker."""
+        return [Prompt(name, chat, "benchmark") for name, chat in self._questions().items()]
 
     def user_turns(self) -> dict[str, tuple[str, ...]]:
         """One per question."""

@@ -48,6 +48,7 @@ class GoldJudge:
             )
 
     needs_world: ClassVar[bool] = True
+    answers_any_chat: ClassVar[bool] = False
     keeps_replies: ClassVar[bool] = False
     asks_per_verdict: ClassVar[int] = 1
 

@@ -41,6 +41,8 @@ class MiniatureSource:
             raise ValueError(f"MiniatureSource.rating_noise_sd must be at least 0, got {self.rating_noise_sd}")
 
     is_world: ClassVar[bool] = True
+    brings_responses: ClassVar[bool] = True
+    brings_ratings: ClassVar[bool] = True
 
     def identity(self) -> Mapping[str, str]:
         """The content follows from the settings alone; `world` counts changes of the world's texts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
@@ -86,7 +87,8 @@ class Objective:
     cannot must refuse to split. False: any split gives the same gradient, once each pair is weighted 1 / batch."""
 
     def __post_init__(self) -> None:
-        for key, value in getattr(self.loss, "keywords", {}).items():
+        coefficients = self.loss.keywords if isinstance(self.loss, functools.partial) else {}
+        for key, value in coefficients.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"objective {self.name}: {key} must be a finite number, got {value}")
         pairs = _made_up_pairs(self)

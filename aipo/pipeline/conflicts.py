@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from aipo.benchmarks.benchmark import Benchmark
 from aipo.components import build_component
 from aipo.data.local import SourceError
 from aipo.data.recipe import Recipe
-from aipo.data.source import ConstrainedSource
+from aipo.data.source import ConstrainedSource, Source
 from aipo.iteration import Iteration
 from aipo.judges import NoJudge
 from aipo.miniature.shipped import knows_world
 from aipo.models.policy import PolicyRef
 from aipo.objectives import Objective
 from aipo.rankers.ranker import InformedRanker, Ranker
+from aipo.samplers.sampler import Sampler
 from aipo.training.trainer import Trainer
 
 
@@ -30,7 +32,11 @@ def conflicts(config: Mapping[str, Any]) -> Iterator[str]:
     yield from _judge(config)
     yield from _constraints(ranker, recipe)
     yield from _objective(objective, recipe, ranker, config["ranker"]["_target_"])
-    yield from _sampled_reference(objective, recipe, iteration)
+    sampler: Sampler = build_component(config["sampler"])(policy=PolicyRef("policy"))
+    yield from _offline(recipe, config["data"]["source"]["_target_"])
+    yield from _sampled_reference(objective, recipe, iteration, sampler)
+    yield from _decoding(config, recipe, iteration, sampler)
+    yield from _half_precision(config, trainer)
     yield from _sizes(recipe, iteration)
     yield from _lengths(recipe, iteration, trainer)
 
@@ -39,7 +45,9 @@ def _truth(config: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
     if recipe.source.is_world:
         return
     truth = [("ranker", config["ranker"])]
-    truth += [("judge", config["judge"])] if _judged(config) else []
+    if _judged(config):
+        truth += [("judge", config["judge"])]
+        truth += [(f"diagnostic_judge.{name}", node) for name, node in (config["diagnostic_judge"] or {}).items()]
     truth += [(f"benchmark.{name}", node) for name, node in (config["benchmark"] or {}).items()]
     for path, node in truth:
         if build_component(node).needs_world:
@@ -55,8 +63,13 @@ def _judged(config: Mapping[str, Any]) -> list[str]:
 
 
 def _judge(config: Mapping[str, Any]) -> Iterator[str]:
-    if asking := _judged(config) if isinstance(build_component(config["judge"]), NoJudge) else []:
+    if not (asking := _judged(config)):
+        return
+    if isinstance(build_component(config["judge"]), NoJudge):
         yield f"judge=none answers nothing, but benchmark {', '.join(asking)} asks a judge; choose one from conf/judge"
+    for name, node in (config["diagnostic_judge"] or {}).items():
+        if isinstance(build_component(node), NoJudge):
+            yield f"diagnostic_judge.{name} answers nothing, but benchmark {', '.join(asking)} asks it; take it out"
 
 
 def _real_model(config: Mapping[str, Any]) -> Iterator[str]:
@@ -64,15 +77,16 @@ def _real_model(config: Mapping[str, Any]) -> Iterator[str]:
     model = build_component(config["model"])
     if not isinstance(model, PolicyRef) or knows_world(model):
         return
-    toys = [("data.source", config["data"]["source"])]
-    toys += [(f"benchmark.{name}", node) for name, node in (config["benchmark"] or {}).items()]
+    source: Source = build_component(config["data"]["source"])
+    toys = [("data.source", config["data"]["source"])] if source.is_world else []
+    for name, node in (config["benchmark"] or {}).items():
+        benchmark: Benchmark = build_component(node)
+        toys += [(f"benchmark.{name}", node)] if benchmark.needs_world else []
     for path, node in toys:
-        made = build_component(node)
-        if getattr(made, "is_world", False) or getattr(made, "needs_world", False):
-            yield (
-                f"{path}: {node['_target_']} asks about the miniature's world, which the model {model.path} has never "
-                "read of; choose a scale for real models (scale=laptop, single_gpu or paper), or model=miniature"
-            )
+        yield (
+            f"{path}: {node['_target_']} asks about the miniature's world, which the model {model.path} has never "
+            "read of; choose a scale for real models (scale=laptop, single_gpu or paper), or model=miniature"
+        )
 
 
 def _constraints(ranker: Ranker, recipe: Recipe) -> Iterator[str]:
@@ -101,16 +115,58 @@ def _objective(objective: Objective, recipe: Recipe, ranker: Ranker, target: str
         )
 
 
-def _sampled_reference(objective: Objective, recipe: Recipe, iteration: Iteration) -> Iterator[str]:
+def _offline(recipe: Recipe, target: str) -> Iterator[str]:
+    if recipe.responses == "dataset" and not recipe.source.brings_responses:
+        yield (
+            f"data.responses=dataset takes two responses to a prompt, which data.source ({target}) does not bring; "
+            "choose data=pairrm_gen_uf, whose responses are the policy's own, or another source"
+        )
+    elif recipe.ranking == "dataset" and not recipe.source.brings_ratings:
+        yield (
+            f"data.ranking=dataset takes the ratings of responses, which data.source ({target}) does not bring; "
+            "choose data=pairrm_uf, whose ranking is the ranker's, or another source"
+        )
+
+
+def _sampled_reference(objective: Objective, recipe: Recipe, iteration: Iteration, sampler: Sampler) -> Iterator[str]:
     if iteration.reference_logps != "sampler":
         return
     drawn = "iteration.reference_logps=sampler"
     if recipe.responses != "generated":
         yield f"{drawn}: with data.responses={recipe.responses} no policy draws completions; choose model"
+    elif not sampler.notes_logps:
+        yield f"{drawn}: this sampler notes no log-probs; choose sampler=hf, sampler.protocol.logprobs=true, or model"
     if objective.uses_prefix:
         yield f"{drawn}: objective {objective.name} needs log-probs of prefixes, which no sampler notes; choose model"
     if objective.uses_sample:
         yield f"{drawn}: objective {objective.name} needs log-probs of tokens, which no sampler notes; choose model"
+
+
+def _decoding(config: Mapping[str, Any], recipe: Recipe, iteration: Iteration, sampler: Sampler) -> Iterator[str]:
+    if sampler.takes_top_k:
+        return
+    decodings = {"iteration.decoding": iteration.decoding} if recipe.responses == "generated" else {}
+    if recipe.prompts == "self_instruct" and recipe.self_instruct is not None:
+        decodings["data.self_instruct.decoding"] = recipe.self_instruct.decoding
+    limited = [f"{path}.top_k={decoding.top_k}" for path, decoding in decodings.items() if decoding.top_k]
+    for name, node in (config["benchmark"] or {}).items():
+        benchmark: Benchmark = build_component(node)
+        top = max((decoding.top_k for decoding in benchmark.decodings), default=0)
+        limited += [f"benchmark.{name}: top_k={top}"] if top else []
+    if limited:
+        yield (
+            f"{', '.join(limited)}: this sampler's server is not known to take top_k; set it to 0, or "
+            "sampler.protocol.takes_top_k=true where it is"
+        )
+
+
+def _half_precision(config: Mapping[str, Any], trainer: Trainer) -> Iterator[str]:
+    model = build_component(config["model"])
+    if isinstance(model, PolicyRef) and model.dtype == "float16" and trainer.dtype is None:
+        yield (
+            "model.dtype=float16: training in float16 is not supported (its range needs loss scaling); set "
+            "model.dtype=bfloat16, or trainer.dtype=float32, which trains in float32 what is sampled in float16"
+        )
 
 
 def _sizes(recipe: Recipe, iteration: Iteration) -> Iterator[str]:

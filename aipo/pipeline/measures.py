@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from aipo.artifacts import Artifact, StageReport
+from aipo.benchmarks.benchmark import PromptBenchmark
 from aipo.pipeline.draws import derived_seed, slice_of_pool
 from aipo.pipeline.stages import Policy, Stages, completion_counts, read_answers
 from aipo.rankers.ranker import InformedRanker
@@ -60,17 +61,18 @@ def proxy(stages: Stages, benchmark: str, answers: Artifact, iteration: int) -> 
     """The ranker's own score of every answer to a benchmark: what training climbs, beside what is true.
 
     None for a ranker whose scores compare the candidates of one prompt only, for data that brings its own ranking, and
-    for a benchmark that does not give its chats, or not what they ask for where the ranker wants to know.
+    for a benchmark that does not give its prompts, or not what they ask for where the ranker needs to know.
     """
     component, ranker = stages.run.benchmarks[benchmark], stages.run.ranker
-    if stages.recipe.ranking != "ranker" or not ranker.scores_alone or not hasattr(component, "chats"):
+    if stages.recipe.ranking != "ranker" or not ranker.scores_alone or not isinstance(component, PromptBenchmark):
         return None
-    if isinstance(ranker, InformedRanker) and ranker.needs_constraints and not hasattr(component, "prompts"):
+    if isinstance(ranker, InformedRanker) and ranker.needs_constraints and not component.brings_constraints:
         return None
 
     def build(folder: Path) -> StageReport:
-        chats, rows = component.chats(), read_answers(answers)
-        told = informed(ranker, component.prompts()) if hasattr(component, "prompts") else ranker
+        prompts, rows = component.prompts(), read_answers(answers)
+        chats = {prompt.prompt_id: prompt.chat for prompt in prompts}
+        told = informed(ranker, prompts) if component.brings_constraints else ranker
         scored = told.rank([chats[row.question_id] for row in rows], [[row.turns[0].text] for row in rows])
         found = [RankedPrompt(row.question_id, tuple(scores)) for row, scores in zip(rows, scored, strict=True)]
         write_parquet(folder / "proxy.parquet", found)

@@ -6,6 +6,7 @@ instance has afterwards. A class is checked by its kind.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -133,9 +134,8 @@ def _has(owner: Any, name: str, wanted: Any) -> bool:
 
 def _may_set_attributes(found: type, name: str) -> bool:
     """A field of a dataclass without a default is on its instances alone; a constructor of one's own may set any."""
-    fields = getattr(found, "__dataclass_fields__", None)
-    if fields is not None:
-        return name in fields
+    if dataclasses.is_dataclass(found):
+        return name in {field.name for field in dataclasses.fields(found)}
     return inspect.isfunction(vars(found).get("__init__")) or any(
         inspect.isfunction(vars(base).get("__init__")) for base in found.__mro__[1:-1]
     )

@@ -107,9 +107,9 @@ def divide(node: Mapping[str, Any], benchmark: Benchmark) -> BenchmarkContent:
     """A benchmark's content by the stage that each setting first has an effect on."""
     rest = dict(node)
     parts: dict[str, dict[str, Any]] = {}
-    for part in ("SCORING", "JUDGING"):
+    for part, paths in (("SCORING", benchmark.SCORING), ("JUDGING", benchmark.JUDGING)):
         parts[part] = {}
-        for path in getattr(type(benchmark), part, ()):
+        for path in paths:
             rest, value = _without(rest, path.split("."))
             if value is not _ABSENT:
                 parts[part][path] = value

@@ -15,12 +15,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
+from aipo.components import HasShortForms
+
 PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
 LARGEST = 2**53
 """Whole numbers beyond it lose digits wherever JSON or a float carries them."""
 SHOWN_CHARACTERS = 80
 _LISTS = (list, tuple, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
 _MAPPINGS = (dict, collections.abc.Mapping)
+_FUNCTIONS = (collections.abc.Callable, type)
 
 
 def hints_of(target: Callable[..., Any]) -> dict[str, Any]:
@@ -29,7 +32,7 @@ def hints_of(target: Callable[..., Any]) -> dict[str, Any]:
     A class whose constructor turns shorter forms of a value into what the annotation says names them in `SHORT_FORMS`.
     """
     hints = {name: _resolved(parameter, target) for name, parameter in inspect.signature(target).parameters.items()}
-    shorter = getattr(target, "SHORT_FORMS", {})
+    shorter: Mapping[str, Any] = target.SHORT_FORMS if isinstance(target, HasShortForms) else {}
     return {name: Union[hint, shorter[name]] if name in shorter else hint for name, hint in hints.items()}  # noqa: UP007
 
 
@@ -81,9 +84,10 @@ def component_types(hint: Any) -> list[type]:
     """The classes and Protocols of which a component may be one, when it stands where `hint` is expected."""
     if get_origin(hint) in (Union, types.UnionType):
         return [kind for part in get_args(hint) for kind in component_types(part)]
-    if not inspect.isclass(hint) or get_origin(hint) is not None or hint in (*PLAIN, *_LISTS, *_MAPPINGS, Path):
+    kind = get_origin(hint) or hint  # Assets[MTBenchAssets] is a component of the kind Assets
+    if not inspect.isclass(kind) or kind in (*PLAIN, *_LISTS, *_MAPPINGS, *_FUNCTIONS, Path):
         return []
-    return [] if hint in (Any, object) else [hint]
+    return [] if kind in (Any, object) else [kind]
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -75,6 +75,11 @@ class LLMJudgeRanker:
     """`identity` says what of the judge matters."""
 
     def __post_init__(self) -> None:
+        if not self.judge.answers_any_chat:
+            raise ValueError(
+                f"ranker.judge: {self.judge.name} does not answer this ranker's question; choose a language model, for "
+                "example judge@ranker.judge=openai_compatible"
+            )
         if self.max_tokens < 1:
             raise ValueError(f"ranker.max_tokens must be at least 1, got {self.max_tokens}")
         if self.temperature < 0:

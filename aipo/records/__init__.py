@@ -11,6 +11,7 @@ from aipo.records.files import (
     write_jsonl,
     write_parquet,
 )
+from aipo.records.markdown import markdown_header, markdown_row, markdown_table
 from aipo.records.rows import (
     Answer,
     Candidates,
@@ -46,6 +47,9 @@ __all__ = [
     "RankedPrompt",
     "ReferenceLogps",
     "from_row",
+    "markdown_header",
+    "markdown_row",
+    "markdown_table",
     "parse_json",
     "read_jsonl",
     "read_parquet",

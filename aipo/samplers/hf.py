@@ -38,6 +38,8 @@ class HFSampler:
     cache_tokens: int = 65536
 
     OPERATIONAL: ClassVar[tuple[str, ...]] = ("cache_tokens",)
+    notes_logps: ClassVar[bool] = True
+    takes_top_k: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require_range("sampler", self, cache_tokens=(1, 10**9))

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 from aipo.models.tokens import completion_from_text, end_of_turn_id
 from aipo.records import Chat, Completion, Decoding
@@ -42,7 +42,18 @@ class Draw:
 class ServerProtocol(Protocol):
     """One dialect. `takes_n`: a request may ask for several completions; else each gets a request of its own."""
 
-    takes_n: bool
+    @property
+    def takes_n(self) -> bool: ...
+
+    @property
+    def takes_top_k(self) -> bool:
+        """False where `Decoding.top_k` must be 0."""
+        ...
+
+    @property
+    def notes_logps(self) -> bool:
+        """True when completions come with their log-probs."""
+        ...
 
     def chat(self, chat: Chat, prompt_ids: tuple[int, ...], draw: Draw) -> Request:
         """The request for the next turn of a chat; `prompt_ids` is the chat through the policy's own template."""
@@ -65,7 +76,14 @@ class VLLM:
     """
 
     logprobs: bool = False
-    takes_n = True
+
+    takes_n: ClassVar[bool] = True
+    takes_top_k: ClassVar[bool] = True
+
+    @property
+    def notes_logps(self) -> bool:
+        """Where they are asked for."""
+        return self.logprobs
 
     def chat(self, chat: Chat, prompt_ids: tuple[int, ...], draw: Draw) -> Request:
         """The prompt as ids: no template of the server takes part."""
@@ -126,6 +144,8 @@ class ChatMessages:
     takes_n: bool = True
     takes_top_k: bool = False
 
+    notes_logps: ClassVar[bool] = False
+
     def chat(self, chat: Chat, prompt_ids: tuple[int, ...], draw: Draw) -> Request:
         """The messages themselves."""
         return Request("/chat/completions", {"messages": _messages(chat), **self._settings(draw)})
@@ -166,7 +186,9 @@ class TransformersServe:
     take (5.23 answers with status 500): texts are cut here.
     """
 
-    takes_n = False
+    takes_n: ClassVar[bool] = False
+    takes_top_k: ClassVar[bool] = True
+    notes_logps: ClassVar[bool] = False
 
     def chat(self, chat: Chat, prompt_ids: tuple[int, ...], draw: Draw) -> Request:
         """The messages themselves."""

@@ -11,6 +11,16 @@ from aipo.records import Chat, Completion, Decoding
 class Sampler(Protocol):
     """Draws completions from one policy. Results come in input order, `n` for each prompt, reproducible by `seed`."""
 
+    @property
+    def notes_logps(self) -> bool:
+        """True when every completion comes with its log-prob (`Completion.logp`)."""
+        ...
+
+    @property
+    def takes_top_k(self) -> bool:
+        """False where `Decoding.top_k` must be 0."""
+        ...
+
     def sample(self, chats: Sequence[Chat], decoding: Decoding, *, n: int, seed: int) -> list[list[Completion]]:
         """Chat completions: each chat goes through the policy's chat template."""
         ...

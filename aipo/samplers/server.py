@@ -88,6 +88,16 @@ class ServerSampler:
         if self.server is not None:
             weakref.finalize(self, self.server.stop)
 
+    @property
+    def notes_logps(self) -> bool:
+        """As the protocol."""
+        return self.protocol.notes_logps
+
+    @property
+    def takes_top_k(self) -> bool:
+        """As the protocol."""
+        return self.protocol.takes_top_k
+
     def missing(self) -> list[str]:
         """A server that does not answer, or a vLLM that is not installed."""
         if self.server is not None:

@@ -83,6 +83,7 @@ class VLLMServer:
             return False
         if self._starts > MAX_RESTARTS:
             raise ServerError(f"vLLM died {self._starts} times; the end of {self.log}:\n{self._log_end()}")
+        self.stop()  # what is left of one that died
         self._starts += 1
         self._port = self.port or _free_port(self.host)
         command = self.command(policy)

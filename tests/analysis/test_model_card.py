@@ -16,11 +16,15 @@ from aipo.artifacts import seal
 from aipo.artifacts.files import prune
 from aipo.jobs import SCHEMA
 from aipo.models.policy import PolicyRef
-from analysis.model_card import LENGTH_PLOT, ExportError, export_policy, main
+from analysis.hub import head
+from analysis.model_card import LENGTH_PLOT, ExportError, Job, export_policy, main
 
 MODEL_NODE = {
     "_target_": "aipo.models.PolicyRef", "path": "someone/tiny", "revision": "0" * 40, "dtype": "bfloat16",
 }  # fmt: skip
+
+SOURCE = {"_target_": "x.UltraFeedback", "path": "someone/preferences", "revision": "1" * 40}
+SETTINGS = {"model": MODEL_NODE, "data": {"_target_": "x.Recipe", "source": SOURCE}}
 
 
 def _artifact(
@@ -100,7 +104,7 @@ def job(tmp_path: Path) -> Path:
         "data": "pairrm_gen_uf",
         "overrides": ["objective=aipo", "seed=3"], "store": str(store), "points": points,
         "benchmarks": [{"name": "ae", "primary_metric": "win_rate", "length_metric": "mean_chars", "official": True}],
-        "needs_world": False, "choices": {}, "settings": {"model": MODEL_NODE}, "schema": SCHEMA,
+        "needs_world": False, "choices": {}, "settings": SETTINGS, "schema": SCHEMA,
     }  # fmt: skip
     (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
     return folder
@@ -159,6 +163,29 @@ def test_the_header_is_yaml_that_the_hub_reads(job: Path, tmp_path: Path) -> Non
     data = ModelCard.load(export_policy(job, tmp_path / "out") / "README.md").data
     assert data.base_model == "someone/tiny" and data.library_name == "transformers"
     assert data.tags == ["preference-optimization", "aipo"]
+    assert data.datasets == ["someone/preferences"]
+    assert (data.license, data.license_name) == ("other", "that-of-the-base-model")
+    found = sorted((r.dataset_type, r.dataset_name, r.metric_type, r.metric_value) for r in data.eval_results)
+    assert found == [
+        ("ae", "ae, judged by judge-x", "mean_chars", 1701.0),
+        ("ae", "ae, judged by judge-x", "win_rate", 21.0),
+        ("ae", "ae, judged by second", "mean_chars", 1701.0),
+        ("ae", "ae, judged by second", "win_rate", 21.0),
+    ]
+    assert data.model_name == "out" and {r.task_type for r in data.eval_results} == {"text-generation"}
+
+
+def test_the_licence_is_that_of_the_base_model(job: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "README.md").write_text("---\nlicense: llama3\n---\n# A model\n", encoding="utf-8")
+    read = Job.read(job).record
+    for model, expected in (
+        ({"path": str(base)}, "license: llama3"),
+        ({"_target_": "aipo.miniature.MiniatureModel"}, "license: apache-2.0"),
+        ({"path": "no one/has this"}, "license: other"),
+    ):
+        assert expected in head(replace(read, settings={"model": model}), "dpo", "mine", []).splitlines()
 
 
 def test_errors_are_one_line(job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,7 +227,7 @@ def test_a_folder_that_would_not_load_is_not_exported(job: Path, tmp_path: Path)
 def test_names_from_a_config_are_shown_and_nothing_else(job: Path) -> None:
     import yaml
 
-    from analysis.model_card import Job, card
+    from analysis.model_card import card
 
     evil = 'x: y\n---\n<script>alert(1)</script> | [a](javascript:b) "'
     read = Job.read(job)

@@ -48,7 +48,7 @@ def test_truncated_answers_are_counted():
 
 def test_the_questions_bring_their_constraints_and_none_is_a_training_prompt():
     prompts = BENCHMARK.prompts()
-    assert {prompt.prompt_id: prompt.chat for prompt in prompts} == BENCHMARK.chats()
+    assert [prompt.prompt_id for prompt in prompts] == list(BENCHMARK.user_turns())
     assert [constraints_of(prompt.meta) for prompt in prompts] == [
         task.constraints for task in draw_tasks(8, 0, held_out=True)
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -16,6 +15,7 @@ import pytest
 from faulty_server import FaultyServer
 
 from aipo.judges.replies import open_replies
+from aipo.records import read_jsonl
 
 ROOT = Path(__file__).resolve().parents[2]
 FAULTS = ("429", "500", "not_json", "no_choices", "cut")
@@ -75,7 +75,7 @@ def interrupted(tmp_path: Path, items: int, trials: int, seed: int, latency_s: f
                 assert in_flight_at_kills <= 16 * kinds["SIGKILL"]
         assert start(url, tmp_path, items).wait() == 0
     (replies,) = open_replies(tmp_path)
-    rows = [row for path in tmp_path.rglob("*.jsonl") for row in map(json.loads, path.open()) if "key" in row]
+    rows = [row for path in tmp_path.rglob("*.jsonl") for row in read_jsonl(path) if "key" in row]
     kept = Counter(row["key"] for row in rows)
     texts = [row["reply"]["text"] for row in rows]
     unreadable = sum(row["reply"]["error"] is not None for row in rows)

@@ -16,7 +16,7 @@ from aipo.judges import JudgeError, ReplyStore, stored
 from aipo.judges.chat_completion import read_chat_completion
 from aipo.judges.endpoints import OpenAIEndpoint
 from aipo.judges.openai_judge import OpenAIJudge
-from aipo.records import Message
+from aipo.records import Message, read_jsonl
 from aipo.remote import BadReply
 
 ODD = list(responses())
@@ -46,7 +46,7 @@ def test_every_malformed_response_costs_one_verdict_at_most(tmp_path: Path) -> N
         with pytest.raises(JudgeError, match="requests have no reply; all others are kept"):
             stored(judge(url), store).reply(chats, max_tokens=5, top_logprobs=5)
         kept = store.of(judge(url).identity())
-        rows = [row for path in tmp_path.rglob("*.jsonl") for row in map(json.loads, path.open()) if "key" in row]
+        rows = [row for path in tmp_path.rglob("*.jsonl") for row in read_jsonl(path) if "key" in row]
         refused = len(prompts) - len(rows)
         never_200 = sum(status != 200 for _, status, _, _ in ODD)
         assert refused <= never_200, "a reply that arrived is not kept"

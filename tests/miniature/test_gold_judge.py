@@ -218,7 +218,7 @@ def test_gold_benchmark():
     )
     assert metrics["gold_score"].value == pytest.approx(expected / 30)
     rows = benchmark.question_scores(mixed, [])
-    assert [row.question_id for row in rows] == list(benchmark.chats())
+    assert [row.question_id for row in rows] == [prompt.prompt_id for prompt in benchmark.prompts()]
     assert sum(row.value * row.weight for row in rows) / 30 == pytest.approx(expected / 30)
     low, high = metrics["gold_score"].ci95
     assert low < metrics["gold_score"].value < high

@@ -88,11 +88,10 @@ def test_what_the_judge_misses_is_missing(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     node = composed("ranker=llm_judge").ranker
-    local = composed("ranker=llm_judge", "judge@ranker.judge=length_only").ranker
     ranker = instantiate(node, _convert_="all")
     assert any("ranker.judge: " in line and "OPENAI_API_KEY" in line for line in ranker.missing())
     assert ranker.identity() == ranker.judge.identity() | {"asks_per_verdict": "1"}
-    assert instantiate(local, _convert_="all").missing() == []
+    assert LLMJudgeRanker(ScriptedJudge(lambda chat: "Score: 3")).missing() == []
 
 
 def test_a_ranking_that_was_interrupted_pays_for_no_reply_twice(tmp_path) -> None:

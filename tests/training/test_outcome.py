@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import stat
@@ -15,6 +14,7 @@ from omegaconf import OmegaConf
 from tiny_models import build, pairs
 
 from aipo.models.policy import PolicyRef
+from aipo.records import read_jsonl
 from aipo.training.job import NonFiniteError, hold_out
 from aipo.training.reference import compute_reference_logps
 from aipo.training.trainer import Trainer
@@ -95,7 +95,7 @@ def test_a_last_step_to_infinity_is_refused(policy: PolicyRef, tmp_path: Path, m
     with pytest.raises(NonFiniteError, match="not finite"):
         train(policy, tmp_path, replace(TRAINER, pairs_per_step=20, tokens_per_batch=10**5))
     assert not (tmp_path / "model").exists()
-    assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").open()] == [1]
+    assert [row["step"] for row in read_jsonl(tmp_path / "metrics.jsonl")] == [1]
 
 
 def test_a_rate_that_breaks_the_policy_is_recorded_and_warned_of(

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from tiny_models import build, pairs
 
 from aipo.models.policy import PolicyRef
+from aipo.records import read_jsonl
 from aipo.training.checkpoint import CheckpointError
 from aipo.training.loop import NonFiniteError
 from aipo.training.lora import Lora
@@ -117,7 +118,7 @@ def test_the_log_is_complete(policy: PolicyRef, reference, tmp_path: Path) -> No
     evaluated = [row["step"] for row in rows if "evaluation_loss" in row]
     assert evaluated == [3, 6, 8] and summary["evaluation_loss"] == rows[-1]["evaluation_loss"]
     assert summary["steps"] == 8 and summary["pairs"] == 20
-    assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()] == rows
+    assert read_jsonl(tmp_path / "metrics.jsonl") == rows
     mean_agreement = sum(row.chosen > row.rejected for row in reference) / 20
     counts = [6, 6, 6, 2]
     epoch = sum(row["reference_agreement"] * count for row, count in zip(rows, counts, strict=False)) / 20
@@ -168,7 +169,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(
     (kept,) = (tmp_path / "checkpoints").iterdir()
     state = torch.load(kept / "state.pt", weights_only=True)
     assert state["step"] == step - 1 and all(torch.isfinite(value).all() for value in state["weights"].values())
-    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    rows = read_jsonl(tmp_path / "metrics.jsonl")
     assert [row["step"] for row in rows] == list(range(1, step))
 
 
@@ -321,7 +322,7 @@ def test_killed_in_either_epoch_the_weights_are_the_same_bits(policy: PolicyRef,
         assert any((tmp_path / "broken" / "checkpoints").iterdir())
     subprocess.run(command("broken", 0), check=True, cwd=ROOT)
     assert equal(weights(tmp_path / "whole"), weights(tmp_path / "broken"))
-    steps = [json.loads(line)["step"] for line in (tmp_path / "broken" / "metrics.jsonl").open()]
+    steps = [row["step"] for row in read_jsonl(tmp_path / "broken" / "metrics.jsonl")]
     assert steps == list(range(1, 9))
 
 

@@ -25,6 +25,8 @@ class OfficialMTBench:
     """FastChat's questions and prompts, with the reference answers of one judge."""
 
     OPERATIONAL: ClassVar[tuple[str, ...]] = ("cache",)
+    kind: ClassVar[type[MTBenchAssets]] = MTBenchAssets
+    brings_baseline: ClassVar[bool] = False
     needs_world: ClassVar[bool] = False
 
     references: str = "gpt-4"
@@ -79,6 +81,8 @@ class OfficialAlpacaEval:
     """AlpacaEval 2.0's 805 instructions, the gpt4_1106_preview baseline, its judge prompt and gamed rows."""
 
     OPERATIONAL: ClassVar[tuple[str, ...]] = ("cache",)
+    kind: ClassVar[type[AlpacaEvalAssets]] = AlpacaEvalAssets
+    brings_baseline: ClassVar[bool] = True
     needs_world: ClassVar[bool] = False
 
     gamed: str | None = None
@@ -129,6 +133,8 @@ class OfficialArenaHard:
     """Arena-Hard v0.1's 500 questions, the gpt-4-0314 baseline and the judge prompt."""
 
     OPERATIONAL: ClassVar[tuple[str, ...]] = ("cache",)
+    kind: ClassVar[type[ArenaHardAssets]] = ArenaHardAssets
+    brings_baseline: ClassVar[bool] = True
     needs_world: ClassVar[bool] = False
 
     cache: AssetCache = field(default_factory=AssetCache)

@@ -29,7 +29,7 @@ def prepare(model: PreTrainedModel, *, lora: Lora | None, gradient_checkpointing
 def _checkpoint_layers(model: PreTrainedModel) -> None:
     from transformers.modeling_layers import GradientCheckpointingLayer
 
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.activation_checkpointing_enable({"use_reentrant": False})
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
         raise ValueError(f"{type(model).__name__} has no layer that supports gradient checkpointing; turn it off")
