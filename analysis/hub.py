@@ -37,8 +37,9 @@ def head(
         datasets=list(dict.fromkeys(_data_sets(record.settings.get("data")))) or None,
         tags=["preference-optimization", objective],
         eval_results=list(_results(scores)) or None,
-        **_license(model, base),
     )
+    for key, value in _license(model, base).items():
+        data[key] = value
     return f"---\n{data.to_yaml()}\n---"
 
 
@@ -95,7 +96,8 @@ def _results(
             yield EvalResult(
                 task_type=TASK,
                 dataset_type=benchmark.name,
-                dataset_name=f"{benchmark.name}, judged by {judge}",
+                dataset_name=benchmark.name,
+                dataset_config=f"judged by {judge}",  # without it the hub takes several judges' scores for one's
                 metric_type=name,
                 metric_name=name,
                 metric_value=metrics[name]["value"],

@@ -199,13 +199,18 @@ def test_large_files_are_hashed_when_they_look_changed_and_by_verify_always(
         artifact.check()
 
 
+def _add_reply(folder: Path) -> None:
+    with (folder / "replies.jsonl").open("a") as file:
+        file.write("paid\n")
+
+
 def test_what_a_kill_left_of_the_manifest_poisons_nothing(tmp_path: Path) -> None:
     """A torn manifest, a whole one before the rename, and an artifact that a user moved aside: all are taken up."""
     log = tmp_path / "log"
 
     def build(folder: Path) -> StageReport:
         log.write_text(log.read_text() + "x" if log.exists() else "x")
-        (folder / "replies.jsonl").open("a").write("paid\n")
+        _add_reply(folder)
         return StageReport({"rows": 1})
 
     store = Store(tmp_path / "store")
@@ -215,7 +220,7 @@ def test_what_a_kill_left_of_the_manifest_poisons_nothing(tmp_path: Path) -> Non
         if left == "torn":
             (partial / "manifest.json").rename(partial / "manifest.json.tmp")
         if left == "stale":
-            (partial / "replies.jsonl").open("a").write("paid\n")
+            _add_reply(partial)
         again = _run(store, build=build, resumable=True)
         assert again.path == artifact.path and list(artifact.path.parent.iterdir()) == [artifact.path]
         assert sorted(again.verify()["files"]) == ["replies.jsonl"]

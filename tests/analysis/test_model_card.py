@@ -165,12 +165,12 @@ def test_the_header_is_yaml_that_the_hub_reads(job: Path, tmp_path: Path) -> Non
     assert data.tags == ["preference-optimization", "aipo"]
     assert data.datasets == ["someone/preferences"]
     assert (data.license, data.license_name) == ("other", "that-of-the-base-model")
-    found = sorted((r.dataset_type, r.dataset_name, r.metric_type, r.metric_value) for r in data.eval_results)
+    found = sorted((r.dataset_name, r.dataset_config, r.metric_type, r.metric_value) for r in data.eval_results)
     assert found == [
-        ("ae", "ae, judged by judge-x", "mean_chars", 1701.0),
-        ("ae", "ae, judged by judge-x", "win_rate", 21.0),
-        ("ae", "ae, judged by second", "mean_chars", 1701.0),
-        ("ae", "ae, judged by second", "win_rate", 21.0),
+        ("ae", "judged by judge-x", "mean_chars", 1701.0),
+        ("ae", "judged by judge-x", "win_rate", 21.0),
+        ("ae", "judged by second", "mean_chars", 1701.0),
+        ("ae", "judged by second", "win_rate", 21.0),
     ]
     assert data.model_name == "out" and {r.task_type for r in data.eval_results} == {"text-generation"}
 

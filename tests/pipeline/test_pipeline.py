@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from aipo.jobs import read_job
-from aipo.records import QuestionScore, RankedPrompt, read_parquet
+from aipo.records import QuestionScore, RankedPrompt, read_jsonl, read_parquet
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
@@ -116,12 +116,12 @@ def test_the_record_names_every_artifact(finished: Path) -> None:
             (score,) = point.scores
             assert (score.benchmark, score.diagnostic) == ("gold", False)
             assert (finished / "outputs" / "scores" / score.fingerprint / "metrics.json").exists()
-        steps = [json.loads(line) for line in (_job(finished, objective) / "metrics.jsonl").open()]
+        steps = read_jsonl(_job(finished, objective) / "metrics.jsonl")
         assert {row["iteration"] for row in steps if row["kind"] == "train"} == {0, 1}
 
 
 def test_dpo_starts_at_ln_2(finished: Path) -> None:
-    rows = [json.loads(line) for line in (_job(finished, "dpo") / "metrics.jsonl").open()]
+    rows = read_jsonl(_job(finished, "dpo") / "metrics.jsonl")
     first = [
         row for row in rows if row["kind"] == "train" and row["step"] == min(r["step"] for r in rows if "step" in r)
     ]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 
 import pytest
 
 from aipo.pipeline.trackers import Trackers, WandbTracker
+from aipo.records import read_jsonl
 
 RUN = {"objective": "aipo", "seed": 0, "overrides": [], "variant": ""}
 
@@ -39,7 +39,7 @@ def test_a_failing_tracker_is_switched_off_and_the_record_is_whole(tmp_path: Pat
         for step in range(4):
             trackers.log("train", {"iteration": 0, "step": step, "loss": 0.5})
         trackers.finish()
-    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    rows = read_jsonl(tmp_path / "metrics.jsonl")
     assert [row["step"] for row in rows] == [0, 1, 2, 3] and {row["kind"] for row in rows} == {"train"}
     assert broken.calls == 2
     assert [record.getMessage() for record in caplog.records] == ["Broken failed and is switched off: no route to host"]

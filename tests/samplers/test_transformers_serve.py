@@ -56,6 +56,7 @@ def test_transformers_serve_gives_the_same_greedy_tokens(policy: PolicyRef, tmp_
         for child in [process, *_RESTARTED]:
             child.kill()
             child.wait()
+        log.close()
 
 
 _RESTARTED: list[subprocess.Popen] = []

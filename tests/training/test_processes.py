@@ -105,6 +105,7 @@ def test_a_cluster_warns_all_processes_twice_and_the_state_is_saved(
         os.killpg(process.pid, signal.SIGUSR2)
         time.sleep(0.05)
     assert process.wait(60) == -signal.SIGUSR2  # nobody else wanted the signal: it ends the process
+    process.stdout.close()
     (saved,) = (tmp_path / "broken" / "checkpoints").iterdir()
     rows = (tmp_path / "broken" / "metrics.jsonl").read_text().splitlines()
     assert saved.name == f"step-{len(rows):08d}" and 5 <= len(rows) < 400
@@ -125,6 +126,7 @@ def test_a_sharded_run_that_was_killed_goes_on(dtype: str, tmp_path: Path) -> No
         pass
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    process.stdout.close()
     time.sleep(3)  # its children are told to end, and save nothing more
     assert any((tmp_path / "broken" / "checkpoints").glob("step-*"))
     again, _ = run(start, cached, tmp_path / "broken", trainer)

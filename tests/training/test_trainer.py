@@ -319,6 +319,7 @@ def test_killed_in_either_epoch_the_weights_are_the_same_bits(policy: PolicyRef,
         time.sleep(0.05)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
+        process.stdout.close()
         assert any((tmp_path / "broken" / "checkpoints").iterdir())
     subprocess.run(command("broken", 0), check=True, cwd=ROOT)
     assert equal(weights(tmp_path / "whole"), weights(tmp_path / "broken"))
