@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import yaml
@@ -54,3 +57,28 @@ def test_the_users_packages_are_core_dependencies(repository: Path) -> None:
 def test_torch_is_pinned_exactly(repository: Path) -> None:
     torch = next(item for item in _requirements(repository) if item.name == "torch")
     assert str(torch.specifier) == "==2.13.0"
+
+
+def test_every_package_that_is_imported_is_declared_and_none_twice(repository: Path) -> None:
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    names = [[canonicalize_name(Requirement(item).name) for item in group] for group in groups]
+    assert all(len(group) == len(set(group)) for group in names)
+    declared = {name for group in names for name in group}
+    imported: dict[str, str] = {}
+    for path in [
+        repository / "run.py",
+        *(file for room in ("aipo", "analysis") for file in (repository / room).rglob("*.py")),
+    ]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
+            imported |= {module.partition(".")[0]: path.name for module in modules}
+    brings = packages_distributions()
+    undeclared = {
+        module: place
+        for module, place in imported.items()
+        if module not in {*sys.stdlib_module_names, "aipo", "analysis"}
+        and not declared & {canonicalize_name(name) for name in brings.get(module, [module])}
+    }
+    assert "torch" in imported and undeclared == {}

@@ -11,9 +11,6 @@ import argparse
 import hashlib
 import os
 import sys
-import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,19 +147,21 @@ class AssetCache:
         file = self.folder / wanted.path
         if file.is_file():
             return self.path(wanted)
+        import pooch
+
+        pooch.get_logger().setLevel("ERROR")  # what is where is said by the caller
+        downloader = pooch.HTTPDownloader(timeout=timeout_s, progressbar=sys.stderr.isatty())
         try:
-            with urllib.request.urlopen(wanted.url, timeout=timeout_s) as response:
-                content = response.read()
-        except (urllib.error.URLError, OSError) as error:
+            pooch.retrieve(
+                wanted.url, f"sha256:{wanted.sha256}", fname=file.name, path=file.parent, downloader=downloader
+            )
+        except ValueError as error:
+            raise WrongAsset(f"{wanted.url}: this is not the pinned version. {error}") from error
+        except OSError as error:
             raise MissingAsset(
                 f"cannot download {wanted.url} ({error}). Put the file at {file} by hand; its SHA-256 must be "
                 f"{wanted.sha256}"
             ) from error
-        _verify(wanted, content, wanted.url)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as temporary:
-            temporary.write(content)
-        os.replace(temporary.name, file)
         return file
 
 
