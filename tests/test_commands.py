@@ -6,9 +6,11 @@ run begins with is made. `plan=true` does the same and then lists the stages.
 
 from __future__ import annotations
 
-import importlib.util
+import itertools
 import re
+import runpy
 import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,8 +98,44 @@ def _sweeps(override: str) -> bool:
     return bool(re.search(r",(?![^\[({]*[\])}])", override.partition("=")[2]))
 
 
-def test_every_module_that_is_to_be_run_is_there() -> None:
-    names = {match for path in PAGES for match in re.findall(r"python -m ([\w.]+)", path.read_text(encoding="utf-8"))}
-    assert names
-    missing = [name for name in sorted(names) if name != "venv" and importlib.util.find_spec(name) is None]
-    assert missing == []
+MODULES = sorted({
+    match for path in PAGES for match in re.findall(r"python -m ([\w.]+)", path.read_text(encoding="utf-8"))
+} - {"venv"})  # fmt: skip
+OTHERS = [
+    *(
+        ("aipo.command", found)
+        for found in commands("aipo")
+        if re.fullmatch(r"--help|[a-z]+", "".join(found.arguments[:1]))
+    ),
+    *((module, command) for module in MODULES for command in commands(f"python -m {module}")),
+]
+
+
+def _words(arguments: list[str]) -> list[str]:
+    """What stands before the first option."""
+    return list(itertools.takewhile(lambda word: not word.startswith("-"), arguments))
+
+
+@pytest.mark.parametrize(("module", "command"), OTHERS, ids=lambda given: str(given))
+def test_another_command_that_is_written_down_has_the_words_and_options(
+    module: str, command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its help is asked for: a parser refuses an unknown word before it helps."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(sys, "argv", [module, *_words(command.arguments), "--help"])
+    for name in (module, f"{module}.__main__"):  # runpy warns of one that is there already
+        if not hasattr(sys.modules.get(name), "__path__"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(module, run_name="__main__")
+    said = capsys.readouterr()
+    assert not ended.value.code, said.err
+    options = {word.partition("=")[0] for word in command.arguments if re.match(r"--?[a-z]", word)}
+    assert [option for option in options if option not in said.out] == []
+
+
+def test_every_module_and_command_is_among_them() -> None:
+    assert len(MODULES) > 5 and {module for module, _ in OTHERS} == {"aipo.command", *MODULES}
+    assert {"status", "export", "compare"} <= {
+        word for module, one in OTHERS if module == "aipo.command" for word in one.arguments[:1]
+    }
