@@ -28,6 +28,8 @@ from analysis.replicates import Curves, Replicate, key_of
 Array = NDArray[np.float64]
 
 CONTROL = "dpo"
+SUBJECT = "aipo"
+"""The objective that is also held against every other one."""
 HORIZONS = (5, 10, 15)
 """Rounds at which contrasts are read, as far as a sweep goes; its last round is always one."""
 QUANTITIES = {
@@ -46,7 +48,7 @@ Statistic = Callable[[Array, Array], float]
 
 @dataclass(frozen=True)
 class Contrast:
-    """One quantity of one objective minus the control's, at one horizon."""
+    """One quantity of one objective minus the control's (or of the subject minus this objective's), at one horizon."""
 
     objective: str
     variant: str
@@ -58,7 +60,7 @@ class Contrast:
     new_base_models: Estimate | None
     """The same about other base models, too; None where each seed has one of its own, or there is only one."""
     p_holm: float
-    """Corrected for the other objectives that are held against the control in this quantity at this horizon."""
+    """Corrected for the other objectives in this quantity at this horizon."""
     p_sign_flip: float
     """Over seeds alone, without assuming normality."""
     where: Range | None
@@ -79,31 +81,68 @@ def paired(curves: Sequence[Curves]) -> list[Curves]:
 
 
 def contrasts(curves: Sequence[Curves], control: str = CONTROL) -> list[Contrast]:
-    """Every objective against the control, at every horizon; [] without the control or without shared replicates."""
+    """Every objective minus the control, at every horizon; [] without the control or without shared replicates."""
     against = next((series for series in curves if series.series[0] == control), None)
-    others = [pair for series in curves if series is not against and (pair := _shared(series, against))]
-    if not others:
+    return _families(curves, [pair for other in curves if other is not against and (pair := _pair(other, against))])
+
+
+def subject_contrasts(curves: Sequence[Curves], subject: str = SUBJECT) -> list[Contrast]:
+    """The subject minus every other objective; [] where it has several variants, or none, or fewer than two others.
+
+    `Contrast.objective` and `variant` name the other one.
+    """
+    mine = [series for series in curves if series.series[0] == subject]
+    if len(mine) != 1:
         return []
+    pairs = [pair for other in curves if other is not mine[0] and (pair := _pair(mine[0], other, names=other))]
+    return _families(curves, pairs) if len(pairs) > 1 else []
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Two series on the replicates that they share: one minus another, and whose name the difference bears."""
+
+    minuend: Curves
+    minuend_places: list[int]
+    subtrahend: Curves
+    subtrahend_places: list[int]
+    names: tuple[str, str]
+
+
+def _families(curves: Sequence[Curves], pairs: Sequence[_Pair]) -> list[Contrast]:
+    """Each quantity of all pairs at every horizon; the pairs of one quantity and horizon are corrected together."""
     found: list[Contrast] = []
+    if not pairs:
+        return found
     for horizon, quantity in itertools.product(horizons(curves), QUANTITIES):
         statistic, where = _statistic(quantity, curves, horizon)
         if statistic is None:
             continue
         read = {id(series): _Reading(series, horizon, statistic) for series in curves}
         family = [
-            _contrast(series, read[id(series)].only(mine), read[id(against)].only(theirs), horizon, quantity, where)
-            for series, mine, theirs in others
+            _contrast(
+                pair.names,
+                read[id(pair.minuend)].only(pair.minuend_places),
+                read[id(pair.subtrahend)].only(pair.subtrahend_places),
+                horizon,
+                quantity,
+                where,
+            )
+            for pair in pairs
         ]
         corrected = holm([contrast.estimate.p for contrast in family])
         found += [Contrast(**{**vars(contrast), "p_holm": p}) for contrast, p in zip(family, corrected, strict=True)]
     return found
 
 
-def _shared(series: Curves, against: Curves | None) -> tuple[Curves, list[int], list[int]] | None:
-    """The series, and where the replicates that it shares with `against` stand in each; None where it shares none."""
-    places = {key_of(replicate): place for place, replicate in enumerate(against.replicates)} if against else {}
-    mine = [place for place, replicate in enumerate(series.replicates) if key_of(replicate) in places]
-    return (series, mine, [places[key_of(series.replicates[place])] for place in mine]) if mine else None
+def _pair(minuend: Curves, subtrahend: Curves | None, names: Curves | None = None) -> _Pair | None:
+    """The two on the replicates that both have; None where they share none. Named by the first unless said."""
+    places = {key_of(replicate): place for place, replicate in enumerate(subtrahend.replicates)} if subtrahend else {}
+    mine = [place for place, replicate in enumerate(minuend.replicates) if key_of(replicate) in places]
+    if subtrahend is None or not mine:
+        return None
+    theirs = [places[key_of(minuend.replicates[place])] for place in mine]
+    return _Pair(minuend, mine, subtrahend, theirs, (names or minuend).series)
 
 
 def levels(curves: Sequence[Curves], horizon: int) -> tuple[dict[tuple[str, str], Estimate], Range]:
@@ -142,7 +181,7 @@ class _Reading:
 
 
 def _contrast(
-    series: Curves, mine: _Reading, against: _Reading, horizon: int, quantity: str, where: Range | None
+    names: tuple[str, str], mine: _Reading, against: _Reading, horizon: int, quantity: str, where: Range | None
 ) -> Contrast:
     differences = mine.values - against.values
     redrawn = None if mine.redrawn is None or against.redrawn is None else mine.redrawn - against.redrawn
@@ -150,7 +189,7 @@ def _contrast(
     options: dict[str, Any] = {"redrawn": redrawn, "n_questions": n_questions, "base_models": bases}
     several = 1 < len(set(bases)) < len(bases)
     return Contrast(
-        *series.series,
+        *names,
         horizon,
         quantity,
         estimate(differences, **options),

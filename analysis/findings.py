@@ -15,11 +15,13 @@ from analysis import style
 from analysis.contrasts import (
     CONTROL,
     QUANTITIES,
+    SUBJECT,
     Contrast,
     contrasts,
     levels,
     order_agreement,
     over_replicates,
+    subject_contrasts,
 )
 from analysis.replicates import curves, left_out, questions
 from analysis.summary import metric_names, points, title, unique
@@ -44,11 +46,38 @@ def _contrasts(sweep: Sweep, benchmark: str) -> list[Contrast]:
     return contrasts(series) if series else []
 
 
+@lru_cache(maxsize=16)
+def _subject_contrasts(sweep: Sweep, benchmark: str) -> list[Contrast]:
+    return subject_contrasts(curves(sweep, benchmark))
+
+
 def contrasts_table(sweep: Sweep, benchmark: str, name: str) -> Table | None:
     """Every objective against DPO, paired by seed and base model, at rounds 5, 10, 15 or as far as the sweep goes."""
+    control = style.objective_name(CONTROL)
+    note = f"Minus or over {control}'s of the same seed and base model"
+    return _table(sweep, benchmark, name, _contrasts(sweep, benchmark), f"against {control}", note, QUANTITIES)
+
+
+def subject_table(sweep: Sweep, benchmark: str, name: str) -> Table | None:
+    """AIPO against every other objective, likewise; None with fewer than two others or several variants of it."""
+    subject = style.objective_name(SUBJECT)
+    headers = {
+        "log_length": f"{subject}'s length / its length",
+        "score": f"{subject}'s score − its score",
+        "score_at_equal_length": f"{subject}'s score − its score, at equal length",
+        "log_length_at_equal_score": f"{subject}'s length / its length, at equal score",
+    }
+    note = f"{subject}'s minus or over that of the named objective with the same seed and base model"
+    return _table(
+        sweep, benchmark, name, _subject_contrasts(sweep, benchmark), f"{subject} against each", note, headers
+    )
+
+
+def _table(
+    sweep: Sweep, benchmark: str, name: str, found: list[Contrast], what: str, note: str, headers: dict[str, str]
+) -> Table | None:
     import pandas as pd
 
-    found = _contrasts(sweep, benchmark)
     if not found:
         return None
     varied = any(contrast.variant for contrast in found)
@@ -65,8 +94,8 @@ def contrasts_table(sweep: Sweep, benchmark: str, name: str) -> Table | None:
             data[-1] |= _exact(contrast)
     compared = len({(contrast.objective, contrast.variant) for contrast in found})
     notes = [
-        f"Minus or over {style.objective_name(CONTROL)}'s of the same seed and base model; in brackets the 95 % "
-        f"interval over {_counted(found[0].estimate)}; p corrected by Holm for the {compared} comparisons of a column.",
+        f"{note}; in brackets the 95 % interval over {_counted(found[0].estimate)}; p corrected by Holm for the "
+        f"{compared} comparisons of a column.",
         "At equal length: read off the measured curves by interpolation, averaged over the lengths that all curves "
         "pass; at equal score likewise. No line is fitted.",
     ]
@@ -76,9 +105,9 @@ def contrasts_table(sweep: Sweep, benchmark: str, name: str) -> Table | None:
     fingerprints = unique(d for digests in points(sweep, benchmark)["fingerprints"] for d in digests)
     return Table(
         name=name,
-        title=f"{title(sweep, benchmark)}: against {style.objective_name(CONTROL)}",
+        title=f"{title(sweep, benchmark)}: {what}",
         data=pd.DataFrame(data).assign(fingerprints=" ".join(fingerprints)),
-        header=("after round", "objective", *(["variant"] if varied else []), *QUANTITIES.values()),
+        header=("after round", "objective", *(["variant"] if varied else []), *headers.values()),
         cells=tuple(cells),
         notes=tuple(notes),
         fingerprints=fingerprints,

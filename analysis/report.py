@@ -117,6 +117,7 @@ def _write(
     plotted = [name for name in comparable if _trained(sweep, name)]
     for name in plotted:
         add_table(findings.contrasts_table(sweep, name, file_name(f"contrasts_{name}")))
+        add_table(findings.subject_table(sweep, name, file_name(f"contrasts_{name}_of_aipo")))
         add_table(findings.curves_table(sweep, name, file_name(f"curves_{name}")))
         add_table(overoptimization.table(sweep, name, file_name(f"overoptimization_{name}")))
     if comparable:
