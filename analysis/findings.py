@@ -99,7 +99,7 @@ def _table(
         "At equal length: read off the measured curves by interpolation, averaged over the lengths that all curves "
         "pass; at equal score likewise. No line is fitted.",
     ]
-    notes += [*_power_notes(found, digits), *left_out(sweep, benchmark)]
+    notes += [*_power_notes(found, digits, headers), *left_out(sweep, benchmark)]
     if any(contrast.new_base_models for contrast in found):
         notes.append("The intervals are about these base models; about others see ..._new_base_models_* in the CSV.")
     fingerprints = unique(d for digests in points(sweep, benchmark)["fingerprints"] for d in digests)
@@ -297,11 +297,11 @@ def _counted(found: Estimate) -> str:
     return f"{questions} alone, for there is one seed" if found.n_replicates == 1 else f"{seeds} and {questions}"
 
 
-def _power_notes(found: Sequence[Contrast], digits: int) -> list[str]:
+def _power_notes(found: Sequence[Contrast], digits: int, headers: dict[str, str]) -> list[str]:
     horizon = max(contrast.horizon for contrast in found)
     last = [contrast for contrast in found if contrast.horizon == horizon and contrast.estimate.n_replicates > 1]
     notes = []
-    for quantity, header in QUANTITIES.items():
+    for quantity, header in headers.items():
         mine = [contrast for contrast in last if contrast.quantity == quantity]
         if mine:
             smallest = max(contrast.estimate.detectable for contrast in mine)
@@ -327,7 +327,7 @@ def _sentence(contrast: Contrast, benchmark: str) -> str:
 
 def _exact(contrast: Contrast) -> dict[str, object]:
     key = contrast.quantity
-    row = _columns(key, contrast.estimate)
+    row = _columns(key, contrast.estimate) | {f"{key}_se_questions": contrast.estimate.error_questions}
     row |= {f"{key}_p_holm": contrast.p_holm, f"{key}_p_sign_flip": contrast.p_sign_flip}
     row |= {f"{key}_detectable": contrast.estimate.detectable}
     if contrast.where is not None:

@@ -175,7 +175,6 @@ class AlpacaEval(AssetBacked):
         *("name", "length_metric", "max_unscored_share", "bootstrap_rounds", "lc_bootstrap_rounds", "assets.gamed"),
     )
 
-    primary_metric = "lc_win_rate"
     uses_judge = True
 
     def __post_init__(self) -> None:
@@ -192,6 +191,11 @@ class AlpacaEval(AssetBacked):
     def decodings(self) -> tuple[Decoding, ...]:
         """One, of the settings."""
         return (self.decoding,)
+
+    @property
+    def primary_metric(self) -> str:
+        """The length-controlled rate; in the miniature the plain one, for its gold judge has no length bias."""
+        return "win_rate" if self.needs_world else "lc_win_rate"
 
     @property
     def n_answers(self) -> int:

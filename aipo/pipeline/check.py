@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from pydoc import locate
 from typing import Any
 
@@ -24,7 +25,7 @@ from aipo.pipeline.roles import COLLECTIONS, PARTIAL, ROLES, class_problem, obje
 from aipo.pipeline.values import component_types, hints_of, is_component, misfit, shown
 
 COMPONENTS = tuple(group for group in ROLES if group not in COLLECTIONS)
-SCALARS = ("seed", "plan", "cpu_threads", "kl_prompts", "sweep", "choices")
+SCALARS = ("seed", "plan", "pilot", "cpu_threads", "kl_prompts", "sweep", "choices")
 HYDRA_KEYS = {"_target_", "_partial_", "_args_", "_convert_", "_recursive_"}
 LARGEST_SEED = 2**32 - 1
 """What the random generators of all libraries take."""
@@ -92,6 +93,7 @@ def _scalars(config: Mapping[str, Any]) -> Iterator[str]:
         ("kl_prompts", int, "a whole number, 0 for no measurement"),
         ("plan", bool, "true or false"),
         ("sweep", str, "the name of a folder under results/"),
+        ("pilot", str, "the folder of an analysed sweep, or nothing"),
     ):
         value: Any = config.get(key)
         good = type(value) is kind
@@ -104,8 +106,17 @@ def _scalars(config: Mapping[str, Any]) -> Iterator[str]:
         elif key == "sweep":  # left out where one job is composed without Hydra's command line
             named = type(value) in (str, int) and bool(str(value).strip()) and _text_problem(str(value)) is None
             good = value is None or named
+        elif key == "pilot":
+            good = value is None or good
         if not good:
             yield f"{key}: expected {expected}, got {shown(value)}"
+        elif key == "pilot" and value and config.get("plan"):
+            from aipo.planning.seeds import read_pilot
+
+            try:
+                read_pilot(Path(value), rounds=1)
+            except (ValueError, OSError) as error:
+                yield str(error)
     if not isinstance(config.get("choices"), dict | None):
         yield f"choices: expected a mapping, got {shown(config['choices'])}"
 

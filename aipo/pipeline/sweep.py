@@ -118,6 +118,7 @@ def _plan(jobs: Sequence[tuple[DictConfig, str]]) -> NoReturn:
     """Print the plan of each job, and of several what they need together."""
     from aipo.pipeline.loop import run, walk
     from aipo.planning.report import print_sweep
+    from aipo.planning.seeds import print_seeds
 
     for number, (job, label) in enumerate(jobs, start=1):
         if label:
@@ -126,6 +127,10 @@ def _plan(jobs: Sequence[tuple[DictConfig, str]]) -> NoReturn:
     if jobs[0][1]:
         built = [build_run(check(job)) for job, _ in jobs]
         print_sweep([(job, walk(job)) for job in built])
+    first = check(jobs[0][0])
+    if first["pilot"]:
+        replicates = {(plain["seed"], plain["model"].get("seed")) for plain in (check(job) for job, _ in jobs)}
+        print_seeds(Path(first["pilot"]), first["iteration"]["iterations"], len(replicates))
     sys.exit(0)
 
 

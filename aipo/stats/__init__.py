@@ -10,7 +10,15 @@ from aipo.stats.curves import (
     mean_log_length_over,
     mean_score_over,
 )
-from aipo.stats.hierarchical import Estimate, estimate, holm, question_draws, seeds_needed, sign_flip_p
+from aipo.stats.hierarchical import (
+    Estimate,
+    detectable_difference,
+    estimate,
+    holm,
+    question_draws,
+    seeds_needed,
+    sign_flip_p,
+)
 from aipo.stats.length_control import LengthControl, length_controlled
 from aipo.stats.win_rates import WinRate, bootstrap_interval, bootstrap_mean_interval, win_rate
 
@@ -25,6 +33,7 @@ __all__ = [
     "bradley_terry",
     "common_lengths",
     "common_scores",
+    "detectable_difference",
     "estimate",
     "fit_overoptimization",
     "holm",

@@ -23,6 +23,8 @@ Array = NDArray[np.float64]
 EXACT_FLIPS = 12
 """Up to so many replicates every pattern of signs is tried; beyond, RANDOM_FLIPS patterns are drawn."""
 RANDOM_FLIPS = 4096
+MOST_SEEDS = 10_000
+"""Where more would be needed, seeds are not what is missing."""
 
 
 @dataclass(frozen=True)
@@ -152,16 +154,33 @@ def holm(ps: Sequence[float]) -> list[float]:
     return [p if math.isnan(p) else next(corrected) for p in ps]
 
 
-def seeds_needed(difference: float, sd: float, *, power: float = 0.8) -> int:
-    """Pairs of seeds with which a paired t-test at 0.05 finds `difference` with this power; `sd` is of a difference."""
-    if not (difference and sd > 0):
-        raise ValueError(f"expected a difference other than 0 and a positive sd, got {difference} and {sd}")
-    from statsmodels.stats.power import TTestPower
+def detectable_difference(sd: float, n: int, *, error_questions: float = 0.0) -> float:
+    """The smallest difference that n pairs of seeds find in 80 of 100 repetitions at p < 0.05.
 
-    if abs(difference) / sd > 10:
-        return 2
-    found = TTestPower().solve_power(effect_size=abs(difference) / sd, alpha=0.05, power=power, nobs=None)
-    return max(2, math.ceil(float(np.squeeze(found))))
+    `sd` is of one pair's difference, `error_questions` the standard error that the questions add. n is at least 2.
+    """
+    if n < 2 or not sd >= 0:
+        raise ValueError(f"expected at least two seeds and an sd of at least 0, got {n} and {sd}")
+    errors = sd / math.sqrt(n), n - 1, error_questions
+    return _half_width(0.975, *errors) + _half_width(0.8, *errors)
+
+
+def seeds_needed(difference: float, sd: float, *, error_questions: float = 0.0) -> int | None:
+    """The fewest pairs of seeds that find `difference` in 80 of 100 repetitions at p < 0.05.
+
+    None where MOST_SEEDS would not: the questions' own error, which no seed lowers, is too large, or the difference 0.
+    """
+
+    def enough(n: int) -> bool:
+        return detectable_difference(sd, n, error_questions=error_questions) <= abs(difference)
+
+    if not enough(MOST_SEEDS):
+        return None
+    low, high = 1, MOST_SEEDS  # low does not suffice, high does
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
 
 
 def _half_width(quantile: float, error_replicates: float, df: int, error_questions: float) -> float:

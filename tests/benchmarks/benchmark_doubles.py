@@ -53,6 +53,7 @@ class Given:
 
     n_questions = 5
     brings_baseline = True
+    needs_world = False
 
     def __init__(self, assets: object) -> None:
         self.assets = assets

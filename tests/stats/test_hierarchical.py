@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from aipo.stats import estimate, holm, question_draws, seeds_needed, sign_flip_p
+from aipo.stats import detectable_difference, estimate, holm, question_draws, seeds_needed, sign_flip_p
 
 
 def test_without_questions_it_is_students_t():
@@ -92,8 +92,15 @@ def test_power():
     assert seeds_needed(1.0, 1.0) == 10
     assert seeds_needed(-0.5, 1.0) == 34
     assert seeds_needed(30.0, 1.0) == 2
-    with pytest.raises(ValueError, match="a difference other than 0"):
-        seeds_needed(0, 1)
+    # What is detectable with n pairs needs n pairs, with the questions' error, too.
+    smallest = detectable_difference(1.0, 12, error_questions=0.1)
+    assert seeds_needed(smallest * 1.0001, 1.0, error_questions=0.1) == 12
+    assert seeds_needed(smallest * 0.9999, 1.0, error_questions=0.1) == 13
+    # No number of seeds helps where the questions alone hide it, or where there is nothing to find.
+    assert seeds_needed(0.2, 1.0, error_questions=0.1) is None
+    assert seeds_needed(0, 1) is None
+    with pytest.raises(ValueError, match="at least two seeds"):
+        detectable_difference(1.0, 1)
 
 
 def test_question_draws_are_counts():
