@@ -115,7 +115,7 @@ def _families(curves: Sequence[Curves], pairs: Sequence[_Pair]) -> list[Contrast
     if not pairs:
         return found
     for horizon, quantity in itertools.product(horizons(curves), QUANTITIES):
-        statistic, where = _statistic(quantity, curves, horizon)
+        statistic, where = statistic_of(quantity, curves, horizon)
         if statistic is None:
             continue
         read = {id(series): _Reading(series, horizon, statistic) for series in curves}
@@ -148,7 +148,7 @@ def _pair(minuend: Curves, subtrahend: Curves | None, names: Curves | None = Non
 def levels(curves: Sequence[Curves], horizon: int) -> tuple[dict[tuple[str, str], Estimate], Range]:
     """Each series' mean score at the lengths that all series and seeds reach; {} where they have none in common."""
     together = paired(curves)
-    statistic, where = _statistic("score_at_equal_length", together, horizon)
+    statistic, where = statistic_of("score_at_equal_length", together, horizon)
     if statistic is None or where is None:
         return {}, Range(math.nan, math.nan)
     return {series.series: over_replicates(series, horizon, statistic) for series in together}, where
@@ -200,7 +200,7 @@ def _contrast(
     )
 
 
-def _statistic(quantity: str, together: Sequence[Curves], horizon: int) -> tuple[Statistic | None, Range | None]:
+def statistic_of(quantity: str, together: Sequence[Curves], horizon: int) -> tuple[Statistic | None, Range | None]:
     """The function of a curve that the quantity compares, and where; None where curves have nothing in common."""
     everyone = [replicate for series in together for replicate in series.replicates]
     if quantity == "log_length":

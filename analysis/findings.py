@@ -21,6 +21,7 @@ from analysis.contrasts import (
     levels,
     order_agreement,
     over_replicates,
+    statistic_of,
     subject_contrasts,
 )
 from analysis.replicates import curves, left_out, questions
@@ -198,10 +199,14 @@ def verdict(sweep: Sweep, benchmarks: Sequence[str]) -> list[str]:
             "run more (seed=0,1,2,...)."
         )
     else:
+        equal, _ = statistic_of("score_at_equal_length", series, min(one.rounds for one in series))
         for statistic, rising, what in (
             (lambda lengths, _: float(lengths[-1]), True, "last length, the shortest first"),
             (lambda _, scores: float(scores[-1]), False, "last score, the best first"),
+            (equal, False, "score at equal length, the best first"),
         ):
+            if statistic is None:
+                continue
             agreement = order_agreement(series, statistic, rising=rising)
             if agreement is not None:
                 order = ", ".join(style.objective_name(objective) for objective in agreement.order)

@@ -11,7 +11,7 @@ from scipy import stats
 from aipo.stats import common_lengths, estimate, holm
 from analysis import findings
 from analysis.collect import collect
-from analysis.contrasts import contrasts, order_agreement, subject_contrasts
+from analysis.contrasts import contrasts, order_agreement, statistic_of, subject_contrasts
 from analysis.replicates import Curves, Replicate, curves
 from analysis.report import analyse
 
@@ -117,6 +117,19 @@ def test_order_agreement_with_the_paper():
     assert found.tau == pytest.approx(0.8)
     assert found.order == ("aipo", "dpo_nll", "alpha_dpo", "dpo", "simpo")
     assert found.share_equal == 0
+
+
+def test_the_order_at_equal_length_is_not_that_of_the_last_scores():
+    """Every curve is a line; SimPO ends highest because it ends longest, and lies lowest at any given length."""
+    offsets, ends = {"simpo": 0.0, "dpo": 0.05, "aipo": 0.1}, {"simpo": 60, "dpo": 40, "aipo": 30}
+    groups = [
+        series(name, *[replicate(seed, [10, end], [0.1 + shift, end / 100 + shift + seed / 1000]) for seed in range(3)])
+        for (name, shift), end in zip(offsets.items(), ends.values(), strict=True)
+    ]
+    equal, where = statistic_of("score_at_equal_length", groups, 2)
+    assert (where.low, where.high) == (10, 30)
+    assert order_agreement(groups, equal, rising=False).order == ("aipo", "dpo", "simpo")
+    assert order_agreement(groups, lambda _, y: float(y[-1]), rising=False).order[0] == "simpo"
 
 
 def test_one_seed_is_told_that_it_decides_nothing(paper_sweep):
