@@ -9,12 +9,12 @@ import torch
 from by_hand import holding
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_pairs import NAMES, POLICY_FIELDS, REFERENCE_FIELDS, gradients, hand_pairs, objective, pair_batches
+from toy_pairs import NAMES, POLICY_FIELDS, REFERENCE_FIELDS, declares, gradients, hand_pairs, objective, pair_batches
 
 import aipo.objectives as objectives
 from aipo.objectives import PairLogps
 
-COUPLED = {name for name in NAMES if objective(name).batch_coupled}
+COUPLED = {name for name in NAMES if declares(name, "batch_coupled", False)}
 fast = settings(max_examples=15, deadline=None)
 
 

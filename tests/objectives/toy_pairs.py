@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+import aipo.objectives as objectives
 from aipo.objectives import Objective, PairLogps, PairLoss
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "objective"
@@ -30,9 +31,15 @@ REFERENCE_FIELDS = (
 
 def objective(name: str, **coefficients: float) -> Objective:
     """The objective of conf/objective/<name>.yaml, some coefficients replaced."""
+    assert name in vars(objectives), f"write {name} in a module of aipo/objectives, and name it in its __all__"
     config = OmegaConf.load(CONF / f"{name}.yaml")
     config.loss.update(coefficients)
     return instantiate(config, _convert_="all")
+
+
+def declares(name: str, flag: str, default: bool) -> bool:
+    """What conf/objective/<name>.yaml says of the objective; nothing is built, so that a mistake fails a test alone."""
+    return bool(OmegaConf.load(CONF / f"{name}.yaml").get(flag, default))
 
 
 def tensor(*values: float, dtype: torch.dtype = torch.float64) -> torch.Tensor:
