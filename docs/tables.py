@@ -12,10 +12,11 @@ import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 import yaml
-from hydra.utils import get_method, instantiate
+from hydra.utils import instantiate
 
 from aipo.objectives import Objective
 from aipo.objectives.aliases import ALIASES
@@ -55,7 +56,9 @@ class Described:
         text = file.read_text(encoding="utf-8")
         node: dict[str, Any] = yaml.safe_load(text)
         target = node["loss"]["_target_"]
-        paragraphs = inspect.cleandoc(get_method(target).__doc__ or "").split("\n\n")
+        if (function := locate(target)) is None:
+            raise ValueError(f"{target}: write it in a module of aipo/objectives, and name it in its __all__")
+        paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
         formulas = [part for part in paragraphs if part.startswith("    ")]
         if len(formulas) != 1 or paragraphs[1] != formulas[0]:
             raise ValueError(

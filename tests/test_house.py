@@ -84,7 +84,8 @@ def test_every_class_that_conf_names_is_typed() -> None:
         for name in ast.walk(function.args.vararg.annotation)
         if isinstance(name, ast.Name)
     }
-    assert named - concrete - bound == set()
+    untyped = sorted(named - concrete - bound)
+    assert not untyped, f"add {', '.join(untyped)} to the classes of their Protocol in tests/typing_of_components.py"
 
 
 def _lint(folder: Path) -> subprocess.CompletedProcess[str]:

@@ -176,7 +176,7 @@ def _target(path: str, name: Any) -> tuple[Any, str]:
     if target is None or not callable(target):
         room, _, last = name.rpartition(".")
         known = [known for known in dir(locate(room)) if known[0] != "_"] if target is None and locate(room) else []
-        what = "is no class or function" if target is not None else "no such name" + did_you_mean(last, known)
+        what = "is no class or function" if target is not None else f"no such name in {room}{did_you_mean(last, known)}"
         return None, f"{path}._target_: cannot import {shown(name)}: {what}"
     return target, ""
 

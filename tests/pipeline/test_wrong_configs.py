@@ -146,7 +146,7 @@ WRONG_VALUES: list[tuple[dict[str, Any], str]] = [
     ({"ranker.noise_sd": -1}, "noise_sd must be at least 0"),
     ({"cpu_threads": 10**6}, "cpu_threads: expected a whole number from 1 to 1024"),
     ({"sweep": ""}, "sweep: expected the name of a folder"),
-    ({"ranker._target_": "aipo.rankers.PairRN"}, "no such name (did you mean PairRM?)"),
+    ({"ranker._target_": "aipo.rankers.PairRN"}, "no such name in aipo.rankers (did you mean PairRM?)"),
     ({"ranker._target_": "aipo.rankers"}, "ranker._target_: cannot import 'aipo.rankers': is no class or function"),
     ({"ranker._args_": [1]}, "ranker: expected arguments by name"),
     ({"workload.prompt_tokens": 0}, "workload.prompt_tokens must be positive"),
