@@ -107,7 +107,7 @@ def _table(
     return Table(
         name=name,
         title=f"{title(sweep, benchmark)}: {what}",
-        data=pd.DataFrame(data).assign(fingerprints=" ".join(fingerprints)),
+        data=pd.DataFrame(data),
         header=("after round", "objective", *(["variant"] if varied else []), *headers.values()),
         cells=tuple(cells),
         notes=tuple(notes),
@@ -169,7 +169,7 @@ def curves_table(sweep: Sweep, benchmark: str, name: str) -> Table | None:
     return Table(
         name=name,
         title=f"{title(sweep, benchmark)}: the curves after {horizon} round{'s' * (horizon > 1)}",
-        data=pd.DataFrame(data).assign(fingerprints=" ".join(fingerprints)),
+        data=pd.DataFrame(data),
         header=(*header, "mean score at equal length"),
         cells=tuple(cells),
         notes=tuple(notes),

@@ -101,7 +101,7 @@ def table(sweep: Sweep, benchmark: str, name: str) -> Table | None:
     return Table(
         name=name,
         title=f"{title(sweep, benchmark)}: over-optimisation",
-        data=pd.DataFrame(data).assign(fingerprints=" ".join(fingerprints)),
+        data=pd.DataFrame(data),
         header=(*header, "KL of the last round", "α of the fit", "β of the fit", "√KL of the fit's peak"),
         cells=tuple(cells),
         notes=(

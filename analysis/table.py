@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 
 HEADER_LETTERS = 18
+NAMED_FINGERPRINTS = 24
+"""Of more, a text names the count and the file that lists them (`sources.json`, under the table's own name)."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +61,18 @@ class Table:
         lines = [markdown_table(self.header, self.cells, self.text_columns, escape.markdown)]
         lines += ["", *(f"- {escape.markdown(note)}" for note in self.notes)]
         if fingerprints:
-            lines.append(f"- Fingerprints of the artifacts behind it: {' '.join(self.fingerprints) or 'none'}")
+            lines.append(f"- {self._behind()}")
         return "\n".join(lines) + "\n"
+
+    def _behind(self) -> str:
+        if len(self.fingerprints) > NAMED_FINGERPRINTS:
+            return f"Behind it: {len(self.fingerprints):,} artifacts, whose fingerprints are in sources.json."
+        return f"Fingerprints of the artifacts behind it: {' '.join(self.fingerprints) or 'none'}"
 
     def latex(self) -> str:
         """A `table` with booktabs rules; the fingerprints are comments."""
         columns = "l" * self.text_columns + "r" * (len(self.header) - self.text_columns)
-        comments = "".join(
-            escape.latex_comment("fingerprints: " + " ".join(self.fingerprints[i : i + 6]))
-            for i in range(0, len(self.fingerprints), 6)
-        )
+        comments = escape.latex_comment(self._behind())
         header = " & ".join(_latex_header(cell, "lr"[i >= self.text_columns]) for i, cell in enumerate(self.header))
         body = "".join(_latex_row(row) for row in self.cells)
         notes = "".join(f"{escape.latex(note)}\\\\\n" for note in self.notes)

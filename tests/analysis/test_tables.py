@@ -8,6 +8,7 @@ import math
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -306,6 +307,8 @@ def test_every_format_names_the_fingerprints(paper_sweep, tmp_path):
     for path in table.write(tmp_path):
         text = path.read_text(encoding="utf-8")
         assert all(digest in text for digest in table.fingerprints), path
+    many = replace(table, fingerprints=tuple(f"{number:016x}" for number in range(25)))
+    assert "Behind it: 25 artifacts, whose fingerprints are in sources.json." in many.markdown()
 
 
 def hostile_table() -> Table:
