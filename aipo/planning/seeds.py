@@ -54,7 +54,7 @@ def read_pilot(pilot: Path, rounds: int) -> Pilot:
     """The spreads after the pilot's last round up to `rounds`, or after its first one shown. ValueError without any."""
     tables = contrast_tables(pilot)
     name = next((name for name in (*LEADING, *tables) if name in tables), None)
-    rows = [] if name is None else list(csv.DictReader(tables[name].open(encoding="utf-8", newline="")))
+    rows = [] if name is None else _rows_of(tables[name])
     if rows and not {"n_seeds", "log_length_se_questions"} <= set(rows[0]):
         raise ValueError(f"pilot: the tables of {pilot} are of an older version; run `aipo analyse {pilot}` first")
     rows = [row for row in rows if int(row["n_seeds"]) > 1]
@@ -68,6 +68,11 @@ def read_pilot(pilot: Path, rounds: int) -> Pilot:
     rows = [row for row in rows if int(row["round"]) == at]
     spreads = [spread for row in rows for quantity in QUANTITIES if (spread := _spread(row, quantity)) is not None]
     return Pilot(name, at, min(int(row["n_seeds"]) for row in rows), tuple(spreads))
+
+
+def _rows_of(table: Path) -> list[dict[str, str]]:
+    with table.open(encoding="utf-8", newline="") as lines:
+        return list(csv.DictReader(lines))
 
 
 def _spread(row: dict[str, str], quantity: str) -> Spread | None:

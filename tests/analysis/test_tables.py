@@ -321,7 +321,12 @@ def hostile_table() -> Table:
 def test_latex_by_hand() -> None:
     lines = hostile_table().latex().splitlines()
     assert lines[:6] == [
-        *("% Needs \\usepackage{booktabs,graphicx}.", "% fingerprints: abc", "\\begin{table}", "\\centering"),
+        *(
+            "% Needs \\usepackage{booktabs,graphicx}.",
+            "% Fingerprints of the artifacts behind it: abc",
+            "\\begin{table}",
+            "\\centering",
+        ),
         *("\\caption{T \\& Co\\_}", "\\sbox0{%"),
     ]
     assert "{[}h] & \\shortstack[r]{win rate (\\%) by \\\\ judge length\\_only} \\\\" in lines
