@@ -34,6 +34,10 @@ METRIC_NAMES = {
     "rating": "rating (1–10)",
     "gold_score": "gold score (−1 to 1)",
     "constraints_met": "constraints met (share, 0 to 1)",
+    "prompt_strict": "prompts followed, strict (%)",
+    "prompt_loose": "prompts followed, loose (%)",
+    "instruction_strict": "instructions followed, strict (%)",
+    "instruction_loose": "instructions followed, loose (%)",
     "mean_chars": "mean length (characters)",
     "mean_words": "mean length (words)",
     "mean_tokens": "mean length (tokens)",
@@ -47,7 +51,13 @@ JUDGE_NOTES = {"length_only": "it prefers the longer answer, so its column shows
 """What a diagnostic judge's numbers mean."""
 
 OFFICIAL_NAMES = {"mt_bench": "MT-Bench", "alpaca_eval": "AlpacaEval 2", "arena_hard": "Arena-Hard"}
-BENCHMARK_NAMES = {"gold": "Gold quality", "constraints": "Constraints", **OFFICIAL_NAMES}
+BENCHMARK_NAMES = {
+    "gold": "Gold quality",
+    "constraints": "Constraints",
+    "ifeval": "IFEval",
+    "ifbench": "IFBench",
+    **OFFICIAL_NAMES,
+}
 
 
 def objective_name(objective: str) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         Cl100kTokens,
         ConstraintBenchmark,
         EstimatedTokens,
+        InstructionFollowing,
         MTBench,
         MTBenchPairwise,
         PolicyTokens,
@@ -25,7 +26,13 @@ if TYPE_CHECKING:
     )
     from aipo.benchmarks.alpaca_eval import Annotator
     from aipo.benchmarks.judging import Assets
-    from aipo.benchmarks.official import OfficialAlpacaEval, OfficialArenaHard, OfficialMTBench
+    from aipo.benchmarks.official import (
+        InstructionFile,
+        OfficialAlpacaEval,
+        OfficialArenaHard,
+        OfficialIFBench,
+        OfficialMTBench,
+    )
     from aipo.benchmarks.token_counters import TokenCounter
     from aipo.data import (
         BestAgainstWorst,
@@ -132,7 +139,13 @@ if TYPE_CHECKING:
         return each
 
     def benchmarks(
-        *each: AlpacaEval | ArenaHard | ConstraintBenchmark | GoldBenchmark | MTBench | MTBenchPairwise,
+        *each: AlpacaEval
+        | ArenaHard
+        | ConstraintBenchmark
+        | GoldBenchmark
+        | InstructionFollowing
+        | MTBench
+        | MTBenchPairwise,
     ) -> Sequence[Benchmark]:
         return each
 
@@ -140,11 +153,13 @@ if TYPE_CHECKING:
         return each
 
     def assets(
-        *each: MiniatureAlpacaEval
+        *each: InstructionFile
+        | MiniatureAlpacaEval
         | MiniatureArenaHard
         | MiniatureMTBench
         | OfficialAlpacaEval
         | OfficialArenaHard
+        | OfficialIFBench
         | OfficialMTBench,
     ) -> Sequence[Assets[Any]]:
         return each

@@ -4,6 +4,7 @@ from aipo.benchmarks.alpaca_eval import AlpacaEval, TextAnnotator, WeightedAnnot
 from aipo.benchmarks.arena_hard import ArenaHard
 from aipo.benchmarks.benchmark import Benchmark, PromptBenchmark
 from aipo.benchmarks.constraints import ConstraintBenchmark
+from aipo.benchmarks.instruction_following import InstructionFollowing
 from aipo.benchmarks.mt_bench import MTBench
 from aipo.benchmarks.mt_bench_pairwise import MTBenchPairwise
 from aipo.benchmarks.official.cl100k import Cl100kTokens
@@ -16,6 +17,7 @@ __all__ = [
     "Cl100kTokens",
     "ConstraintBenchmark",
     "EstimatedTokens",
+    "InstructionFollowing",
     "MTBench",
     "MTBenchPairwise",
     "PolicyTokens",

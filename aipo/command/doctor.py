@@ -19,9 +19,11 @@ PACKAGES = ("torch", "transformers", "accelerate", "hydra-core", "pandas", "pyar
 EXTRAS = {
     "data": "datasets",
     "embed": "sentence_transformers",
+    "instructions": "if_verifiable",
     "joblib": "hydra_plugins.hydra_joblib_launcher",
     "peft": "peft",
     "slurm": "hydra_plugins.hydra_submitit_launcher",
+    "small": "gguf",
 }
 """Extra of this package -> a module that it brings."""
 
