@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from pydoc import locate
 
 import pytest
 
@@ -16,6 +17,19 @@ def test_relative_links_resolve(page: Path) -> None:
     targets = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
     broken = [target for target in targets if "://" not in target and not (page.parent / target).exists()]
     assert broken == []
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_and_names_that_a_page_speaks_of_are_there(page: Path) -> None:
+    spoken = set(
+        re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL))
+    )
+    files = {
+        name for name in spoken if re.fullmatch(r"(aipo|analysis|conf|docs|tests|speed|experiments)/[\w./-]*", name)
+    }
+    assert sorted(name for name in files if not (ROOT / name).exists()) == []
+    names = {name for name in spoken if re.fullmatch(r"(aipo|analysis)(\.\w+)+", name)}
+    assert sorted(name for name in names if locate(name) is None) == []
 
 
 def test_the_readmes_two_commands_are_what_ci_runs() -> None:
