@@ -18,7 +18,8 @@ PROPERTIES = {
     "log ratios": "the loss depends on log[pi/ref] of each side alone",
     "policy margin": "shifting both of the policy's log-probs by the same amount changes nothing",
     "pulls": "the loss never rises with log pi(y_w) and never falls with log pi(y_l)",
-    "logistic": "without its NLL term and target margin the loss is -log sigmoid(chosen reward - rejected reward)",
+    "logistic": "without its NLL term and target margin the loss is -log sigmoid(chosen reward - rejected reward), and "
+    "sides that are swapped swap their rewards",
     "detached": "a statistic of the batch is treated as a constant in the gradient",
 }
 
