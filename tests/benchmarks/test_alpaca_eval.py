@@ -268,7 +268,7 @@ def leaderboard(data: Path) -> pd.DataFrame:
         table[model] = {metric.name: metric.value for metric in metrics}
     ours = pd.DataFrame.from_dict(table, orient="index")
     assert len(ours) == 29
-    return ours.join(expected, rsuffix="_published", how="left")
+    return ours.merge(expected, left_index=True, right_index=True, suffixes=("", "_published"), how="left")
 
 
 def test_win_rates_of_29_real_models(leaderboard: pd.DataFrame) -> None:
