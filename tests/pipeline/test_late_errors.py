@@ -23,7 +23,7 @@ def _problems(*overrides: str) -> list[str]:
 
 
 @pytest.mark.parametrize("official", [False, True])
-@pytest.mark.parametrize(("benchmark", "given"), itertools.permutations(ASSETS, 2))
+@pytest.mark.parametrize(("benchmark", "given"), list(itertools.permutations(ASSETS, 2)))
 def test_assets_of_another_benchmark_are_refused(benchmark: str, given: str, official: bool) -> None:
     config = composed()
     theirs = OmegaConf.create({"_target_": f"aipo.benchmarks.official.Official{ASSETS[given]}"})
