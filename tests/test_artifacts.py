@@ -176,7 +176,7 @@ def test_a_parent_changed_during_the_job_is_found_before_it_is_used(tmp_path: Pa
         store.run("pairs", version=1, config={}, parents={"candidates": parent.fingerprint}, build=_write("z"))
 
 
-def test_large_files_are_hashed_when_they_look_changed_and_by_verify_always(
+def test_large_weights_are_hashed_when_they_look_changed_and_by_verify_always(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -184,14 +184,23 @@ def test_large_files_are_hashed_when_they_look_changed_and_by_verify_always(
     hashed: list[Path] = []
     monkeypatch.setattr("aipo.artifacts.files.hash_file", lambda path: hashed.append(path) or hash_file(path))
     store = Store(tmp_path / "store")
-    artifact = _run(store, build=_write("a" * 200))
+
+    def build(folder: Path) -> StageReport:
+        (folder / "masters").mkdir()
+        (folder / "masters" / "model.safetensors").write_text("a" * 200)
+        return StageReport()
+
+    artifact = _run(store, build=build)
     time.sleep(0.15)  # longer than two writes can share a time stamp
     for _ in range(3):
         artifact.check()
     assert len(hashed) == 1
     artifact.verify()
-    assert len(hashed) == 2
-    data = artifact.path / "data.txt"
+    artifact.verify("masters")
+    assert len(hashed) == 3
+    artifact.verify("model")
+    assert len(hashed) == 3
+    data = artifact.path / "masters" / "model.safetensors"
     before = data.stat()
     data.write_text("b" * 200)
     os.utime(data, ns=(before.st_atime_ns, before.st_mtime_ns))

@@ -12,6 +12,7 @@ import os
 import shutil
 import socket
 import stat
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -43,6 +44,31 @@ _ASK_AGAIN_SECONDS = 60.0
 
 class ClaimLost(Exception):
     """Another process took the claim over, because this one did not renew it in time."""
+
+
+class EmptyMarker:
+    """A lease's file that its owner made and did not live to write its name into.
+
+    filelock takes such a file for an old release's lock, which is held as long as the file is there. Text that is no
+    name makes it one that filelock takes over. An owner that was stopped in between writes its name too late and
+    loses its claim, as any that is stopped for so long.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[int, float] | None = None
+
+    def give_up_after(self, seconds: float) -> None:
+        """Called again and again while waiting: marks the file once it was seen empty for so long."""
+        try:
+            status = self._path.stat()
+            if status.st_size or self._seen is None or self._seen[0] != status.st_ino:
+                self._seen = None if status.st_size else (status.st_ino, time.monotonic())
+            elif time.monotonic() - self._seen[1] >= seconds:
+                with self._path.open("ab") as file:
+                    file.write(b"left empty by a process that ended\n")
+        except OSError:  # gone, or another user's: the next look tells
+            self._seen = None
 
 
 class Claim:
@@ -112,6 +138,7 @@ class Claim:
     def _wait(self, lock: FileLock | SoftFileLease, wait: bool) -> bool:
         told = None
         seconds = 0.2 if wait else 0.0
+        empty = EmptyMarker(self.path)
         while True:
             try:
                 lock.acquire(timeout=seconds, poll_interval=min(seconds, _POLL_SECONDS) or 0.05)
@@ -119,11 +146,13 @@ class Claim:
             except Timeout:
                 if not wait:
                     return False
+            if self.kind == "lease":
+                empty.give_up_after(LEASE_SECONDS)
             owner = self.owner()
             if owner != told:
                 told = owner
                 logger.info("%-11s %s  waiting for %s, which works on it", self.stage, self.digest, owner)
-            seconds = _ASK_AGAIN_SECONDS
+            seconds = min(_ASK_AGAIN_SECONDS, LEASE_SECONDS / 4) if self.kind == "lease" else _ASK_AGAIN_SECONDS
 
     def owner(self) -> str:
         """Host and process of who holds the claim, as far as the lock's file says it."""
@@ -214,7 +243,7 @@ class Claim:
             return False
         try:
             manifest = load_manifest(place, self.stage, self.digest)
-            check_files(place, manifest["files"], full=True, without=manifest["scratch"])
+            check_files(place, manifest["files"], full="", without=manifest["scratch"])
         except StaleArtifactError as error:
             logger.warning("%-11s %s  found changed, so it is made again: %s", self.stage, self.digest, error.what)
             return False

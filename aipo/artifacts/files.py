@@ -18,8 +18,10 @@ from aipo.artifacts.points import reached
 MANIFEST = "manifest.json"
 PRUNED = ".pruned"
 """In a finished artifact: the names of its weights, where they were removed to save space."""
+WEIGHTS = ".safetensors"
 ALWAYS_HASHED_BYTES = 8 * 2**20
-"""Files below this are hashed at every use. For larger ones an unchanged inode, size and time stand for the hash."""
+"""Files are hashed at every use. Of weights from this size on, an unchanged inode, size and times stand for the hash
+until somebody loads them."""
 _RACY_NS = 100_000_000
 """A file changed this shortly before it was hashed may change again without a new time stamp."""
 
@@ -90,13 +92,14 @@ def record_files(folder: Path, scratch: Iterable[str]) -> dict[str, dict[str, An
 
 
 def check_files(
-    folder: Path, files: Mapping[str, Mapping[str, Any]], *, full: bool = False, without: Iterable[str] = ()
+    folder: Path, files: Mapping[str, Mapping[str, Any]], *, full: str | None = None, without: Iterable[str] = ()
 ) -> None:
     """Compare the files below `folder` with their records.
 
-    Files below `ALWAYS_HASHED_BYTES` are hashed; larger ones too unless this user's machine remembers that hash for
-    the same inode, size and times, and with `full` in any case. What lies in `without` need not be listed. Raises
-    StaleArtifactError, which names the first file that is missing (unless it was pruned), changed or not listed.
+    Every file is hashed, but for weights of `ALWAYS_HASHED_BYTES` and more whose hash this user's machine remembers for
+    the same inode, size and times. Those in the folder `full` of the artifact (`""`: anywhere) are hashed in any case.
+    What lies in `without` need not be listed. Raises StaleArtifactError, which names the first file that is missing
+    (unless it was pruned), changed or not listed.
     """
     gone = set(missing_weights(folder))
     for name, record in files.items():
@@ -110,7 +113,8 @@ def check_files(
             raise StaleArtifactError(f"{expected}, it is missing ({error.strerror})", folder) from error
         if status.st_size != record["bytes"]:
             raise StaleArtifactError(f"{expected}, it has {status.st_size} bytes", folder)
-        if not full and status.st_size >= ALWAYS_HASHED_BYTES and _remembered(path, status) == record["sha256"]:
+        loaded = full is not None and (full == "" or name.startswith(f"{full}/"))
+        if not loaded and _is_large(path, status) and _remembered(path, status) == record["sha256"]:
             continue
         began = time.time_ns()
         try:
@@ -128,7 +132,7 @@ def check_files(
 
 def weights_of(folder: Path) -> list[Path]:
     """The files of an artifact that hold a model's weights."""
-    return sorted(folder.rglob("*.safetensors"))
+    return sorted(folder.rglob(f"*{WEIGHTS}"))
 
 
 def prune(folder: Path) -> None:
@@ -208,8 +212,8 @@ def _allow(path: Path, more: int) -> None:
             pass
 
 
-# What a file hashed to, while it is the same inode with the same size and times. A note, not a proof: it lies in this
-# user's cache folder, is never needed, and `verify` does not ask it.
+# What a large file of weights hashed to, while it is the same inode with the same size and times. A note, not a proof:
+# it lies in this user's cache folder, is never needed, and `verify` does not ask it.
 
 _noted: dict[str, str] = {}
 
@@ -220,12 +224,16 @@ def _note_of(path: Path) -> Path:
     return cache / "aipo" / "hashed" / key[:2] / key
 
 
+def _is_large(path: Path, status: os.stat_result) -> bool:
+    return path.suffix == WEIGHTS and status.st_size >= ALWAYS_HASHED_BYTES
+
+
 def _state(status: os.stat_result) -> str:
     return f"{status.st_dev} {status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
 def _remember(path: Path, status: os.stat_result, digest: str, began_ns: int) -> None:
-    if status.st_size < ALWAYS_HASHED_BYTES or status.st_ctime_ns > began_ns - _RACY_NS:
+    if not _is_large(path, status) or status.st_ctime_ns > began_ns - _RACY_NS:
         return
     try:
         note = _note_of(path)

@@ -163,7 +163,8 @@ def carry_out(store: Inventory, planned: Plan, lock: LockKind) -> list[Removal]:
     done = []
     for removal in planned.removals:
         path = removal.path
-        if path in store.aside or path in store.replies or (path in store.locks and path.suffix != ".lock"):
+        lock_of_nobody = path in store.locks and (path.suffix != ".lock" or (lock == "lease" and _left_empty(path)))
+        if path in store.aside or path in store.replies or lock_of_nobody:
             remove(path)
             done.append(removal)
             continue
@@ -184,6 +185,15 @@ def carry_out(store: Inventory, planned: Plan, lock: LockKind) -> list[Removal]:
         finally:
             claim.release()
     return done
+
+
+def _left_empty(path: Path) -> bool:
+    """A lease whose owner died before it wrote its name."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return False
+    return status.st_size == 0 and time.time() - status.st_mtime > _CHANGING_HANDS_SECONDS
 
 
 def _may_be_needed(store: Inventory, sweeps: Sweeps, reached: set[str]) -> set[str]:

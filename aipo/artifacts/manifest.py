@@ -38,7 +38,7 @@ class Artifact:
         return load_manifest(self.path, self.stage, self.fingerprint)
 
     def check(self) -> dict[str, Any]:
-        """The manifest, after a quick look at every file: small ones are hashed, large ones where they look changed.
+        """The manifest, after a look at every file: all are hashed, but large weights only where they look changed.
 
         Raises StaleArtifactError.
         """
@@ -46,10 +46,11 @@ class Artifact:
         check_files(self.path, manifest["files"])
         return manifest
 
-    def verify(self) -> dict[str, Any]:
-        """The manifest, after every byte of every file was compared with it. Raises StaleArtifactError."""
+    def verify(self, folder: str = "") -> dict[str, Any]:
+        """The manifest, after every byte of every file was compared with it; of large weights, of those in `folder`
+        alone where it is given. Raises StaleArtifactError."""
         manifest = self.manifest()
-        check_files(self.path, manifest["files"], full=True)
+        check_files(self.path, manifest["files"], full=folder)
         return manifest
 
 
@@ -69,6 +70,16 @@ def read_manifest(root: str | os.PathLike[str], stage: str, digest: str) -> dict
     if not folder.is_dir():
         raise MissingArtifactError(f"artifact {stage}/{digest} is missing from {root}")
     return Artifact(stage, digest, folder).check()
+
+
+def check_folder(folder: Path) -> dict[str, Any] | None:
+    """The manifest of the artifact that lies in `folder`, its files checked; None for a folder of another kind.
+
+    For commands that are given paths. Raises StaleArtifactError.
+    """
+    if not (folder / MANIFEST).exists():
+        return None
+    return Artifact(folder.resolve().parent.name, folder.resolve().name, folder).check()
 
 
 def load_manifest(folder: Path, stage: str, digest: str) -> dict[str, Any]:

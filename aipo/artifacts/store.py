@@ -109,9 +109,10 @@ class Store:
         """The artifact of this stage; `build(folder)` fills its folder if it is not there yet.
 
         A `resumable` build finds in its folder what an earlier, killed attempt left; others start from an empty one.
-        Before a build, the files of its parents are checked; of those that `verify` names, every byte. An exception in
-        `build` leaves no artifact and passes through. Raises StaleArtifactError when a file is not what its manifest
-        says, and StoreError when the artifact is not there and the disk or its permissions do not let it be made.
+        Before a build, the files of its parents are checked; of those that `verify` names (`policy`, or `policy/model`
+        for a folder of it), every byte. An exception in `build` leaves no artifact and passes through. Raises
+        StaleArtifactError when a file is not what its manifest says, and StoreError when the artifact is not there and
+        the disk or its permissions do not let it be made.
         """
         digest = fingerprint(stage, version, config, parents)
         final = self.root / stage / digest
@@ -188,10 +189,8 @@ class Store:
             if (artifact := self._known.get(digest)) is not None:
                 if missing_weights(artifact.path):
                     self._remake[digest]()
-                if name in verify:
-                    artifact.verify()
-                else:
-                    artifact.check()
+                loaded = [item.partition("/")[2] for item in verify if item.partition("/")[0] == name]
+                artifact.verify(loaded[0]) if loaded else artifact.check()
 
     def _restore(
         self,

@@ -163,9 +163,11 @@ def doctor(root: Annotated[Path, typer.Option("--store", help="The store's folde
 
 def _told(call: Any, *arguments: Any, **options: Any) -> Any:
     """Call; what a user can cause is one line on stderr and exit status 1."""
+    from aipo.artifacts import StoreError
+
     try:
         return call(*arguments, **options)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, StoreError) as error:
         from aipo.remote import redact
 
         print(f"error: {redact(str(error))}", file=sys.stderr)

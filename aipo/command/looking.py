@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from aipo.artifacts import Artifact
+from aipo.artifacts import Artifact, check_folder, read_manifest
 from aipo.jobs import JobRecord, read_job
 
 DATA = ("*.parquet", "*.jsonl", "metrics.json")
@@ -23,7 +23,8 @@ class LookError(ValueError):
 
 
 def rows_of(folder: Path) -> Iterator[Mapping[str, Any]]:
-    """Every row of an artifact's data files, as plain values."""
+    """Every row of an artifact's data files, as plain values. StoreError where they are not what its manifest says."""
+    check_folder(folder)
     files = sorted(path for pattern in DATA for path in folder.glob(pattern))
     if not files:
         found = ", ".join(sorted(path.name for path in folder.glob("*"))) or "nothing"
@@ -96,6 +97,7 @@ def _last_scores(record: JobRecord) -> dict[tuple[str, str, str], float]:
     found: dict[tuple[str, str, str], float] = {}
     shown = {item.name: (item.primary_metric, item.length_metric) for item in record.benchmarks}
     for score in record.points[-1].scores if record.points else ():
+        read_manifest(record.store, "scores", score.fingerprint)
         folder = Path(record.store) / "scores" / score.fingerprint
         for metric in json.loads((folder / "metrics.json").read_text(encoding="utf-8")):
             if metric["name"] in shown[score.benchmark]:
@@ -108,16 +110,23 @@ def _number(value: float | None) -> str:
 
 
 def policy_folder(place: Path, iteration: int | None = None) -> Path:
-    """The model folder that `place` means: itself, a train artifact's, or that of a job's round (default: the last)."""
+    """The model folder that `place` means: itself, a train artifact's, or that of a job's round (default: the last).
+
+    Of an artifact every byte of the model is compared with the manifest. Raises LookError and StoreError.
+    """
     if (place / "config.json").exists():
+        if (place.parent / "manifest.json").exists():
+            stage, digest = place.resolve().parts[-3:-1]
+            Artifact(stage, digest, place.parent).verify(place.name)
         return place
     if (place / "model" / "config.json").exists():
-        return place / "model"
+        return policy_folder(place / "model")
     record = read_job(place)
     trained = [point for point in record.points if point.train and iteration in (None, point.iteration)]
     if not trained:
         raise LookError(f"{place}: no trained round {'' if iteration is None else iteration} in this job")
     artifact = Artifact("train", str(trained[-1].train), Path(record.store) / "train" / str(trained[-1].train))
+    artifact.verify("model")
     return artifact.path / "model"
 
 

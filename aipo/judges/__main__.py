@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
+from aipo.artifacts import StoreError, check_folder, read_manifest
 from aipo.judges.quality import Estimate, QualityError, agreement, length_preference, position
 from aipo.judges.replies import open_replies
 from aipo.records import Answer, Judgment, from_row, markdown_table, read_jsonl, read_parquet
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _print_spent(parsed.store)
     try:
         judge, estimates, notes = report(parsed.judgments, parsed.second)
-    except (QualityError, OSError, ValueError) as error:
+    except (QualityError, StoreError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     rows = [(one.name, f"{one.value:.3g}", f"{one.ci95[0]:.3g} to {one.ci95[1]:.3g}", one.n) for one in estimates]
@@ -65,8 +65,11 @@ def _print_spent(store: Path) -> int:
 
 
 def report(folder: Path, second: Path | None) -> tuple[str, list[Estimate], list[str]]:
-    """The judge's name, every measurement its verdicts allow, and why the others are missing."""
-    judgments = _judgments(folder)
+    """The judge's name, every measurement its verdicts allow, and why the others are missing.
+
+    Raises StoreError where a file is not what its artifact's manifest says.
+    """
+    judgments, manifest = _judgments(folder), check_folder(folder) or {"parents": {}}
     if not judgments:
         raise QualityError(f"{folder}: there are no judgments in it; this benchmark asks no judge")
     unscored = sum(judgment.value is None for judgment in judgments)
@@ -77,7 +80,6 @@ def report(folder: Path, second: Path | None) -> tuple[str, list[Estimate], list
             estimates += position(judgments)
         except QualityError as error:
             notes.append(f"position: {error}")
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     store = folder.parent.parent
     chars, baseline = (_chars(store, manifest["parents"].get(name)) for name in ("answers", "baseline"))
     if chars is None or (baseline is None and judgments[0].order != "single"):
@@ -95,12 +97,14 @@ def _judgments(folder: Path) -> list[Judgment]:
     path = folder / "judgments.jsonl"
     if not path.exists():
         raise QualityError(f"{path}: no such file; expected a judgments artifact, outputs/judgments/<fingerprint>")
+    check_folder(folder)
     return [from_row(Judgment, row) for row in read_jsonl(path)]
 
 
 def _chars(store: Path, digest: str | None) -> dict[tuple[str, int], int] | None:
     if digest is None:
         return None
+    read_manifest(store, "answers", digest)
     answers = read_parquet(store / "answers" / digest / "answers.parquet", Answer)
     return {
         (answer.question_id, turn): len(completion.text)

@@ -26,6 +26,8 @@ class LocalJudge:
     asks_per_verdict: int = 1
     """How often, in all, one request is asked whose reply gives no verdict; greedy decoding answers the same again."""
     _sampler: list[HFSampler] = field(default_factory=list, init=False, repr=False, compare=False)
+    _identity: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Hashed once: whole weights are read for it."""
 
     needs_world: ClassVar[bool] = False
     answers_any_chat: ClassVar[bool] = True
@@ -33,9 +35,14 @@ class LocalJudge:
     max_requests: ClassVar[int | None] = None
 
     def identity(self) -> dict[str, str]:
-        """The model's place and, for a local folder, its content."""
-        place = {"name": self.name, "model": self.model.path, "revision": str(self.model.revision)}
-        return place | self.model.identity() | {"seed": str(self.seed)}
+        """The content of a local folder, wherever it lies; the id and commit of a hub model; and how it is read."""
+        if not self._identity:
+            model = self.model.identity() or {"model": self.model.path, "revision": str(self.model.revision)}
+            settings = {"name": self.name, "dtype": self.model.dtype, "seed": str(self.seed)}
+            if self.model.chat_template is not None:
+                settings["chat_template"] = self.model.chat_template
+            self._identity.update(model | settings)
+        return dict(self._identity)
 
     def missing(self) -> list[str]:
         """What the model lacks."""
@@ -50,7 +57,7 @@ class LocalJudge:
         completions = sampler.sample(list(chats), decoding, n=1, seed=self.seed)
         logprobs = self._top_logprobs(chats, top_logprobs) if top_logprobs else [None] * len(chats)
         return [
-            JudgeReply(group[0].text, top, self.model.path) for group, top in zip(completions, logprobs, strict=True)
+            JudgeReply(group[0].text, top, self._answered()) for group, top in zip(completions, logprobs, strict=True)
         ]
 
     def reply_each(
@@ -72,6 +79,11 @@ class LocalJudge:
             finally:
                 for number in group:
                     clerk.release(number)
+
+    def _answered(self) -> str:
+        """Who answered, as a reply says it: the same for everybody who has these weights."""
+        known = self.identity()
+        return f"sha256 {known['sha256'][:12]}" if "sha256" in known else self.model.path
 
     def _loaded(self) -> HFSampler:
         if not self._sampler:

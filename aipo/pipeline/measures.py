@@ -11,6 +11,7 @@ from pathlib import Path
 from aipo.artifacts import Artifact, StageReport
 from aipo.benchmarks.benchmark import PromptBenchmark
 from aipo.pipeline.draws import derived_seed, slice_of_pool
+from aipo.pipeline.kinds import ranker_content
 from aipo.pipeline.stages import Policy, Stages, completion_counts, read_answers
 from aipo.rankers.ranker import InformedRanker
 from aipo.rankers.ranking import informed
@@ -78,5 +79,6 @@ def proxy(stages: Stages, benchmark: str, answers: Artifact, iteration: int) -> 
         write_parquet(folder / "proxy.parquet", found)
         return StageReport({"proxy_score": sum(row.scores[0] for row in found) / len(found)})
 
-    content = {"ranker": stages.run.content["ranker"], "identity": dict(ranker.identity())}
-    return stages.make("proxy", content, {"answers": answers.fingerprint}, build, iteration, name=benchmark)
+    return stages.make(
+        "proxy", ranker_content(stages.run), {"answers": answers.fingerprint}, build, iteration, name=benchmark
+    )

@@ -7,7 +7,7 @@ data goes one way: prompts -> candidates -> ranking -> pairs -> reference -> tra
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from aipo.data.counts import completion_counts
 from aipo.judges import Judge, ReplyStore, judged
 from aipo.models.policy import PolicyRef
 from aipo.pipeline.draws import derived_seed, slice_of_pool
+from aipo.pipeline.kinds import LOADED, VERSIONS, ranker_content, without_place
 from aipo.pipeline.run import Run
 from aipo.rankers.ranker import JudgedRanker
 from aipo.rankers.ranking import informed, rank, with_win_probabilities, with_win_shares
@@ -45,25 +46,6 @@ class Policy:
     ref: PolicyRef
     fingerprint: str
     iteration: int
-
-
-VERSIONS: Mapping[str, int] = {
-    "base_model": 1,
-    "pool": 1,
-    "prompts": 1,
-    "candidates": 1,
-    "ranking": 1,
-    "pairs": 1,
-    "reference": 1,
-    "train": 1,
-    "average": 1,
-    "answers": 1,
-    "judgments": 1,
-    "scores": 2,
-    "proxy": 1,
-    "kl": 1,
-}
-"""Raise a stage's number when its code makes other content from equal settings: stale artifacts are then never met."""
 
 
 class Stages:
@@ -109,7 +91,8 @@ class Stages:
             write_parquet(folder / "pool.parquet", examples)
             return StageReport({"prompts": len(examples)}, dropped)
 
-        content = {"source": self.run.content["data"]["source"], "identity": dict(source.identity())}
+        identity = dict(source.identity())
+        content = {"source": without_place(self.run.content["data"]["source"], identity), "identity": identity}
         return self.make("pool", content, {}, build, -1)
 
     def prompts(self, pool: Artifact, policy: Policy, iteration: int) -> Artifact:
@@ -183,7 +166,7 @@ class Stages:
         content: dict[str, Any] = {"ranker": "dataset"}
         if by_ranker:
             ranker = self.run.ranker
-            content = {"ranker": self.run.content["ranker"], "identity": dict(ranker.identity())}
+            content = ranker_content(self.run)
 
         def build(folder: Path) -> StageReport:
             rows = read_parquet(candidates.path / "candidates.parquet", Candidates)
@@ -268,8 +251,7 @@ class Stages:
             )
             return StageReport(counts=dict(summary), scratch=("checkpoints", "launch"))
 
-        # Weights decide everything after them: every byte is compared before a round of training begins from them.
-        artifact = self.make("train", content, parents, build, iteration, resumable=True, verify=("policy",))
+        artifact = self.make("train", content, parents, build, iteration, resumable=True)
         if not artifact.executed and (artifact.path / "metrics.jsonl").exists():
             for row in read_jsonl(artifact.path / "metrics.jsonl"):
                 self.log_step({"iteration": iteration, **row})
@@ -287,7 +269,7 @@ class Stages:
             return StageReport({"decay": decay})
 
         parents = {"average": average.fingerprint, "policy": policy.fingerprint}
-        artifact = self.make("average", {"decay": decay}, parents, build, policy.iteration, verify=tuple(parents))
+        artifact = self.make("average", {"decay": decay}, parents, build, policy.iteration)
         return Policy(averaged(policy.ref, artifact.path), artifact.fingerprint, policy.iteration)
 
     def answers(self, benchmark: str, policy: Policy) -> Artifact:
@@ -368,7 +350,6 @@ class Stages:
         *,
         resumable: bool = False,
         name: str = "",
-        verify: Collection[str] = (),
     ) -> Artifact:
         label = "base" if iteration < 0 else f"iter {iteration}"
 
@@ -385,7 +366,7 @@ class Stages:
             parents=parents,
             build=build_alone,
             resumable=resumable,
-            verify=verify,
+            verify=LOADED.get(stage, ()),
             note=f"{label} {name}".strip(),
         )
 

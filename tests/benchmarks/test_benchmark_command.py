@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from benchmark_doubles import Given, ScriptedJudge, completion
 
+from aipo.artifacts import seal
 from aipo.benchmarks.arena_hard import ArenaHard
 from aipo.benchmarks.mt_bench import MTBench
 from aipo.benchmarks.official.assets import AssetCache
@@ -202,14 +203,18 @@ def test_export_refuses_what_is_no_official_run(data: Path, tmp_path: Path, caps
     write_parquet(store / "answers/f/answers.parquet", [Answer("1", (completion("a"), completion("b")))])
     common = ["export", "--benchmark", "mt_bench", "--model", "m", "--out", str(tmp_path / "out")]
     common += ["--assets", str(tmp_path)]
-    (store / "scores/f/manifest.json").write_text('{"stage": "scores", "parents": {"answers": "f"}}')
+    seal(store / "answers/f", {"stage": "answers", "fingerprint": "f", "parents": {"policy": "f"}})
+    seal(store / "scores/f", {"stage": "scores", "fingerprint": "f", "parents": {"answers": "f"}})
     assert main([*common, "--scores", str(store / "scores/f")]) == 1
     assert "only a run on the official questions can be exported" in capsys.readouterr().err
-    (store / "answers/f/manifest.json").write_text('{"stage": "answers", "parents": {"policy": "f"}}')
     assert main([*common, "--scores", str(store / "answers/f")]) == 1
     assert "expected a scores artifact, got one of stage 'answers'" in capsys.readouterr().err
     assert main([*common, "--scores", str(store / "scores/none")]) == 1
-    assert "manifest.json" in capsys.readouterr().err
+    assert "artifact scores/none is missing" in capsys.readouterr().err
+    (store / "answers/f/answers.parquet").write_bytes(b"changed")
+    for given in (["--scores", str(store / "scores/f")], ["--answers", str(store / "answers/f/answers.parquet")]):
+        assert main([*common, *given]) == 1
+        assert "answers.parquet: the manifest lists" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(common)
     assert not (tmp_path / "out").exists()
@@ -239,7 +244,7 @@ def test_export_and_score_again(data: Path, tmp_path: Path, capsys: pytest.Captu
         (store / stage / digest).mkdir(parents=True)
     shutil.copy(tmp_path / "answers.parquet", store / "answers/a1")
     shutil.copy(tmp_path / "judgments.jsonl", store / "judgments/j1")
-    (store / "scores/s1/manifest.json").write_text('{"parents": {"answers": "a1", "judgments": "j1"}}')
+    seal(store / "scores/s1", {"stage": "scores", "fingerprint": "s1", "parents": {"answers": "a1", "judgments": "j1"}})
     assert main(["export", "--benchmark", "mt_bench", "--scores", str(store / "scores/s1"), *named]) == 0
     capsys.readouterr()
     without_time = [re.sub(r'"tstamp": [\d.]+', "", text) for text in texts]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from aipo.artifacts import seal
 from aipo.command.app import app
 from aipo.command.doctor import examine
 from aipo.command.looking import LookError, differences, policy_folder, rows_of
@@ -44,6 +45,24 @@ def test_rows_are_shown_as_text_without_ids(tmp_path: Path) -> None:
     assert len(list(rows_of(tmp_path))) == 2
     nothing = CliRunner().invoke(app, ["sample", str(tmp_path), "--search", "absent"])
     assert "no row holds 'absent'" in nothing.stdout
+
+
+def test_what_is_shown_or_talked_with_is_what_its_manifest_says(tmp_path: Path) -> None:
+    answers, trained = tmp_path / "answers" / "a", tmp_path / "train" / "t"
+    (trained / "model").mkdir(parents=True)
+    answers.mkdir(parents=True)
+    write_parquet(answers / "answers.parquet", [Completion("hello", (1, 2), "stop")])
+    for name in ("config.json", "model.safetensors"):
+        (trained / "model" / name).write_text("{}")
+    for folder in (answers, trained):
+        seal(folder, {"stage": folder.parent.name, "fingerprint": folder.name})
+    assert policy_folder(trained) == policy_folder(trained / "model") == trained / "model"
+    assert CliRunner().invoke(app, ["sample", str(answers)]).exit_code == 0
+    (answers / "answers.parquet").write_bytes(b"changed")
+    (trained / "model" / "model.safetensors").write_text("[]")
+    for arguments in (["sample", str(answers)], ["chat", str(trained)], ["chat", str(trained / "model")]):
+        told = CliRunner().invoke(app, arguments)
+        assert told.exit_code == 1 and "the manifest lists" in told.stderr and told.stderr.count("\n") == 1
 
 
 def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def trials(number: int, root: Path, seed: int) -> list[str]:
 
 @pytest.mark.parametrize("large", [False, True])
 def test_every_corruption_is_found_quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: bool) -> None:
-    """`large`: every file takes the path of a large one, which is hashed only if it looks changed."""
+    """`large`: all weights take the path of large ones, which are hashed only if they look changed."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     if large:
         monkeypatch.setattr(files, "ALWAYS_HASHED_BYTES", 1)
@@ -118,7 +118,7 @@ def test_every_corruption_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert missed == []
 
 
-def test_a_bit_that_flips_without_a_trace_is_found_by_verify_and_before_training(
+def test_a_bit_that_flips_without_a_trace_is_found_by_verify_and_before_weights_are_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that returns other bytes leaves inode, size and times alone; the note of the hash still stands."""
@@ -127,18 +127,40 @@ def test_a_bit_that_flips_without_a_trace_is_found_by_verify_and_before_training
     store = Store(tmp_path / "store")
 
     def build(folder: Path) -> StageReport:
-        (folder / "model.safetensors").write_text("weights")
+        (folder / "model").mkdir()
+        (folder / "model" / "model.safetensors").write_text("weights")
         return StageReport()
 
     policy = store.run("train", version=1, config={}, parents={}, build=build)
     real = files._remembered
     monkeypatch.setattr(files, "_remembered", lambda path, status: real(path, status) or recorded)
-    recorded = json.loads((policy.path / "manifest.json").read_text())["files"]["model.safetensors"]["sha256"]
-    (policy.path / "model.safetensors").write_text("weighty")
+    recorded = json.loads((policy.path / "manifest.json").read_text())["files"]["model/model.safetensors"]["sha256"]
+    (policy.path / "model" / "model.safetensors").write_text("weighty")
     policy.check()
     with pytest.raises(StaleArtifactError, match=r"model\.safetensors"):
         policy.verify()
     arguments = {"version": 1, "config": {}, "parents": {"policy": policy.fingerprint}, "build": build}
-    store.run("answers", **arguments)
-    with pytest.raises(StaleArtifactError, match=r"model\.safetensors"):
-        store.run("train", verify=("policy",), **arguments)
+    store.run("pairs", **arguments)  # reads the tokenizer alone
+    for verify in ("policy", "policy/model"):
+        with pytest.raises(StaleArtifactError, match=r"model\.safetensors"):
+            store.run("answers", verify=(verify,), **arguments)
+
+
+def test_a_bit_that_flips_without_a_trace_in_data_is_found_at_every_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "ALWAYS_HASHED_BYTES", 1)
+    monkeypatch.setattr(files, "_remembered", lambda path, status: pytest.fail(f"{path.name}: a note was asked"))
+    store = Store(tmp_path / "store")
+
+    def build(folder: Path) -> StageReport:
+        (folder / "answers.parquet").write_text("rows")
+        return StageReport()
+
+    arguments = {"version": 1, "config": {}, "build": build}
+    answers = store.run("answers", parents={}, **arguments)
+    (answers.path / "answers.parquet").write_text("rowz")
+    with pytest.raises(StaleArtifactError, match=r"answers\.parquet"):
+        answers.check()
+    with pytest.raises(StaleArtifactError, match=r"answers\.parquet"):
+        store.run("judgments", parents={"answers": answers.fingerprint}, **arguments)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from fault_harness import Child
 
-from aipo.artifacts import StageReport, Store
+from aipo.artifacts import StageReport, Store, claims
 from aipo.artifacts.claims import Claim, LockKind
 from aipo.artifacts.manifest import Artifact
 
@@ -137,3 +137,15 @@ def test_races(tmp_path: Path, lock: LockKind, capsys) -> None:
             totals[what] = totals.get(what, 0) + count
     with capsys.disabled():
         print(f"\nraces of 8 processes, {lock}: 50, owners {json.dumps(totals)}, 0 mixed artifacts, 0 stuck")
+
+
+@pytest.mark.parametrize("lock", ["flock", "lease"])
+def test_a_lock_that_a_kill_left_empty_is_taken(tmp_path: Path, lock: LockKind, monkeypatch) -> None:
+    """A process can die after it made the lock's file and before it wrote its name there."""
+    monkeypatch.setattr(claims, "LEASE_SECONDS", 0.3)
+    monkeypatch.setattr(claims, "_POLL_SECONDS", 0.05)
+    claim = Claim(tmp_path, "fresh", "0" * 16, lock)
+    claim.path.parent.mkdir(parents=True)
+    claim.path.touch()
+    child = Child(lambda: claim.acquire(wait=True) and claim.release(), tmp_path / "log")
+    assert child.wait(seconds=10) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,17 @@ def test_log_probs_and_text_are_the_models(folder: Path) -> None:
 
 
 def test_identity_follows_the_content_and_a_missing_folder_is_named(folder: Path, tmp_path: Path) -> None:
-    assert "sha256" in LocalJudge(PolicyRef(str(folder)), "local").identity()
+    judge = LocalJudge(PolicyRef(str(folder)), "local")
+    shutil.copytree(folder, tmp_path / "elsewhere")
+    same = LocalJudge(PolicyRef(str(tmp_path / "elsewhere")), "local")
+    assert judge.identity() == same.identity() and str(folder) not in str(judge.identity())
+    chats = [(Message("user", "M"),)]
+    (reply,) = judge.reply(chats, max_tokens=1)
+    assert same.reply(chats, max_tokens=1) == [reply] and reply.model == f"sha256 {judge.identity()['sha256'][:12]}"
+    for other in (PolicyRef(str(folder), dtype="bfloat16"), PolicyRef(str(folder), chat_template="{{ messages }}")):
+        assert LocalJudge(other, "local").identity() != judge.identity()
+    (tmp_path / "elsewhere" / "tokenizer.json").write_text("{}")
+    assert LocalJudge(PolicyRef(str(tmp_path / "elsewhere")), "local").identity() != judge.identity()
+    assert LocalJudge(PolicyRef("hub/model", "0" * 40), "local").identity()["model"] == "hub/model"
     (line,) = LocalJudge(PolicyRef(str(tmp_path / "no" / "folder")), "local").missing()
     assert "no such folder" in line

@@ -87,8 +87,7 @@ def test_a_judge_agrees_with_itself_and_ratings_are_weighted() -> None:
 
 
 def test_the_command_reads_artifacts(tmp_path, capsys) -> None:
-    import json
-
+    from aipo.artifacts import seal
     from aipo.judges.__main__ import main
     from aipo.records import Answer, Completion, write_jsonl, write_parquet
 
@@ -96,13 +95,19 @@ def test_the_command_reads_artifacts(tmp_path, capsys) -> None:
         (tmp_path / "answers" / name).mkdir(parents=True)
         turns = [Answer(f"q{q}", (Completion("x" * (length + q), (1,), "stop"),)) for q in range(12)]
         write_parquet(tmp_path / "answers" / name / "answers.parquet", turns)
+        seal(tmp_path / "answers" / name, {"stage": "answers", "fingerprint": name, "parents": {}})
     folder = tmp_path / "judgments" / "fingerprint"
     folder.mkdir(parents=True)
     write_jsonl(folder / "judgments.jsonl", [item for q in range(12) for item in both(q, q / 11, q / 11)])
-    (folder / "manifest.json").write_text(json.dumps({"parents": {"answers": "policy", "baseline": "base"}}))
+    parents = {"answers": "policy", "baseline": "base"}
+    seal(folder, {"stage": "judgments", "fingerprint": "fingerprint", "parents": parents})
     assert main(["quality", str(folder), "--second", str(folder)]) == 0
     printed = capsys.readouterr().out
     assert "| flip_rate | 0 | 0 to 0 | 12 |" in printed and "| kappa | 1 | 1 to 1 | 12 |" in printed
     assert "- 24 of 24 verdicts are scored" in printed
     assert main(["quality", str(tmp_path)]) == 1
     assert "expected a judgments artifact" in capsys.readouterr().err
+    for path in (tmp_path / "answers" / "base" / "answers.parquet", folder / "judgments.jsonl"):
+        path.write_bytes(path.read_bytes().replace(b"q1", b"q2", 1))
+        assert main(["quality", str(folder)]) == 1
+        assert f"{path}: the manifest lists SHA-256" in capsys.readouterr().err

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from aipo.artifacts import StoreError, check_folder, read_manifest
 from aipo.benchmarks.official.reading import file_name
 
 BENCHMARKS = ("mt_bench", "alpaca_eval", "arena_hard")
@@ -88,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("export needs --scores, or --answers")
     try:
         if options.command == "score":
+            _check([*options.judgments, *options.answers])
             from aipo.benchmarks.official.scoreboards import SCOREBOARDS
 
             print(table(*SCOREBOARDS[options.benchmark](options)))
@@ -96,9 +97,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             if options.scores:
                 _find_parents(options)
+            _check(filter(None, (options.answers, options.judgments, options.baseline_answers)))
             for file in EXPORTS[options.benchmark](options):
                 print(file)
-    except (ValueError, OSError) as error:
+    except (StoreError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -106,16 +108,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _find_parents(options: argparse.Namespace) -> None:
     """Sets the paths that were not given to those of the artifacts which the scores came from."""
-    manifest = json.loads((options.scores / "manifest.json").read_text(encoding="utf-8"))
-    parents, store = manifest.get("parents", {}), options.scores.resolve().parents[1]
+    folder = options.scores.resolve()
+    store, stage, digest = folder.parents[1], folder.parent.name, folder.name
+    parents = read_manifest(store, stage, digest)["parents"]
     if "answers" not in parents:
-        raise ValueError(f"{options.scores}: expected a scores artifact, got one of stage {manifest.get('stage')!r}")
+        raise ValueError(f"{options.scores}: expected a scores artifact, got one of stage {stage!r}")
     options.answers = options.answers or store / "answers" / parents["answers"] / "answers.parquet"
     if "judgments" in parents:
         options.judgments = options.judgments or store / "judgments" / parents["judgments"] / "judgments.jsonl"
     if "baseline" in parents:
         baseline = store / "answers" / parents["baseline"] / "answers.parquet"
         options.baseline_answers = options.baseline_answers or baseline
+
+
+def _check(files: Iterable[Path]) -> None:
+    """StoreError where a file lies in an artifact, and that is not what its manifest says."""
+    for folder in {file.parent for file in files}:
+        check_folder(folder)
 
 
 def table(rows: Sequence[Sequence[Any]], notes: Sequence[str] = ()) -> str:
