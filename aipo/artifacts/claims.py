@@ -213,7 +213,7 @@ class Claim:
                 self.set_aside(place)
             else:
                 reached("partial.clear", place)
-                remove(place)
+                remove(self._out_of_reach(place))
         if heir is not None:
             self._adopt(heir)
         else:
@@ -266,6 +266,16 @@ class Claim:
             remove(moved)
         except OSError as error:
             logger.warning("%s cannot be removed (%s); its content is in %s", moved, error.strerror, self.folder)
+
+    def _out_of_reach(self, place: Path) -> Path:
+        """A left folder under a name that its owner, should it wake up, does not know: it can add nothing more."""
+        if self.kind == "flock":
+            return place
+        hidden = self.final.with_name(f"{self.digest}.partial-cleared-{os.getpid()}-{self._token[8:16]}")
+        while hidden.exists():
+            hidden = hidden.with_name(f"{hidden.name}-again")
+        os.rename(place, hidden)
+        return hidden
 
     def _may_still_write(self, place: Path) -> bool:
         _, _, claim = place.name.partition(".partial-")

@@ -6,6 +6,8 @@ import json
 import os
 import random
 import signal
+import socket
+import threading
 import time
 from pathlib import Path
 
@@ -137,6 +139,31 @@ def test_races(tmp_path: Path, lock: LockKind, capsys) -> None:
             totals[what] = totals.get(what, 0) + count
     with capsys.disabled():
         print(f"\nraces of 8 processes, {lock}: 50, owners {json.dumps(totals)}, 0 mixed artifacts, 0 stuck")
+
+
+def test_what_a_woken_owner_still_writes_into_is_cleared(tmp_path: Path) -> None:
+    """It adds files to its folder while its successor removes that: they are gone, and it is told so."""
+    claim = Claim(tmp_path, "fresh", "0" * 16, "lease")
+    left = claim.final.with_name(f"{claim.digest}.partial-{socket.gethostname()}-1-{'a' * 8}")
+    left.mkdir(parents=True)
+    for number in range(200):
+        (left / f"{number}.txt").touch()
+    told = []
+
+    def write() -> None:
+        try:
+            for number in range(10**6):
+                (left / f"more{number}.txt").touch()
+        except FileNotFoundError as error:
+            told.append(error)
+
+    owner = threading.Thread(target=write, daemon=True)
+    owner.start()
+    with claim:
+        assert claim.take_over(resumable=False) is False
+        owner.join(10)
+        assert told and [path.name for path in claim.final.parent.iterdir()] == [claim.folder.name]
+        assert list(claim.folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("lock", ["flock", "lease"])
