@@ -58,8 +58,18 @@ def _print_spent(store: Path) -> int:
     for judge, ledger in ledgers:
         dollars = "-" if ledger.dollars is None else f"{ledger.dollars:.2f}"
         counts = (ledger.requests, ledger.replies, ledger.unreadable, ledger.input_tokens, ledger.output_tokens)
-        rows.append((judge.get("name"), *counts, dollars))
-    names = ("judge", "requests", "replies", "unreadable", "input tokens", "output tokens", "dollars")
+        unsettled = f"{ledger.unsettled_dollars:.2f}" if ledger.unsettled_dollars > 1e-9 else "-"
+        rows.append((judge.get("name"), *counts, dollars, unsettled))
+    names = (
+        "judge",
+        "requests",
+        "replies",
+        "unreadable",
+        "input tokens",
+        "output tokens",
+        "dollars",
+        "unsettled, at most",
+    )
     print(markdown_table(names, rows, text_columns=1))
     return 0
 

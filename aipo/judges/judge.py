@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from aipo.judges.budget import Budget
 from aipo.records import Chat, JudgeReply
 
 
@@ -58,6 +59,10 @@ class Receipt:
     output_tokens: int = 0
     dollars: float | None = None
     raw: bytes | None = None
+    up_to: float | None = None
+    """What was reserved for the request, in US dollars, where the reply says what it cost instead."""
+    answers_request: bool = True
+    """False where the request that was counted last has failed: a reply that stands for its failure."""
 
 
 class Clerk(Protocol):
@@ -67,8 +72,13 @@ class Clerk(Protocol):
         """Whether the chat at `position` is to be asked now; False when another process asks it, or it is answered."""
         ...
 
-    def spend(self) -> None:
-        """A request is about to be sent. Raises Fatal when the budget does not allow it."""
+    def spend(self, up_to: float | None = None) -> None:
+        """A request is about to be sent, which may cost so many US dollars. Raises Fatal when the budget does not allow
+        it, and waits while requests under way may leave room for it."""
+        ...
+
+    def failed(self, up_to: float | None, may_cost: bool) -> None:
+        """The request that was spent for has no reply; `may_cost`: it may have to be paid nevertheless."""
         ...
 
     def keep(self, position: int, reply: JudgeReply, receipt: Receipt) -> None:
@@ -84,8 +94,8 @@ class PaidJudge(Judge, Protocol):
     """A judge whose replies are kept, one by one, as they arrive."""
 
     @property
-    def max_requests(self) -> int | None:
-        """The budget in requests, over all runs that share a store. None: no limit."""
+    def budget(self) -> Budget:
+        """Its caps, over all runs that share a store."""
         ...
 
     def reply_each(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from aipo.judges.budget import Budget
 from aipo.judges.judge import Clerk, Receipt
 from aipo.models.policy import PolicyRef
 from aipo.models.tokens import prompt_token_ids
@@ -32,7 +33,7 @@ class LocalJudge:
     needs_world: ClassVar[bool] = False
     answers_any_chat: ClassVar[bool] = True
     keeps_replies: ClassVar[bool] = True
-    max_requests: ClassVar[int | None] = None
+    budget: ClassVar[Budget] = Budget()
 
     def identity(self) -> dict[str, str]:
         """The content of a local folder, wherever it lies; the id and commit of a hub model; and how it is read."""

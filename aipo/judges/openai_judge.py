@@ -9,26 +9,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from aipo.judges.budget import Budget
 from aipo.judges.chat_completion import ChatCompletion, NoLogprobs, read_chat_completion
 from aipo.judges.endpoints import Endpoint, Price
 from aipo.judges.judge import Clerk, JudgeError, Receipt
 from aipo.judges.unkept import UnkeptReplies
 from aipo.records import Chat, JudgeReply
-from aipo.remote import Attempts, BadReply, EndpointError, Fatal, GivenUp, RetryPolicy, redact
+from aipo.remote import Attempts, BadReply, EndpointError, Fatal, GivenUp, RetryPolicy, may_cost, redact
 
 if TYPE_CHECKING:
     from openai import OpenAI
 
 logger = logging.getLogger("aipo")
 WATCH_S = 2.0
+REFUSED_AT_ONCE = 8
+"""So many refused requests, and none answered: it is the settings that are refused, and nothing more is sent."""
 
 
 @dataclass(frozen=True)
 class OpenAIJudge:
     """Chat completions of `model`. Rate limits, server errors, time-outs and broken replies are tried again.
 
-    A reply that cannot be read after three attempts, or that a content filter withholds, is a reply with an `error`
-    and without text: no verdict can be read from it.
+    A reply that cannot be read after three attempts, that a content filter withholds, or in whose place the endpoint
+    refuses the request (too long a prompt), is a reply with an `error` and without text: no verdict can be read from
+    it.
     """
 
     model: str
@@ -48,16 +52,22 @@ class OpenAIJudge:
     """Also where the endpoint asks for more."""
     max_requests: int | None = None
     """The budget of all runs that share a store, attempts included. None: no limit."""
+    max_dollars: float | None = None
+    """Likewise, in US dollars at `price`. A request is sent only if the most that it can cost is left. None: none."""
     asks_per_verdict: int = 1
     """How often, in all, one request is asked whose reply gives no verdict. 1: never again."""
     price: Price | None = None
-    """For the estimate of plan=true, and for the ledger."""
+    """For the estimate of plan=true, for the ledger and for `max_dollars`."""
     token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """The protocol's name of the reply's limit; OpenAI's reasoning models take the second one only."""
 
     needs_world: ClassVar[bool] = False
     answers_any_chat: ClassVar[bool] = True
     keeps_replies: ClassVar[bool] = True
+    OPERATIONAL: ClassVar[tuple[str, ...]] = (
+        *("max_concurrent", "timeout_s", "max_attempts", "max_outage_s", "first_wait_s", "longest_wait_s"),
+        *("max_requests", "max_dollars", "price"),
+    )
 
     def __post_init__(self) -> None:
         for name in ("max_concurrent", "timeout_s", "max_attempts", "max_outage_s", "asks_per_verdict"):
@@ -65,6 +75,13 @@ class OpenAIJudge:
                 raise ValueError(f"judge.{name}: expected a positive number, got {getattr(self, name)}")
         if self.max_requests is not None and self.max_requests < 1:
             raise ValueError(f"judge.max_requests: expected 1 or more, or null for no limit, got {self.max_requests}")
+        if self.max_dollars is not None and not 0 < self.max_dollars < float("inf"):
+            raise ValueError(f"judge.max_dollars: expected a positive number, or null, got {self.max_dollars}")
+        if self.max_dollars is not None and self.price is None:
+            raise ValueError(
+                f"judge.max_dollars={self.max_dollars:g}: what a request costs is not known; set judge.price (US "
+                "dollars per million tokens), or judge.max_requests"
+            )
         if self.token_limit not in ("max_tokens", "max_completion_tokens"):
             raise ValueError(
                 f"judge.token_limit: expected max_tokens or max_completion_tokens, got {self.token_limit!r}"
@@ -74,6 +91,21 @@ class OpenAIJudge:
         """The model that is asked for, and where."""
         return {"name": self.name, "model": self.model, "endpoint": self.endpoint.identity()}
 
+    @property
+    def budget(self) -> Budget:
+        """Its caps."""
+        return Budget(self.max_requests, self.max_dollars)
+
+    def most(self, chat: Chat, max_tokens: int) -> float | None:
+        """The most that a request can cost, in US dollars; None without a price.
+
+        No tokenizer makes more tokens of a text than it has bytes; roles and the template get 16 a message and once.
+        """
+        if self.price is None:
+            return None
+        prompt = sum(len(message.content.encode("utf-8", "surrogatepass")) + 16 for message in chat) + 16
+        return self.price.dollars(prompt, max_tokens)
+
     def missing(self) -> list[str]:
         """A key that is not in the environment, or an endpoint that does not answer within 5 s."""
         return self.endpoint.missing() or self.endpoint.probe()
@@ -82,7 +114,7 @@ class OpenAIJudge:
         self, chats: Sequence[Chat], *, max_tokens: int, temperature: float = 0.0, top_logprobs: int = 0
     ) -> list[JudgeReply]:
         """One reply per chat, kept nowhere. JudgeError when one is given up."""
-        clerk = UnkeptReplies(self.max_requests)
+        clerk = UnkeptReplies(self.budget)
         self.reply_each(chats, clerk, max_tokens=max_tokens, temperature=temperature, top_logprobs=top_logprobs)
         return clerk.in_order(len(chats))
 
@@ -94,6 +126,8 @@ class OpenAIJudge:
         JudgeError at the end when some were given up, at once when none can succeed. When this is interrupted, what is
         under way is waited for and kept, at most `timeout_s`; nothing more is sent.
         """
+        if lacking := self.endpoint.missing():
+            raise JudgeError(f"{self.name}: {'; '.join(lacking)}")
         settings: dict[str, Any] = {self.token_limit: max_tokens, "temperature": temperature}
         if top_logprobs:
             settings |= {"logprobs": True, "top_logprobs": top_logprobs}
@@ -126,6 +160,10 @@ class _Call:
         self.open: queue.SimpleQueue[int] = queue.SimpleQueue()
         self.ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         self.saw_logprobs = False
+        self.answered = False
+        self.refused: list[tuple[int, JudgeReply, Receipt]] = []
+        """Not kept yet: an endpoint that refuses everything finds fault with this run, not with its prompts."""
+        self.lock = threading.Lock()
 
     def run(self) -> list[EndpointError]:
         """The errors of the requests that have no reply."""
@@ -157,6 +195,8 @@ class _Call:
             for thread in threads:
                 thread.join()
             bar.close()
+            if self.attempts.fatal is None:
+                self._keep_refused()
         return lost
 
     def _next(self, waiting: int) -> BaseException | None:
@@ -184,21 +224,49 @@ class _Call:
         if not self.clerk.claim(position):
             return
         try:
-            self.clerk.keep(position, *self._reply(self.chats[position]))
+            reply, receipt, refused = self._reply(self.chats[position])
+            if not refused:
+                self.clerk.keep(position, reply, receipt)
+                self.answered = True
+                self._keep_refused()
+                return
+            with self.lock:
+                self.refused.append((position, reply, receipt))
+                many = not self.answered and len(self.refused) >= REFUSED_AT_ONCE
+            if many:
+                raise self.attempts.stop_for(
+                    Fatal(f"the endpoint refuses every request, {REFUSED_AT_ONCE} so far; the last: {reply.error}")
+                )
+            if self.answered:
+                self._keep_refused()
         finally:
             self.clerk.release(position)
 
-    def _reply(self, chat: Chat) -> tuple[JudgeReply, Receipt]:
+    def _keep_refused(self) -> None:
+        with self.lock:
+            while self.refused:
+                self.clerk.keep(*self.refused.pop())
+
+    def _reply(self, chat: Chat) -> tuple[JudgeReply, Receipt, bool]:
+        """Reply, receipt, and whether the endpoint refused the request."""
+        most = self.judge.most(chat, self.settings[self.judge.token_limit])
         try:
-            return self.attempts.call(lambda: self._ask(chat), self.clerk.spend)
+            reply, receipt = self.attempts.call(
+                lambda: self._ask(chat, most),
+                lambda: self.clerk.spend(most),
+                lambda error: self.clerk.failed(most, may_cost(error)),
+            )
+            return reply, receipt, False
         except GivenUp as error:
-            if not error.odd:
+            if not error.odd and not error.refused:
                 raise
             top: dict[str, float] | None = {} if "logprobs" in self.settings else None
-            raw = error.last.raw if isinstance(error.last, BadReply) else b""
-            return JudgeReply("", top, None, redact(str(error.last))[:300]), Receipt(raw=raw)
+            raw = getattr(getattr(error.last, "response", None), "content", b"")
+            raw = error.last.raw if isinstance(error.last, BadReply) else raw
+            told = redact(str(error if error.refused else error.last))[:300]
+            return JudgeReply("", top, None, told), Receipt(raw=raw, answers_request=False), error.refused
 
-    def _ask(self, chat: Chat) -> tuple[JudgeReply, Receipt]:
+    def _ask(self, chat: Chat, most: float | None) -> tuple[JudgeReply, Receipt]:
         messages: Any = [{"role": message.role, "content": message.content} for message in chat]
         response = self.client.chat.completions.with_raw_response.create(
             model=self.judge.model, messages=messages, **self.settings
@@ -214,9 +282,11 @@ class _Call:
                 "benchmark that reads text: alpaca_eval_text in place of alpaca_eval"
             ) from error
         self.saw_logprobs = self.saw_logprobs or not read.withheld
-        return read.reply, self._receipt(read, body)
+        return read.reply, self._receipt(read, body, most)
 
-    def _receipt(self, read: ChatCompletion, body: bytes) -> Receipt:
-        price = self.judge.price
-        dollars = None if price is None else price.dollars(read.input_tokens, read.output_tokens)
-        return Receipt(read.input_tokens, read.output_tokens, dollars, body if read.withheld else None)
+    def _receipt(self, read: ChatCompletion, body: bytes, most: float | None) -> Receipt:
+        raw, price = body if read.withheld else None, self.judge.price
+        if price is None or not (read.input_tokens or read.output_tokens):  # what was reserved stands for the price
+            return Receipt(read.input_tokens, read.output_tokens, None, raw)
+        dollars = price.dollars(read.input_tokens, read.output_tokens)
+        return Receipt(read.input_tokens, read.output_tokens, dollars, raw, up_to=most)

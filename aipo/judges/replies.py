@@ -1,35 +1,36 @@
 """The kept replies of one judge, and its ledger: `<store>/replies/<hash of its identity>/`, shared by every stage, job
 and process.
 
-The folder holds `judge.json` (who it is) and a journal with three kinds of lines: `{"request": ...}` before each
-request is sent, `{"key": ..., "take": n, ...}` for each reply, and `{"again": key, "take": n}` where a reply gave no
-verdict and is to be asked for anew. Nothing is ever changed or taken away. So the ledger holds whatever happens to a
-process: what is sent is counted before it is sent.
+The folder holds `judge.json` (who it is) and a journal of lines: `{"request": ..., "up_to": dollars}` before each
+request is sent, with the most that it can cost; `{"key": ..., "take": n, ...}` for each reply; `{"again": key,
+"take": n}` where a reply gave no verdict and is to be asked for anew; and `{"free": ...}` or `{"unsent": ...}` for a
+request that cost nothing. Nothing is ever changed or taken away. So the ledger holds whatever happens to a process:
+what is sent is counted before it is sent.
 """
 
 from __future__ import annotations
 
 import base64
-import fcntl
 import hashlib
 import json
 import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from aipo.artifacts.claims import LockKind
+from aipo.artifacts.files import make_folder
+from aipo.judges.budget import Account, Budget
+from aipo.judges.claims import ByteLocks, KeyClaims, Leases
 from aipo.judges.judge import Receipt
-from aipo.judges.unkept import budget_spent
 from aipo.records import Chat, JudgeReply, from_row, to_row
 from aipo.remote import Fatal, Journal, Line, redact
 from aipo.remote.redaction import hide_values, hide_values_in_bytes
 
-LOCK_FILE = "asking.lock"
 WHO = "judge.json"
 
 
@@ -45,27 +46,31 @@ class Ledger:
     output_tokens: int
     dollars: float | None
     """None: no reply came with a price."""
+    unsettled_dollars: float = 0.0
+    """What requests without a reply may have cost at most."""
 
 
 class Replies:
     """One judge's folder. Safe for threads and processes; nothing is written before `keep`, `spend` or `ask_again`.
 
-    `locks=False`, for file systems without them: two processes that ask the same thing in the same moment may then both
-    ask it, and a budget may be exceeded by what the others send in that moment.
+    With `lock="lease"`, for file systems without locks, which other machines may write to as well: claims are leases,
+    and each line is on the disk when its writer goes on.
     """
 
-    def __init__(self, folder: Path, judge: Mapping[str, str], *, locks: bool = True) -> None:
+    def __init__(self, folder: Path, judge: Mapping[str, str], lock: LockKind = "flock") -> None:
         self.folder = folder
         self.judge = dict(judge)
-        self.requests = 0
-        self._locks = locks
-        self._journal = Journal(folder)
+        self.account = Account()
+        self._lease = lock == "lease"
+        self._claims: KeyClaims = Leases(folder) if self._lease else ByteLocks(folder)
+        self._journal = Journal(folder, shared=self._lease)
         self._mutex = threading.RLock()
+        self._ended = threading.Condition(self._mutex)
+        self._under_way = 0
         self._found: dict[str, tuple[int, Line]] = {}
         self._wanted: dict[str, int] = {}
         """The first take that is to be used, where it is not 0."""
         self._claimed: set[str] = set()
-        self._lock_file: int | None = None
         self._synced = 0.0
 
     def refresh(self) -> None:
@@ -73,10 +78,8 @@ class Replies:
         with self._mutex:
             if self._journal.vanished():
                 self._journal.forget()
-                self._found, self._wanted, self.requests = {}, {}, 0
-                if self._lock_file is not None and not self._claimed:
-                    os.close(self._lock_file)
-                    self._lock_file = None
+                self._found, self._wanted, self.account = {}, {}, Account()
+                self._claims.close()
             for line, content in self._journal.unread():
                 self._take_in(line, content)
 
@@ -92,7 +95,7 @@ class Replies:
     def claim(self, key: str) -> bool:
         """Take the right to ask for a key; False while somebody else has it. A process that dies gives it back."""
         with self._mutex:
-            if key in self._claimed or not self._lock_byte(_place(key)):
+            if key in self._claimed or not self._claims.take(key):
                 return False
             self._claimed.add(key)
             return True
@@ -101,22 +104,50 @@ class Replies:
         """Give it back."""
         with self._mutex:
             self._claimed.discard(key)
-            if self._lock_file is not None and not any(_place(other) == _place(key) for other in self._claimed):
-                fcntl.lockf(self._lock_file, fcntl.LOCK_UN, 1, _place(key))
+            self._claims.give_back(key)
 
-    def spend(self, limit: int | None) -> None:
-        """Write down that a request is about to be sent. Raises Fatal when `limit` requests were sent before."""
+    def spend(self, budget: Budget, up_to: float | None = None) -> None:
+        """Write down that a request is about to be sent, which may cost `up_to` US dollars. Raises Fatal when the
+        budget is spent; waits while requests of this process are under way, whose end may leave room for this one."""
         with self._mutex:
-            if limit is None:
-                self._write({"request": _now()})
-                self.requests += 1
-                return
-            with self._alone():
+            while not self._reserve(budget, up_to):
+                self._ended.wait()
+            self._under_way += 1
+
+    def _reserve(self, budget: Budget, up_to: float | None) -> bool:
+        """False while there is no room, but may be soon. The mutex is held."""
+        row: dict[str, Any] = {"request": _now()} | ({} if up_to is None else {"up_to": up_to})
+        if not budget.capped:
+            self._write(row)
+            self.account.reserve(up_to)
+            return True
+        with self._claims.alone():
+            self.refresh()
+            if refusal := self.account.lacks_requests(budget):
+                raise Fatal(refusal)
+            if refusal := self.account.lacks_dollars(budget, up_to):
+                if self._under_way:
+                    return False
+                raise Fatal(refusal)
+            self._write(row)
+            self.account.reserve(up_to)
+            if self._lease:  # which may have been taken over while this process was stopped
                 self.refresh()
-                if self.requests >= limit:
-                    raise Fatal(budget_spent(limit))
-                self._write({"request": _now()})
-                self.requests += 1
+                over = replace(budget, requests=budget.requests and budget.requests + 1)
+                if refusal := self.account.lacks_requests(over) or self.account.lacks_dollars(budget, 0.0):
+                    self._write({"unsent": _now(), "settles": up_to or 0.0})
+                    self.account.requests -= 1
+                    self.account.settle(up_to, None)
+                    raise Fatal(refusal)
+        return True
+
+    def failed(self, up_to: float | None, may_cost: bool) -> None:
+        """A request has no reply. Where it cannot have cost anything, what was reserved for it is free again."""
+        with self._mutex:
+            if up_to and not may_cost:
+                self._write({"free": _now(), "settles": up_to})
+                self.account.settle(up_to, None)
+            self._end()
 
     def keep(self, key: str, decoding: Mapping[str, Any], reply: JudgeReply, receipt: Receipt) -> None:
         """Write a reply down, without the keys of this process that it may repeat."""
@@ -124,11 +155,18 @@ class Replies:
         row |= {"input_tokens": receipt.input_tokens, "output_tokens": receipt.output_tokens}
         if receipt.dollars is not None:
             row["dollars"] = receipt.dollars
+        if receipt.up_to is not None:
+            row["settles"] = receipt.up_to
         if receipt.raw is not None:
             row["raw_base64"] = base64.b64encode(hide_values_in_bytes(receipt.raw)).decode("ascii")
         reply = replace(reply, text=hide_values(reply.text), error=reply.error and redact(reply.error))
         with self._mutex:
-            self._found[key] = row["take"], self._write(row | {"reply": to_row(reply)})
+            try:
+                self._found[key] = row["take"], self._write(row | {"reply": to_row(reply)})
+                self.account.settle(receipt.up_to, receipt.dollars)
+            finally:
+                if receipt.answers_request:
+                    self._end()
             if time.monotonic() - self._synced > 1:
                 self.sync()
 
@@ -148,68 +186,59 @@ class Replies:
 
     def ledger(self) -> Ledger:
         """Sums over everything that was written."""
-        requests = replies = unreadable = tokens_in = tokens_out = 0
-        dollars: float | None = None
+        replies = unreadable = tokens_in = tokens_out = 0
+        account, priced = Account(), False
         for row in Journal(self.folder).rows():
-            requests += "request" in row
+            if "request" in row:
+                account.reserve(row.get("up_to"))
+                continue
+            account.settle(row.get("settles"), row.get("dollars"))
+            account.requests -= "unsent" in row
             if "key" in row:
                 replies += 1
                 unreadable += row["reply"]["error"] is not None
                 tokens_in += row["input_tokens"]
                 tokens_out += row["output_tokens"]
-                if "dollars" in row:
-                    dollars = (dollars or 0.0) + row["dollars"]
-        return Ledger(requests, replies, unreadable, tokens_in, tokens_out, dollars)
+                priced = priced or "dollars" in row
+        dollars = account.dollars if priced else None
+        return Ledger(account.requests, replies, unreadable, tokens_in, tokens_out, dollars, account.reserved)
 
     def _take_in(self, line: Line, content: bytes) -> None:
         if content.startswith(b'{"request"'):
-            self.requests += 1
+            self.account.reserve(_number(content, b'"up_to": '))
         elif content.startswith(b'{"key"'):
             start = content.index(b'"take": ') + 8
             self._add(content[9:73].decode("ascii"), int(content[start : content.index(b",", start)]), line)
+            books = content[: content.index(b'"reply": {')]  # before any text that a judge wrote
+            self.account.settle(_number(books, b'"settles": '), _number(books, b'"dollars": '))
         else:
             row = json.loads(content.decode("utf-8"))
-            self._wanted[row["again"]] = max(self._wanted.get(row["again"], 0), row["take"])
+            if "again" in row:
+                self._wanted[row["again"]] = max(self._wanted.get(row["again"], 0), row["take"])
+            self.account.settle(row.get("settles"), None)
+            self.account.requests -= "unsent" in row
 
     def _add(self, key: str, take: int, line: Line) -> None:
         """Of two replies to one request (a file system without locks) every process uses the same."""
+        if key not in self._claimed:
+            self._claims.forget(key)
         known = self._found.get(key)
         if known is None or take > known[0] or (take == known[0] and line.path.name < known[1].path.name):
             self._found[key] = take, line
 
+    def _end(self) -> None:
+        """A request of this process came to its end."""
+        self._under_way -= 1
+        self._ended.notify_all()
+
     def _write(self, row: Mapping[str, Any]) -> Line:
         who = self.folder / WHO
         if not who.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder, self.folder.parent.parent)
             temporary = who.with_suffix(f".{os.getpid()}.tmp")
             temporary.write_text(json.dumps(self.judge, indent=1, sort_keys=True) + "\n", encoding="utf-8")
             os.replace(temporary, who)
         return self._journal.append(row)
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Hold the ledger against other processes."""
-        held = self._lock_byte(0, wait=True)
-        try:
-            yield
-        finally:
-            if held and self._lock_file is not None:
-                fcntl.lockf(self._lock_file, fcntl.LOCK_UN, 1, 0)
-
-    def _lock_byte(self, place: int, wait: bool = False) -> bool:
-        """POSIX locks of single bytes: they work on NFS, and end with their process. True where there are no locks."""
-        if not self._locks:
-            return True
-        if self._lock_file is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock_file = os.open(self.folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.lockf(self._lock_file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, place)
-        except BlockingIOError:
-            return False
-        except PermissionError:  # what some systems say for a lock that is held
-            return False
-        return True
 
 
 class ReplyStore:
@@ -219,9 +248,9 @@ class ReplyStore:
     """One object for each folder of this process: its locks are the process's, not the object's."""
     _opening = threading.Lock()
 
-    def __init__(self, root: str | os.PathLike[str], lock: Literal["flock", "lease"] = "flock") -> None:
+    def __init__(self, root: str | os.PathLike[str], lock: LockKind = "flock") -> None:
         self.root = Path(root) / "replies"
-        self._locks = lock == "flock"
+        self._lock = lock
 
     def of(self, judge: Mapping[str, str]) -> Replies:
         """Those of the judge with this identity."""
@@ -230,7 +259,7 @@ class ReplyStore:
         with self._opening:
             found = self._open.get(place)
             if found is None:
-                found = self._open[place] = Replies(self.root / name, judge, locks=self._locks)
+                found = self._open[place] = Replies(self.root / name, judge, self._lock)
         found.refresh()
         return found
 
@@ -258,9 +287,12 @@ def reply_key(judge: Mapping[str, str], chat: Chat, decoding: Mapping[str, Any],
     return hashlib.sha256(f"{canonical}#{number}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _place(key: str) -> int:
-    """A key's byte in the lock file; byte 0 is the ledger's."""
-    return 1 + int(key[:15], 16)
+def _number(content: bytes, name: bytes) -> float | None:
+    """A field's number, without reading the whole line as JSON."""
+    start = content.find(name)
+    if start < 0:
+        return None
+    return float(content[start + len(name) :].split(b",", 1)[0].rstrip(b"}\n"))
 
 
 def _now() -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from aipo.judges.budget import Budget
 from aipo.judges.judge import Clerk, Receipt
 from aipo.records import Chat, JudgeReply
 
@@ -21,7 +22,7 @@ class ScriptedJudge:
 
     needs_world: ClassVar[bool] = False
     answers_any_chat: ClassVar[bool] = True
-    max_requests: ClassVar[int | None] = None
+    budget: ClassVar[Budget] = Budget()
 
     def identity(self) -> dict[str, str]:
         """Its name: two scripts under one name are taken for one judge."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
+from aipo.judges.budget import Budget
 from aipo.judges.judge import Judge, PaidJudge, Receipt
 from aipo.judges.replay import ReplayJudge
 from aipo.judges.replies import Replies, ReplyStore, reply_key
@@ -50,10 +51,11 @@ class StoredJudge:
         """One reply per chat, from the store where it is there, else from the judge, else from the process that is
         asking the same. Raises JudgeError."""
         decoding = {"max_tokens": max_tokens, "temperature": temperature, "top_logprobs": top_logprobs}
-        keys = [reply_key(self.identity(), chat, decoding, self._asked) for chat in chats]
+        identity = self.identity()
+        keys = [reply_key(identity, chat, decoding, self._asked) for chat in chats]
         told = False
         while open_ones := [index for index, key in enumerate(keys) if key not in self._replies]:
-            clerk = StoreClerk(self._replies, [keys[index] for index in open_ones], decoding, self._judge.max_requests)
+            clerk = StoreClerk(self._replies, [keys[index] for index in open_ones], decoding, self._judge.budget)
             asked = [chats[index] for index in open_ones]
             try:
                 self._judge.reply_each(
@@ -71,7 +73,7 @@ class StoredJudge:
         self._given |= {id(reply): (key, reply) for reply, key in zip(found, keys, strict=True)}
         if unreadable := [reply for reply in found if reply.error is not None]:
             logger.warning(
-                "judge %s: %d of %d replies cannot be read, the first: %s",
+                "judge %s: %d of %d requests have no reply that can be read, the first: %s",
                 *(self.name, len(unreadable), len(found), unreadable[0].error),
             )
         return found
@@ -86,12 +88,12 @@ class StoredJudge:
 class StoreClerk:
     """Books of one call that go into the store."""
 
-    def __init__(self, replies: Replies, keys: Sequence[str], decoding: Mapping[str, Any], limit: int | None) -> None:
+    def __init__(self, replies: Replies, keys: Sequence[str], decoding: Mapping[str, Any], budget: Budget) -> None:
         self.claimed = 0
         self._replies = replies
         self._keys = keys
         self._decoding = decoding
-        self._limit = limit
+        self._budget = budget
         self._lock = threading.Lock()
 
     def claim(self, position: int) -> bool:
@@ -107,9 +109,13 @@ class StoreClerk:
             self.claimed += 1
         return True
 
-    def spend(self) -> None:
+    def spend(self, up_to: float | None = None) -> None:
         """A line in the ledger."""
-        self._replies.spend(self._limit)
+        self._replies.spend(self._budget, up_to)
+
+    def failed(self, up_to: float | None, may_cost: bool) -> None:
+        """Another line, where something was reserved that was not spent."""
+        self._replies.failed(up_to, may_cost)
 
     def keep(self, position: int, reply: JudgeReply, receipt: Receipt) -> None:
         """A line in the journal."""

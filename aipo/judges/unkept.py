@@ -4,34 +4,49 @@ from __future__ import annotations
 
 import threading
 
+from aipo.judges.budget import Account, Budget
 from aipo.judges.judge import Receipt
 from aipo.records import JudgeReply
 from aipo.remote import Fatal
 
 
 class UnkeptReplies:
-    """A clerk that lets every chat be asked, up to a budget of requests."""
+    """A clerk that lets every chat be asked, within a budget."""
 
-    def __init__(self, max_requests: int | None) -> None:
+    def __init__(self, budget: Budget) -> None:
         self.replies: dict[int, JudgeReply] = {}
-        self._left = max_requests
-        self._lock = threading.Lock()
+        self._budget = budget
+        self._account = Account()
+        self._under_way = 0
+        self._changed = threading.Condition()
 
     def claim(self, position: int) -> bool:
         """Always."""
         return True
 
-    def spend(self) -> None:
-        """Count a request."""
-        with self._lock:
-            if self._left == 0:
-                raise Fatal(budget_spent())
-            if self._left is not None:
-                self._left -= 1
+    def spend(self, up_to: float | None = None) -> None:
+        """Count a request, once there is room for what it may cost."""
+        with self._changed:
+            if refusal := self._account.lacks_requests(self._budget):
+                raise Fatal(refusal)
+            while refusal := self._account.lacks_dollars(self._budget, up_to):
+                if not self._under_way:
+                    raise Fatal(refusal)
+                self._changed.wait()
+            self._account.reserve(up_to)
+            self._under_way += 1
+
+    def failed(self, up_to: float | None, may_cost: bool) -> None:
+        """Take the reservation back where the request was free."""
+        with self._changed:
+            self._end(None if may_cost else up_to, None)
 
     def keep(self, position: int, reply: JudgeReply, receipt: Receipt) -> None:
         """Remember a reply."""
-        self.replies[position] = reply
+        with self._changed:
+            self.replies[position] = reply
+            if receipt.answers_request:
+                self._end(receipt.up_to, receipt.dollars)
 
     def release(self, position: int) -> None:
         """Nothing is held."""
@@ -40,11 +55,7 @@ class UnkeptReplies:
         """All of them."""
         return [self.replies[position] for position in range(count)]
 
-
-def budget_spent(limit: int | None = None) -> str:
-    """What is said when no request is left."""
-    shown = "" if limit is None else f"={limit}"
-    return (
-        f"the budget of judge.max_requests{shown} is spent: it counts every request to this judge from this store, in "
-        "all runs. What was answered is kept; raise it and start the run again"
-    )
+    def _end(self, settled: float | None, dollars: float | None) -> None:
+        self._account.settle(settled, dollars)
+        self._under_way -= 1
+        self._changed.notify_all()

@@ -43,12 +43,14 @@ class Stopped(EndpointError):
 
 
 class GivenUp(EndpointError):
-    """This request alone has no result. `last` is what it failed with at last; `odd`: a reply that cannot be read."""
+    """This request alone has no result. `last` is what it failed with at last; `odd`: a reply that cannot be read;
+    `refused`: the endpoint finds fault with the request itself."""
 
-    def __init__(self, message: str, last: Exception, *, odd: bool = False) -> None:
+    def __init__(self, message: str, last: Exception, *, odd: bool = False, refused: bool = False) -> None:
         super().__init__(message)
         self.last = last
         self.odd = odd
+        self.refused = refused
 
 
 class BadReply(RuntimeError):
@@ -101,8 +103,14 @@ class Attempts:
         self._last_answer = time.monotonic()
         self._told_silence = self._last_answer
 
-    def call(self, request: Callable[[], T], spend: Callable[[], None] = lambda: None) -> T:
-        """The request's result; `spend` is called before each attempt. Raises Fatal, GivenUp or Stopped."""
+    def call(
+        self,
+        request: Callable[[], T],
+        spend: Callable[[], None] = lambda: None,
+        failed: Callable[[Exception], None] = lambda error: None,
+    ) -> T:
+        """The request's result; `spend` is called before each attempt, which may wait there, and `failed` after one
+        that has no result. Raises Fatal, GivenUp or Stopped."""
         counted = sent = odd = 0
         while True:
             self._wait_for_turn()
@@ -110,11 +118,16 @@ class Attempts:
                 spend()
             except Fatal as error:
                 raise self.stop_for(error) from None
+            if self.stopped.is_set():
+                stopped = self.fatal or Stopped("stopped")
+                failed(stopped)
+                raise stopped
             started = time.monotonic()
             sent += 1
             try:
                 result = request()
             except Exception as error:
+                failed(error)
                 kind = kind_of(error, self.policy.awaits_server)
                 if kind == "bug":
                     raise
@@ -124,7 +137,7 @@ class Attempts:
                         error if isinstance(error, Fatal) else Fatal(_fatal_text(error, reason))
                     ) from error
                 if kind == "refused":
-                    raise GivenUp(f"the endpoint refuses this request: {reason}", error) from error
+                    raise GivenUp(f"the endpoint refuses this request: {reason}", error, refused=True) from error
                 self._failed(kind, started, reason)
                 odd += kind == "odd"
                 counted += kind in ("fault", "odd") or (kind in ("down", "busy") and self._last_answer > started)
@@ -240,7 +253,7 @@ def kind_of(error: Exception, awaits_server: bool = False) -> Kind:
             return "fatal" if getattr(error, "code", None) == "insufficient_quota" else "busy"
         if status == 404:
             return "down" if awaits_server else "fatal"
-        if status in (401, 403):
+        if status in (401, 402, 403):
             return "fatal"
         if status in (502, 503, 504) and awaits_server:
             return "down"
@@ -251,6 +264,16 @@ def kind_of(error: Exception, awaits_server: bool = False) -> Kind:
     if isinstance(error, UnicodeEncodeError):  # a lone surrogate in the prompt
         return "refused"
     return "bug"
+
+
+def may_cost(error: Exception) -> bool:
+    """Whether a failed request may have to be paid: not where the endpoint answered with an error, nor where nothing
+    was sent."""
+    import openai
+
+    if isinstance(error, openai.APIStatusError | Stopped | UnicodeEncodeError):
+        return False
+    return type(error.__cause__).__name__ not in ("ConnectError", "ConnectTimeout", "PoolTimeout")
 
 
 def describe(error: Exception) -> str:

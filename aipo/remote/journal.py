@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import socket
+import stat
 import threading
 import time
 import zlib
@@ -47,11 +48,14 @@ class Line:
 class Journal:
     """The journal in `folder`. Safe for threads, processes and machines that share a file system.
 
-    The folder and this process's file are made by the first `append`.
+    The folder and this process's file are made by the first `append`. `shared`: other machines write into the folder,
+    through a file system that shows them what is on its server only, and this one what it asks for anew: every line is
+    brought to the disk at once, and every file opened before its size is believed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, shared: bool = False) -> None:
         self.folder = folder
+        self._shared = shared
         self._lock = threading.RLock()
         self._read: dict[Path, int] = {}
         """How far each file was read."""
@@ -72,6 +76,8 @@ class Journal:
             try:
                 while written < len(data):
                     written += os.write(descriptor, data[written:])
+                if self._shared:
+                    os.fsync(descriptor)
             except OSError:
                 self._abandon(descriptor, offset)
                 raise
@@ -91,7 +97,7 @@ class Journal:
         with self._lock:
             for path in self.files():
                 start = self._read.get(path, 0)
-                if path.stat().st_size <= start:
+                if not self._shared and path.stat().st_size <= start:
                     continue
                 with path.open("rb") as file:
                     file.seek(start)
@@ -137,6 +143,9 @@ class Journal:
             self._own = self.folder / f"{stamp}-{host}-{os.getpid()}-{secrets.token_hex(3)}.jsonl"
             self._descriptor = os.open(self._own, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
             self._owner = os.getpid()
+            # Whoever may look into the folder may read what is in it, whatever the umask.
+            mode = stat.S_IMODE(self.folder.stat().st_mode) & 0o044 | 0o600
+            os.fchmod(self._descriptor, mode)
         return self._descriptor, self._own
 
     def _abandon(self, descriptor: int, offset: int) -> None:

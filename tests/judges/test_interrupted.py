@@ -26,13 +26,14 @@ from aipo.records import Message
 def preempted(*_):
     raise SystemExit(143)
 signal.signal(signal.SIGTERM, preempted)
-settings = {"max_requests": int(sys.argv[4])} if len(sys.argv) > 4 else {}
+lock = sys.argv[4] if len(sys.argv) > 4 else "flock"
+settings = {"max_requests": int(sys.argv[5])} if len(sys.argv) > 5 else {}
 judge = OpenAIJudge(
     "judge", OpenAIEndpoint(sys.argv[1], None), "judge", timeout_s=5.0, max_attempts=30, first_wait_s=0.01, **settings
 )
 chats = [(Message("user", f"item {number}"),) for number in range(int(sys.argv[3]))]
 try:
-    stored(judge, ReplyStore(sys.argv[2])).reply(chats, max_tokens=5)
+    stored(judge, ReplyStore(sys.argv[2], lock)).reply(chats, max_tokens=5)
 except JudgeError as error:
     sys.exit(f"judge error: {error}")
 """
@@ -130,18 +131,41 @@ def test_twenty_kills_and_preemptions(tmp_path: Path) -> None:
     check(counts)
 
 
+@pytest.mark.parametrize("processes", [3, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("lock", ["flock", "lease"])
+def test_processes_at_once_pay_for_each_reply_once(tmp_path: Path, lock: str, processes: int) -> None:
+    """They all want the same; one of them is killed, and what it was asking is asked by another."""
+    server = FaultyServer(lambda prompt, attempt: None, latency_s=0.1)
+    items = 40 * processes
+    with server.running() as url:
+        jobs = [start(url, tmp_path, items, lock) for _ in range(processes)]
+        while sum(server.requests.values()) < 20:
+            time.sleep(0.005)
+        jobs[0].kill()
+        jobs[0].wait()
+        assert [job.wait() for job in jobs[1:]] == [0] * (processes - 1)
+    twice = sum(count - 1 for count in server.answered.values())
+    assert len(server.answered) == items and twice <= 16, "more than were under way at the kill"
+    (replies,) = open_replies(tmp_path)
+    ledger = replies.ledger()
+    assert ledger.requests - ledger.replies == twice  # what was under way at the kill, and nothing else
+    assert list(tmp_path.rglob("*.lock.*")) == []
+    assert lock == "flock" or list((replies.folder / "asking").iterdir()) == []
+
+
+@pytest.mark.parametrize("lock", ["flock", "lease"])
 @pytest.mark.parametrize("restarts", [1, pytest.param(5, marks=pytest.mark.slow)])
-def test_a_budget_holds_over_restarts_and_jobs(tmp_path: Path, restarts: int) -> None:
+def test_a_budget_holds_over_restarts_and_jobs(tmp_path: Path, restarts: int, lock: str) -> None:
     """Two jobs at once, killed and started again: never a request beyond the budget."""
     faults = random.Random(0)
     server = FaultyServer(lambda prompt, attempt: "500" if faults.random() < 0.25 else None, latency_s=0.05)
     with server.running() as url:
         for _ in range(restarts):
-            jobs = [start(url, tmp_path, 300, "100") for _ in range(2)]
+            jobs = [start(url, tmp_path, 300, lock, "100") for _ in range(2)]
             time.sleep(1.5)
             jobs[0].kill()
             for job in jobs:
                 job.wait()
-        assert start(url, tmp_path, 300, "100").wait() == 1
+        assert start(url, tmp_path, 300, lock, "100").wait() == 1
     (replies,) = open_replies(tmp_path)
     assert sum(server.requests.values()) <= 100 == replies.ledger().requests

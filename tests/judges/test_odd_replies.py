@@ -57,7 +57,7 @@ def test_every_malformed_response_costs_one_verdict_at_most(tmp_path: Path) -> N
         before = server.requests.copy()
         with pytest.raises(JudgeError):
             stored(judge(url), store).reply(chats, max_tokens=5, top_logprobs=5)
-        assert sum((server.requests - before).values()) <= 4 * refused
+        assert len(server.requests - before) == refused, "what has a reply was asked again"
     assert all(server.requests[prompt] == 1 for prompt in good)
     for row in odd:
         assert parse_rating(row["reply"]["text"]) is None and parse_first_token(row["reply"]["top_logprobs"]) is None
@@ -100,6 +100,8 @@ def test_unreadable_replies_are_asked_again_on_request(tmp_path: Path) -> None:
 def test_a_prompt_that_cannot_be_sent_costs_only_itself(tmp_path: Path) -> None:
     server = FaultyServer(lambda prompt, attempt: None)
     chats = [(Message("user", text),) for text in ("a", "\ud800", "b")]
-    with server.running() as url, pytest.raises(JudgeError, match="1 of 3 requests have no reply.*refuses this"):
-        stored(judge(url), ReplyStore(tmp_path)).reply(chats, max_tokens=5)
+    with server.running() as url:
+        replies = stored(judge(url), ReplyStore(tmp_path)).reply(chats, max_tokens=5)
+    assert [reply.text for reply in replies] == ["verdict on a", "", "verdict on b"]
+    assert "refuses this request: UnicodeEncodeError" in replies[1].error
     assert server.answered == {"a": 1, "b": 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from pathlib import Path
@@ -13,8 +14,8 @@ from aipo.judges import JudgeError
 from aipo.judges.endpoints import AzureEndpoint, OpenAIEndpoint, Price
 from aipo.judges.openai_judge import OpenAIJudge
 from aipo.judges.replies import ReplyStore
-from aipo.judges.store import stored
-from aipo.records import JudgeReply, Message
+from aipo.judges.store import judged, stored
+from aipo.records import JudgeReply, Judgment, Message
 
 PROMPTS = [f"prompt {number}" for number in range(24)]
 CHATS = [(Message("system", "You judge."), Message("user", prompt)) for prompt in PROMPTS]
@@ -65,17 +66,81 @@ def test_retry_after_holds_every_thread_back() -> None:
 
 
 def test_what_is_given_up_is_counted_and_the_rest_is_kept(tmp_path: Path) -> None:
-    bad = {"prompt 3": "refused", "prompt 7": "500"}
+    bad = {"prompt 3": "500", "prompt 7": "500"}
     server = FaultyServer(lambda prompt, attempt: bad.get(prompt))
     store = ReplyStore(tmp_path)
     with server.running() as url:
         with pytest.raises(JudgeError, match="2 of 24 requests have no reply; all others are kept"):
             stored(judge(url, max_attempts=3), store).reply(CHATS, max_tokens=7)
-        assert server.requests["prompt 3"] == 1 and server.requests["prompt 7"] == 3
+        assert server.requests["prompt 3"] == 3 == server.requests["prompt 7"]
         assert store.of(judge(url).identity()).ledger().replies == 22
         bad.clear()
         stored(judge(url), store).reply(CHATS, max_tokens=7)
     assert max(server.answered.values()) == 1 and len(server.answered) == 24
+
+
+def test_a_refused_request_is_an_unscored_item_with_its_body(tmp_path: Path, caplog) -> None:
+    """A prompt too long for the judge, say: the other verdicts do not wait for it, and it is asked again on request."""
+    bad = {"prompt 3": "refused"}
+    server = FaultyServer(lambda prompt, attempt: bad.get(prompt))
+    store = ReplyStore(tmp_path)
+
+    def judging(asked) -> list[Judgment]:
+        replies = asked.reply(CHATS, max_tokens=7)
+        return [Judgment(prompt, 1, "single", 1.0 if reply.text else None, (reply,), "judge", "")
+                for prompt, reply in zip(PROMPTS, replies, strict=True)]  # fmt: skip
+
+    with server.running() as url:
+        for _ in range(2):
+            judgments = judged(judge(url), store, judging)
+            assert [item.question_id for item in judgments if item.value is None] == ["prompt 3"]
+        assert server.requests["prompt 3"] == 1 and sum(server.requests.values()) == 24
+        (reply,) = judgments[3].replies
+        assert "the endpoint refuses this request" in reply.error and "1 of 24 requests have no reply" in caplog.text
+        assert store.of(judge(url).identity()).ledger().unreadable == 1
+        rows = [json.loads(line) for path in tmp_path.rglob("*.jsonl") for line in path.read_text().splitlines()]
+        (raw,) = [base64.b64decode(row["raw_base64"]) for row in rows if "raw_base64" in row]
+        assert json.loads(raw)["error"]["message"] == "refused"
+        bad.clear()
+        assert all(item.value == 1.0 for item in judged(judge(url, asks_per_verdict=2), store, judging))
+    assert server.requests["prompt 3"] == 2 and sum(server.requests.values()) == 25
+
+
+def test_a_few_refused_requests_alone_are_kept_too(tmp_path: Path) -> None:
+    server = FaultyServer(lambda prompt, attempt: "refused")
+    with server.running() as url:
+        replies = stored(judge(url), ReplyStore(tmp_path)).reply(CHATS[:3], max_tokens=7)
+    assert all(reply.text == "" and "refuses" in reply.error for reply in replies)
+
+
+def test_an_endpoint_that_refuses_everything_stops_and_keeps_nothing_of_it(tmp_path: Path) -> None:
+    server = FaultyServer(lambda prompt, attempt: "refused", 0.02)
+    store = ReplyStore(tmp_path)
+    with server.running() as url:
+        with pytest.raises(JudgeError, match="the endpoint refuses every request, 8 so far; the last: .* refused"):
+            stored(judge(url, max_concurrent=2), store).reply(CHATS, max_tokens=7)
+        ledger = store.of(judge(url).identity()).ledger()
+    assert ledger.replies == 0 and 8 <= sum(server.requests.values()) == ledger.requests <= 10
+
+
+def test_an_unknown_model_stops_at_once(tmp_path: Path) -> None:
+    server = FaultyServer(lambda prompt, attempt: None, 0.05)
+    server.raw = lambda prompt, attempt: (404, b'{"error": {"message": "no such model"}}', {})
+    with server.running() as url, pytest.raises(JudgeError, match="refuses every request: .* no such model"):
+        judge(url, max_concurrent=2).reply(CHATS, max_tokens=7)
+    assert sum(server.requests.values()) <= 4
+
+
+def test_a_missing_key_is_an_error_only_where_something_has_to_be_asked(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("TEST_JUDGE_KEY", "secret-word")
+    server = FaultyServer(lambda prompt, attempt: None)
+    with server.running() as url:
+        keyed = OpenAIJudge("judge", OpenAIEndpoint(url, "TEST_JUDGE_KEY"), "test judge")
+        first = stored(keyed, ReplyStore(tmp_path)).reply(CHATS[:2], max_tokens=7)
+    monkeypatch.delenv("TEST_JUDGE_KEY")
+    assert stored(keyed, ReplyStore(tmp_path)).reply(CHATS[:2], max_tokens=7) == first
+    with pytest.raises(JudgeError, match="TEST_JUDGE_KEY is not set"):
+        stored(keyed, ReplyStore(tmp_path)).reply(CHATS[:3], max_tokens=7)
 
 
 @pytest.mark.parametrize(("fault", "words"), [("unknown_key", "refuses every request"), ("quota", "quota is spent")])

@@ -54,7 +54,7 @@ def test_no_planted_key_is_written_anywhere(tmp_path: Path) -> None:
     server.raw = lambda prompt, attempt: echoes[len(prompt) % 3]
     with server.running() as url:
         result = run(tmp_path, f"judge.endpoint.base_url={url}")
-        assert result.returncode == 1 and "requests have no reply" in result.stderr, result.stderr[-2000:]
+        assert result.returncode == 1 and "verdicts are unscored" in result.stderr, result.stderr[-2000:]
         assert any(path.name == "run.json" for path in tmp_path.rglob("*")), "there is nothing to search"
         assert leaks(tmp_path, result) == []
         address = url.replace("http://", f"http://user:{KEY}@")

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aipo.judges import JudgeError, LengthOnlyJudge
+from aipo.judges.budget import Budget
 from aipo.judges.judge import Receipt
 from aipo.judges.replay import ReplayJudge
 from aipo.judges.replies import Replies, ReplyStore, open_replies
@@ -223,11 +224,11 @@ def test_the_ledger_is_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main(["spent", str(tmp_path)]) == 1 and "no judge's replies" in capsys.readouterr().err
     replies = ReplyStore(tmp_path).of({"name": "j"})
     for number in range(3):
-        replies.spend(None)
+        replies.spend(Budget(), 0.3)
         if number:
-            replies.keep(f"{number}" * 64, {}, JudgeReply("x"), Receipt(100, 10, 0.25))
+            replies.keep(f"{number}" * 64, {}, JudgeReply("x"), Receipt(100, 10, 0.25, up_to=0.3))
     assert main(["spent", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "| j | 3 | 2 | 0 | 200 | 20 | 0.50 |"
+    assert capsys.readouterr().out.splitlines()[-1] == "| j | 3 | 2 | 0 | 200 | 20 | 0.50 | 0.30 |"
 
 
 WORKER = """
