@@ -19,6 +19,14 @@ from aipo.rankers.ranker import InformedRanker, Ranker
 from aipo.samplers.sampler import Sampler
 from aipo.training.trainer import Trainer
 
+MINIATURE = {
+    "trainer.learning_rate": 3e-4,
+    "iteration.decoding.temperature": 1.0,
+    "iteration.decoding.top_k": 0,
+    "iteration.decoding.max_new_tokens": 256,
+}
+"""Values of conf/trainer/miniature.yaml and conf/iteration/miniature.yaml that suit a model of 0.1 M weights alone."""
+
 
 def conflicts(config: Mapping[str, Any]) -> Iterator[str]:
     """What the components of a config, each of them sound, cannot do with one another."""
@@ -87,6 +95,18 @@ def _real_model(config: Mapping[str, Any]) -> Iterator[str]:
             f"{path}: {node['_target_']} asks about the miniature's world, which the model {model.path} has never "
             "read of; choose a scale for real models (scale=laptop, single_gpu or paper), or model=miniature"
         )
+    if all(_value(config, path) == value for path, value in MINIATURE.items()):
+        inherited = ", ".join(f"{path}={value:g}" for path, value in MINIATURE.items())
+        yield (
+            f"model {model.path} would be trained and sampled with the miniature's settings ({inherited}); choose a "
+            "scale for real models (scale=laptop, single_gpu or paper), or set one of these yourself"
+        )
+
+
+def _value(config: Mapping[str, Any], path: str) -> Any:
+    for key in path.split("."):
+        config = config[key]
+    return config
 
 
 def _constraints(ranker: Ranker, recipe: Recipe) -> Iterator[str]:

@@ -14,6 +14,7 @@ from composing import composed
 from omegaconf import open_dict
 
 from aipo.pipeline.check import ConfigError, check
+from aipo.pipeline.conflicts import MINIATURE, _value
 from aipo.pipeline.loop import walk
 from aipo.pipeline.run import build_run
 from aipo.pipeline.sweep import combinations
@@ -50,6 +51,18 @@ def test_the_toy_worlds_questions_are_not_asked_of_a_real_model(tmp_path: Path):
 
     build_tokenizer().save_pretrained(tmp_path)  # a policy trained in the miniature knows its world
     check(composed("model=local", f"model.path={tmp_path}"))
+
+
+def test_the_miniatures_settings_are_not_inherited_unseen_by_a_real_model(tmp_path: Path):
+    mine = ["ranker=length_only", "data=pairrm_gen_uf", "data/source=constraints", "judge=none"]
+    mine += ["benchmark=[constraints]", "diagnostic_judge=none", "model=local", f"model.path={tmp_path}"]
+    told = problems(*mine)
+    assert told.count("\n") == 0
+    assert "the miniature's settings (trainer.learning_rate=0.0003, iteration.decoding.temperature=1" in told
+    for stated in ("trainer.learning_rate=1e-5", "iteration.decoding.top_k=50", "iteration=laptop"):
+        check(composed(*mine, stated))
+    config = composed()  # the values named are the miniature's
+    assert all(_value(config, path) == value for path, value in MINIATURE.items())
 
 
 def test_a_judge_is_needed_only_where_one_is_asked():
