@@ -98,9 +98,9 @@ def _sweeps(override: str) -> bool:
     return bool(re.search(r",(?![^\[({]*[\])}])", override.partition("=")[2]))
 
 
-MODULES = sorted({
-    match for path in PAGES for match in re.findall(r"python -m ([\w.]+)", path.read_text(encoding="utf-8"))
-} - {"venv"})  # fmt: skip
+NAMED = {match for path in PAGES for match in re.findall(r"python -m ([\w.]+)", path.read_text(encoding="utf-8"))}
+MODULES = sorted(name for name in NAMED if name.partition(".")[0] in ("aipo", "analysis"))
+"""Those of other packages are theirs to test."""
 OTHERS = [
     *(
         ("aipo.command", found)
