@@ -16,13 +16,18 @@ def build_component(config: Mapping[str, Any], **arguments: Any) -> Any:
 
 def content_of(node: Mapping[str, Any]) -> dict[str, Any]:
     """A component's settings that shape what it makes. Its class names the others in `OPERATIONAL`: how fast, how
-    often to retry, where to keep notes. Changing those must not make a finished stage run again. So in every component
-    inside it."""
+    often to retry, where to keep notes. Changing those must not make a finished stage run again. Nor must a setting
+    that came later: those named in `OPTIONAL` count only where they are not null. So in every component inside it."""
     from hydra.utils import get_object
 
     target = get_object(node["_target_"])
     operational = target.OPERATIONAL if isinstance(target, HasOperational) else ()
-    return {key: _content(value) for key, value in node.items() if key not in operational}
+    optional = target.OPTIONAL if isinstance(target, HasOptional) else ()
+    return {
+        key: _content(value)
+        for key, value in node.items()
+        if key not in operational and not (value is None and key in optional)
+    }
 
 
 def _content(value: Any) -> Any:
@@ -51,6 +56,13 @@ class HasOperational(Protocol):
     """A class of components some of whose settings do not shape what they make."""
 
     OPERATIONAL: ClassVar[tuple[str, ...]]
+
+
+@runtime_checkable
+class HasOptional(Protocol):
+    """A class of components with settings that came later: null leaves what was made before them as it is."""
+
+    OPTIONAL: ClassVar[tuple[str, ...]]
 
 
 @runtime_checkable

@@ -29,18 +29,20 @@ def main(arguments: list[str] | None = None) -> int:
 
 def analyse_sweep(folder: Path, *, pdf: bool = False) -> int:
     """Analyses one sweep, prints what was written and what is missing."""
+    from analysis import analyse, closing
     from analysis.collect import AnalysisError
-    from analysis.escape import one_line
-    from analysis.report import SOURCES, analyse, missing
 
     try:
         written = analyse(folder, pdf=pdf)
     except AnalysisError as error:
         print(f"error: {error}", file=sys.stderr)
         return ERROR
-    print(f"wrote {len(written)} files to {folder}; start with {folder / 'index.html'} or report.md")
-    gaps = missing(folder / SOURCES)
+    gaps = closing.missing(folder)
+    closing.show(folder)
+    print(f"{len(written)} files in {folder}; start with {folder / 'index.html'} or report.md")
     for line in gaps:
+        from analysis.escape import one_line
+
         print(f"missing: {one_line(line)}", file=sys.stderr)
     return INCOMPLETE if gaps else OK
 

@@ -191,6 +191,7 @@ def read_protocol(store: Path, manifest: Mapping[str, Any], score: ScoreRecord, 
     parents = manifest["parents"]
     asked = read_manifest(store, "answers", parents["answers"])["config"]["benchmark"]
     questions = {key: asked.get(key) for key in ("assets", "identity")}
+    questions |= {"limit": asked["limit"]} if asked.get("limit") else {}
     if "judgments" not in parents:
         return Protocol(score.judge, official, json.dumps([questions], sort_keys=True))
     judging, returned = _judging(store, parents["judgments"])

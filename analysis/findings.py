@@ -25,7 +25,7 @@ from analysis.contrasts import (
     subject_contrasts,
 )
 from analysis.replicates import curves, left_out, questions
-from analysis.summary import metric_names, points, title, unique
+from analysis.summary import limits, metric_names, points, title, unique
 from analysis.table import Table, digits_for, number
 
 if TYPE_CHECKING:
@@ -38,10 +38,12 @@ SATURATED = {"win_rate": 95.0, "lc_win_rate": 95.0, "rating": 9.5}
 EXTRAPOLATED = 0.8
 """Beyond this share of answers longer than the baseline's, a rate at equal length rests on a model, not on data."""
 LATE_ROUNDS = 5
+SMALLEST_P = 1e-4
+"""Below it a p-value's digits mean nothing."""
 
 
 @lru_cache(maxsize=16)
-def _contrasts(sweep: Sweep, benchmark: str) -> list[Contrast]:
+def all_contrasts(sweep: Sweep, benchmark: str) -> list[Contrast]:
     """Shared by the tables and the verdict: redrawn questions make them the dearest numbers of a report."""
     series = curves(sweep, benchmark)
     return contrasts(series) if series else []
@@ -56,7 +58,7 @@ def contrasts_table(sweep: Sweep, benchmark: str, name: str) -> Table | None:
     """Every objective against DPO, paired by seed and base model, at rounds 5, 10, 15 or as far as the sweep goes."""
     control = style.objective_name(CONTROL)
     note = f"Minus or over {control}'s of the same seed and base model"
-    return _table(sweep, benchmark, name, _contrasts(sweep, benchmark), f"against {control}", note, QUANTITIES)
+    return _table(sweep, benchmark, name, all_contrasts(sweep, benchmark), f"against {control}", note, QUANTITIES)
 
 
 def subject_table(sweep: Sweep, benchmark: str, name: str) -> Table | None:
@@ -182,7 +184,7 @@ def verdict(sweep: Sweep, benchmarks: Sequence[str]) -> list[str]:
     """What may be concluded from the leading benchmark and what may not, a sentence each."""
     name = next((benchmark for benchmark in LEADING if benchmark in benchmarks), None)
     series = curves(sweep, name) if name else []
-    found = _contrasts(sweep, name) if name else []
+    found = all_contrasts(sweep, name) if name else []
     if not found or name is None:
         return left_out(sweep, name) if name else []
     horizon = max(contrast.horizon for contrast in found)
@@ -221,6 +223,12 @@ def verdict(sweep: Sweep, benchmarks: Sequence[str]) -> list[str]:
 def warnings(sweep: Sweep, benchmarks: Sequence[str]) -> list[str]:
     """Numbers that should not be read as they stand: length control beyond its data, saturated benchmarks."""
     found = []
+    if cut := {style.benchmark_name(name): limits(sweep, name) for name in benchmarks if limits(sweep, name)}:
+        asked = "; ".join(f"{name}: {' or '.join(map(str, numbers))}" for name, numbers in cut.items())
+        found.append(
+            f"Only the first questions were asked ({asked}): a first contact with the judge, no result. Take "
+            "benchmark.<name>.limit out for scores."
+        )
     for benchmark in benchmarks:
         primary, _ = metric_names(sweep, benchmark)
         frame = points(sweep, benchmark)
@@ -285,7 +293,12 @@ def _cell(contrast: Contrast | None, digits: int) -> str:
 
 
 def _p(p: float) -> str:
-    return "" if math.isnan(p) else f"; p = {p:.1g}" if p >= 1e-4 else "; p < 0.0001"
+    return "" if math.isnan(p) else f"; p {'' if p < SMALLEST_P else '= '}{shown_p(p)}"
+
+
+def shown_p(p: float) -> str:
+    """A p-value to one digit."""
+    return f"{p:.1g}" if p >= SMALLEST_P else "< 0.0001"
 
 
 def _with_interval(found: Estimate, digits: int) -> str:

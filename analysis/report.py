@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from aipo.jobs import BASE_ITERATION
 from analysis import (
     agreement,
+    closing,
     comparisons,
     escape,
     findings,
@@ -24,13 +25,12 @@ from analysis import (
     summary,
     tables,
 )
+from analysis.closing import SOURCES
 from analysis.collect import AnalysisError, Problem, Sweep, collect, iteration_label
 from analysis.table import Table
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SOURCES = "sources.json"
 
 CAPTIONS = {
     "length_vs_score": "Score against mean answer length, from the base model (star) round by round: a marker per "
@@ -55,7 +55,8 @@ CAPTIONS = {
 
 
 def analyse(sweep_folder: Path, *, pdf: bool = False) -> list[Path]:
-    """Writes tables/, plots/, report.md, index.html and sources.json into the sweep's folder; returns the paths.
+    """Writes tables/, plots/, report.md, index.html, verdict.json and sources.json into the sweep's folder; returns the
+    paths.
 
     Plots are PNG, with `pdf` in PDF as well.
 
@@ -81,7 +82,7 @@ def analyse(sweep_folder: Path, *, pdf: bool = False) -> list[Path]:
     files = stamp.unchanged(sweep_folder, content)
     if files is None:
         files = _write(sweep, gaps, names, protocols, pdf)
-        stamp.leave(sweep_folder, content, files)
+    stamp.leave(sweep_folder, content, files, page.folders(sweep), pdf=pdf)
     return files
 
 
@@ -151,8 +152,10 @@ def _write(
     report.write_text(_report(sweep, shown, figures, plotted), encoding="utf-8", newline="\n")
     behind = summary.unique(digest for digests in list(written.values()) for digest in digests)
     gaps_shown = [describe(problem) for problem in sweep.problems]
-    html = page.write_page(sweep, shown, page.verdict(sweep, plotted), gaps_shown)
-    written |= dict.fromkeys((report, html), behind)
+    found = page.verdict(sweep, plotted)
+    html = page.write_page(sweep, shown, found, gaps_shown)
+    ending = closing.write(sweep_folder, found)
+    written |= dict.fromkeys((report, html, ending), behind)
     return _record(sweep, written)
 
 
@@ -229,8 +232,3 @@ def _former_files(path: Path) -> list[str]:
         return [name for name in json.loads(path.read_text(encoding="utf-8"))["files"] if isinstance(name, str)]
     except (ValueError, KeyError, TypeError) as error:
         raise AnalysisError(f"{path} cannot be read ({error}); delete it, it is written again") from error
-
-
-def missing(sources: Path) -> list[str]:
-    """What the analysis that wrote this sources.json could not show."""
-    return json.loads(sources.read_text(encoding="utf-8"))["missing"]

@@ -59,7 +59,16 @@ def official(sweep: Sweep, benchmark: str) -> bool:
 def title(sweep: Sweep, benchmark: str) -> str:
     """The benchmark's name; a well-known one on other questions is marked."""
     name = style.benchmark_name(benchmark)
+    cut = limits(sweep, benchmark)
+    if cut:
+        return f"{name} (first {' or '.join(map(str, cut))} questions only)"
     return f"{name} (miniature)" if benchmark in style.OFFICIAL_NAMES and not official(sweep, benchmark) else name
+
+
+def limits(sweep: Sweep, benchmark: str) -> list[int]:
+    """To how many questions jobs cut this benchmark (`benchmark.<name>.limit`); none where all were asked."""
+    nodes = (run.record.settings.get("benchmark", {}).get(benchmark, {}) for run in sweep.runs)
+    return sorted({node["limit"] for node in nodes if node.get("limit")})
 
 
 def diagnostic_metric(sweep: Sweep, benchmark: str, judge: str) -> str:

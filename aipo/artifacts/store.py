@@ -70,6 +70,8 @@ class Store:
         self.root = Path(root)
         self.lock: LockKind = lock
         self.listeners: list[Callable[[StageEvent], None]] = []
+        self.on_begin: list[Callable[[str, str], None]] = []
+        """Called with stage and note when an artifact is not there and is now made, or waited for."""
         self._known: dict[str, Artifact] = {}
         """Those this process has met, by fingerprint."""
         self._remake: dict[str, Callable[[], None]] = {}
@@ -119,7 +121,10 @@ class Store:
         started = time.perf_counter()
         content = {"stage": stage, "fingerprint": digest, "version": version, "config": config, "parents": parents}
         try:
-            executed = not final.exists() and self._make(content, build, resumable, verify)
+            if not (there := final.exists()):
+                for told in self.on_begin:
+                    told(stage, note)
+            executed = not there and self._make(content, build, resumable, verify)
         except OSError as error:
             if error.errno not in _DISK_ERRORS:
                 raise

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
+from aipo.benchmarks.alpaca_eval_assets import AlpacaEvalAssets
 from aipo.benchmarks.judging import (
     AssetBacked,
     Assets,
@@ -43,23 +44,6 @@ _LOG = logging.getLogger(__name__)
 _ROLES: Mapping[str, Literal["system", "user", "assistant"]]
 _ROLES = {"system": "system", "user": "user", "assistant": "assistant"}
 _PLACEHOLDER = re.compile(r"{(instruction|output_1|output_2)}")
-
-
-@dataclass(frozen=True)
-class AlpacaEvalAssets:
-    """`items`: rows {instruction, dataset}; a row's position is its question id.
-    `baseline_outputs`: one per item, or None: the baseline policy's answers are then handed to `judge` and `score`.
-    `prompt_template`: the official text format, with <|im_start|>role ... <|im_end|> blocks and the placeholders
-        {instruction}, {output_1}, {output_2}.
-    `gamed`: the verbose and concise rows of df_gamed.csv, or None: the length model is then fitted without them.
-    `difficulty`: one per item, or None: taken from `gamed` where there is one, else the term is left out.
-    """
-
-    items: tuple[Mapping[str, str], ...]
-    baseline_outputs: tuple[str, ...] | None
-    prompt_template: str
-    gamed: pd.DataFrame | None = None
-    difficulty: tuple[float, ...] | None = None
 
 
 class Annotator(Protocol):
@@ -169,6 +153,7 @@ class AlpacaEval(AssetBacked):
     max_unscored_share: float = 0.05
     bootstrap_rounds: int = 1000
     lc_bootstrap_rounds: int = 200
+    limit: int | None = None
 
     JUDGING: ClassVar[tuple[str, ...]] = ("annotator", "order_seed", "both_orders", "needs_baseline")
     SCORING: ClassVar[tuple[str, ...]] = (
@@ -180,12 +165,12 @@ class AlpacaEval(AssetBacked):
     def __post_init__(self) -> None:
         require_assets(self.name, self.assets, AlpacaEvalAssets, needs_baseline=self.needs_baseline)
         require_length_metric(self.name, self.length_metric)
-        if self.assets.n_questions < N_FOLDS:
-            raise ValueError(
-                f"{self.name}: the length model needs at least {N_FOLDS} items, got {self.assets.n_questions}"
-            )
+        if (n := self.assets.n_questions) < N_FOLDS:
+            raise ValueError(f"{self.name}: the length model needs at least {N_FOLDS} items, got {n}")
         require_share(f"{self.name}.max_unscored_share", self.max_unscored_share)
-        require_range(self.name, self, bootstrap_rounds=(1, 10**5), lc_bootstrap_rounds=(0, 10**5))
+        require_range(
+            self.name, self, bootstrap_rounds=(1, 10**5), lc_bootstrap_rounds=(0, 10**5), limit=(N_FOLDS, 1e6)
+        )
 
     @property
     def decodings(self) -> tuple[Decoding, ...]:
@@ -200,20 +185,20 @@ class AlpacaEval(AssetBacked):
     @property
     def n_answers(self) -> int:
         """One per instruction."""
-        return self.assets.n_questions
+        return self.n_questions
 
     @property
     def n_judge_requests(self) -> int:
         """One per item and order; fewer where outputs are equal."""
-        return self.assets.n_questions * (2 if self.both_orders else 1)
+        return self.n_questions * (2 if self.both_orders else 1)
 
     def user_turns(self) -> dict[str, tuple[str, ...]]:
         """One per instruction."""
-        return {str(position): (item["instruction"],) for position, item in enumerate(self.assets.load().items)}
+        return {str(position): (item["instruction"],) for position, item in enumerate(self.loaded().items)}
 
     def answer(self, sampler: Sampler, *, seed: int) -> list[Answer]:
         """One completion per instruction, in one batch."""
-        assets = self.assets.load()
+        assets = self.loaded()
         chats = [(Message("user", item["instruction"]),) for item in assets.items]
         completions = sampler.sample(chats, self.decoding, n=1, seed=seed)
         return [Answer(str(position), (completion,)) for position, (completion,) in enumerate(completions)]
@@ -222,7 +207,7 @@ class AlpacaEval(AssetBacked):
         self, answers: Sequence[Answer], judge: Judge, *, baseline: Sequence[Answer] | None = None
     ) -> list[Judgment]:
         """A verdict per item and order; equal outputs tie without a request. All requests go out in one batch."""
-        assets = self.assets.load()
+        assets = self.loaded()
         outputs, opposing = self._outputs(assets, answers), self._baseline(assets, baseline)
         requests = [
             pairwise_request(assets.prompt_template, position, item["instruction"], output, other, order)
@@ -256,7 +241,7 @@ class AlpacaEval(AssetBacked):
         self, answers: Sequence[Answer], judgments: Sequence[Judgment], *, baseline: Sequence[Answer] | None = None
     ) -> list[Metric]:
         """Win rates from the verdicts and both sides' lengths in characters."""
-        assets = self.assets.load()
+        assets = self.loaded()
         outputs, opposing = self._outputs(assets, answers), self._baseline(assets, baseline)
         expected = [
             (str(position), 1, order)

@@ -6,7 +6,7 @@ Protocol: lm-sys/arena-hard-auto at efc012e (gen_judgment.py, show_result.py); L
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from aipo.benchmarks.judging import (
@@ -51,6 +51,13 @@ class ArenaHardAssets:
     baseline_answers: Mapping[str, str] | None
     system_prompt: str
     prompt_template: str
+
+    def first(self, n: int) -> ArenaHardAssets:
+        """The first `n` questions alone."""
+        kept = {str(question["question_id"]) for question in self.questions[:n]}
+        answers = self.baseline_answers
+        kept_answers = None if answers is None else {name: text for name, text in answers.items() if name in kept}
+        return replace(self, questions=self.questions[:n], baseline_answers=kept_answers)
 
 
 def game_request(
@@ -104,6 +111,7 @@ class ArenaHard(AssetBacked):
     strong_weight: int = STRONG_WEIGHT
     max_unscored_share: float = 0.05
     bootstrap_rounds: int = 1000
+    limit: int | None = None
 
     JUDGING: ClassVar[tuple[str, ...]] = ("judge_max_tokens", "judge_temperature", "judge_attempts", "needs_baseline")
     SCORING: ClassVar[tuple[str, ...]] = (
@@ -117,6 +125,7 @@ class ArenaHard(AssetBacked):
         require_assets(self.name, self.assets, ArenaHardAssets, needs_baseline=self.needs_baseline)
         require_share(f"{self.name}.max_unscored_share", self.max_unscored_share)
         require_range(self.name, self, bootstrap_rounds=(1, 10**5), judge_max_tokens=(1, 10**6))
+        require_range(self.name, self, limit=(1, 10**6))
         require_range(self.name, self, judge_temperature=(0, 100), judge_attempts=(1, 100), strong_weight=(1, 1000))
 
     @property
@@ -136,21 +145,21 @@ class ArenaHard(AssetBacked):
     @property
     def n_answers(self) -> int:
         """One per question."""
-        return self.assets.n_questions
+        return self.n_questions
 
     @property
     def n_judge_requests(self) -> int:
         """Two games per question; a reply without a label is asked again."""
-        return 2 * self.assets.n_questions
+        return 2 * self.n_questions
 
     def user_turns(self) -> dict[str, tuple[str, ...]]:
         """One per question."""
-        assets = self.assets.load()
+        assets = self.loaded()
         return {q: (row["turns"][0]["content"],) for q, row in zip(_ids(assets), assets.questions, strict=True)}
 
     def answer(self, sampler: Sampler, *, seed: int) -> list[Answer]:
         """One completion per question, in one batch."""
-        assets = self.assets.load()
+        assets = self.loaded()
         chats = [(Message("user", question["turns"][0]["content"]),) for question in assets.questions]
         completions = sampler.sample(chats, self.decoding, n=1, seed=seed)
         return [Answer(name, (completion,)) for name, (completion,) in zip(_ids(assets), completions, strict=True)]
@@ -159,7 +168,7 @@ class ArenaHard(AssetBacked):
         self, answers: Sequence[Answer], judge: Judge, *, baseline: Sequence[Answer] | None = None
     ) -> list[Judgment]:
         """Two games per question in one batch; one more batch for those whose first reply has no label."""
-        assets = self.assets.load()
+        assets = self.loaded()
         opposing = self._baseline(assets, baseline)
         requests = [
             game_request(assets, question, answer.turns[0].text, opposing[answer.question_id], order)
@@ -196,7 +205,7 @@ class ArenaHard(AssetBacked):
         self, answers: Sequence[Answer], judgments: Sequence[Judgment], *, baseline: Sequence[Answer] | None = None
     ) -> list[Metric]:
         """Win rates from the games, lengths from the answers."""
-        ids = _ids(self.assets.load())
+        ids = _ids(self.loaded())
         ordered = by_request(
             judgments,
             [

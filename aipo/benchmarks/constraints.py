@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from aipo.benchmarks.judging import AssetIdentity, by_question, length_metrics, question_score
+from aipo.benchmarks.judging import AssetIdentity, Limited, by_question, length_metrics, question_score
 from aipo.components import require_range
 from aipo.constraints import VERSION, Task, draw_tasks, meta_of, share_met
 from aipo.judges.judge import Judge
@@ -15,7 +15,7 @@ from aipo.samplers.sampler import Sampler
 
 
 @dataclass(frozen=True)
-class ConstraintBenchmark:
+class ConstraintBenchmark(Limited):
     """Questions of held-out words, every second one with a kind of constraint that training never has.
 
     Metrics: `constraints_met` (gold: mean share of a question's constraints that its answer meets, 0..1),
@@ -29,6 +29,7 @@ class ConstraintBenchmark:
     decoding: Decoding
     name: str = "constraints"
     bootstrap_rounds: int = 1000
+    limit: int | None = None
 
     SCORING: ClassVar[tuple[str, ...]] = ("name", "bootstrap_rounds")
     JUDGING: ClassVar[tuple[str, ...]] = ()
@@ -43,7 +44,7 @@ class ConstraintBenchmark:
     max_unscored_share = 0.0
 
     def __post_init__(self) -> None:
-        require_range(self.name, self, n_questions=(2, 5000), bootstrap_rounds=(1, 10**5))
+        require_range(self.name, self, n_questions=(2, 5000), bootstrap_rounds=(1, 10**5), limit=(2, 10**6))
 
     def asset_identity(self) -> AssetIdentity:
         """The questions follow from the settings; `VERSION` counts changes of their texts and of the checks."""
@@ -57,7 +58,7 @@ class ConstraintBenchmark:
     @property
     def n_answers(self) -> int:
         """One per question."""
-        return self.n_questions
+        return self.n_questions if self.limit is None else min(self.limit, self.n_questions)
 
     @property
     def n_judge_requests(self) -> int:
@@ -126,5 +127,5 @@ class ConstraintBenchmark:
         ]
 
     def _tasks(self) -> dict[str, Task]:
-        drawn = draw_tasks(self.n_questions, self.question_seed, held_out=True)
+        drawn = draw_tasks(self.n_questions, self.question_seed, held_out=True)[: self.limit]
         return {f"constraints-{position:04d}": task for position, task in enumerate(drawn, start=1)}

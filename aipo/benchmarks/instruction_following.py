@@ -41,6 +41,7 @@ class InstructionFollowing(AssetBacked):
     """`ifeval` or `ifbench`: whose checkers."""
     decoding: Decoding = field(default_factory=lambda: Decoding(0.0, 1.0, 0, 1280))
     bootstrap_rounds: int = 1000
+    limit: int | None = None
 
     SCORING: ClassVar[tuple[str, ...]] = ("name", "checkers", "bootstrap_rounds")
     JUDGING: ClassVar[tuple[str, ...]] = ()
@@ -56,7 +57,7 @@ class InstructionFollowing(AssetBacked):
         require_assets(self.name, self.assets, tuple)
         if self.checkers not in CHECKERS:
             raise ValueError(f"{self.name}.checkers must be one of {', '.join(CHECKERS)}, got {self.checkers!r}")
-        require_range(self.name, self, bootstrap_rounds=(1, 10**5))
+        require_range(self.name, self, bootstrap_rounds=(1, 10**5), limit=(1, 10**6))
 
     def missing(self) -> list[str]:
         """The questions, the checkers' package and the data they read."""
@@ -66,6 +67,10 @@ class InstructionFollowing(AssetBacked):
         """The questions' file shapes answers, the checkers shape scores."""
         return AssetIdentity(self.assets.identity().answering, {}, {"checkers": VERSION})
 
+    def loaded(self) -> tuple[Instructed, ...]:
+        """The questions, or the first of them."""
+        return self.assets.load()[: self.limit]
+
     @property
     def decodings(self) -> tuple[Decoding, ...]:
         """One, of the settings."""
@@ -74,7 +79,7 @@ class InstructionFollowing(AssetBacked):
     @property
     def n_answers(self) -> int:
         """One per question."""
-        return self.assets.n_questions
+        return self.n_questions
 
     @property
     def n_judge_requests(self) -> int:
@@ -83,11 +88,11 @@ class InstructionFollowing(AssetBacked):
 
     def user_turns(self) -> dict[str, tuple[str, ...]]:
         """One per question."""
-        return {question.question_id: (question.prompt,) for question in self.assets.load()}
+        return {question.question_id: (question.prompt,) for question in self.loaded()}
 
     def prompts(self) -> list[Prompt]:
         """The questions, for the ranker."""
-        asked = self.assets.load()
+        asked = self.loaded()
         return [Prompt(question.question_id, (Message("user", question.prompt),), "benchmark") for question in asked]
 
     def answer(self, sampler: Sampler, *, seed: int) -> list[Answer]:
@@ -106,7 +111,7 @@ class InstructionFollowing(AssetBacked):
 
     def verdicts(self, answers: Sequence[Answer]) -> dict[str, Verdicts]:
         """Question id -> the verdicts on its answer, in the questions' order."""
-        questions: Mapping[str, Instructed] = {question.question_id: question for question in self.assets.load()}
+        questions: Mapping[str, Instructed] = {question.question_id: question for question in self.loaded()}
         ordered = by_question(answers, list(questions), "policy", n_turns=1)
         return {
             answer.question_id: verdicts(self.checkers, questions[answer.question_id], answer.turns[0].text)

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from aipo.components import needs_of
 from aipo.records import Answer, Chat, Completion, JudgeReply, Judgment, Metric, QuestionScore
@@ -63,15 +63,38 @@ class Assets(Protocol[Loaded]):
         ...
 
 
-class AssetBacked:
+class Limited:
+    """A benchmark that may be cut to its first questions, for a first contact with a judge that is paid.
+
+    A limited score is no result: it is not official, is marked wherever it is shown, and has artifacts of its own.
+    """
+
+    limit: int | None = None
+    """So many questions, from the first; None: all."""
+
+    OPTIONAL: ClassVar[tuple[str, ...]] = ("limit",)
+    """None is no setting: it leaves an artifact's content as it was before there was a limit."""
+
+
+class AssetBacked(Limited):
     """What a benchmark with assets says of itself by them."""
 
     assets: Assets[Any]
 
     @property
+    def n_questions(self) -> int:
+        """Those of its assets, or the first of them."""
+        return self.assets.n_questions if self.limit is None else min(self.limit, self.assets.n_questions)
+
+    def loaded(self) -> Any:
+        """Its assets' content, cut to the first questions where it is limited."""
+        assets = self.assets.load()
+        return assets if self.limit is None else assets.first(self.limit)
+
+    @property
     def official(self) -> bool:
-        """As its assets."""
-        return self.assets.official
+        """As its assets, unless it is limited."""
+        return self.assets.official and self.limit is None
 
     @property
     def needs_world(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from aipo.benchmarks.judging import (
@@ -56,6 +56,10 @@ class MTBenchAssets:
     questions: tuple[Mapping[str, Any], ...]
     judge_prompts: Mapping[str, Mapping[str, Any]]
     references: Mapping[str, tuple[str, str]]
+
+    def first(self, n: int) -> MTBenchAssets:
+        """The first `n` questions alone."""
+        return replace(self, questions=self.questions[:n])
 
 
 def question_ids(assets: MTBenchAssets) -> list[str]:
@@ -114,6 +118,7 @@ class MTBench(AssetBacked):
     judge_temperature: float = 0.0
     max_unscored_share: float = 0.05
     bootstrap_rounds: int = 1000
+    limit: int | None = None
 
     JUDGING: ClassVar[tuple[str, ...]] = ("judge_max_tokens", "judge_temperature", "assets.references")
     SCORING: ClassVar[tuple[str, ...]] = ("name", "length_metric", "max_unscored_share", "bootstrap_rounds")
@@ -127,7 +132,7 @@ class MTBench(AssetBacked):
         require_length_metric(self.name, self.length_metric)
         require_share(f"{self.name}.max_unscored_share", self.max_unscored_share)
         require_range(self.name, self, bootstrap_rounds=(1, 10**5), judge_max_tokens=(1, 10**6))
-        require_range(self.name, self, judge_temperature=(0, 100))
+        require_range(self.name, self, judge_temperature=(0, 100), limit=(1, 10**6))
         for temperature in (*self.temperatures.values(), self.default_temperature):
             self._decoding(temperature)
 
@@ -139,21 +144,21 @@ class MTBench(AssetBacked):
     @property
     def n_answers(self) -> int:
         """Both turns of every question."""
-        return 2 * self.assets.n_questions
+        return 2 * self.n_questions
 
     @property
     def n_judge_requests(self) -> int:
         """A rating for each."""
-        return 2 * self.assets.n_questions
+        return 2 * self.n_questions
 
     def user_turns(self) -> dict[str, tuple[str, ...]]:
         """Two per question."""
-        return {str(row["question_id"]): tuple(row["turns"]) for row in self.assets.load().questions}
+        return {str(row["question_id"]): tuple(row["turns"]) for row in self.loaded().questions}
 
     def answer(self, sampler: Sampler, *, seed: int) -> list[Answer]:
         """Both turns of every question; one batch per turn and temperature."""
         return two_turn_answers(
-            self.assets.load(),
+            self.loaded(),
             sampler,
             {category: self._decoding(value) for category, value in self.temperatures.items()},
             self._decoding(self.default_temperature),
@@ -164,7 +169,7 @@ class MTBench(AssetBacked):
         self, answers: Sequence[Answer], judge: Judge, *, baseline: Sequence[Answer] | None = None
     ) -> list[Judgment]:
         """Two ratings per question, all asked in one batch."""
-        assets = self.assets.load()
+        assets = self.loaded()
         ordered = by_question(answers, question_ids(assets), "policy", n_turns=2)
         requests = [
             single_request(assets, question, [completion.text for completion in answer.turns], turn)
@@ -185,7 +190,7 @@ class MTBench(AssetBacked):
         self, answers: Sequence[Answer], judgments: Sequence[Judgment], *, baseline: Sequence[Answer] | None = None
     ) -> list[Metric]:
         """Mean ratings; intervals resample questions, so that both turns of one stay together."""
-        assets = self.assets.load()
+        assets = self.loaded()
         ids = question_ids(assets)
         expected: list[tuple[str, int, Order]] = [(question, turn, "single") for question in ids for turn in (1, 2)]
         ordered = by_request(judgments, expected, self.name)

@@ -64,13 +64,13 @@ class MTBenchPairwise(MTBench):
     @property
     def n_judge_requests(self) -> int:
         """Two swapped games per turn."""
-        return 4 * self.assets.n_questions
+        return 4 * self.n_questions
 
     def judge(
         self, answers: Sequence[Answer], judge: Judge, *, baseline: Sequence[Answer] | None = None
     ) -> list[Judgment]:
         """Four games per question, all asked in one batch."""
-        assets = self.assets.load()
+        assets = self.loaded()
         ids = question_ids(assets)
         if baseline is None:
             raise ValueError(f"{self.name} compares with a baseline policy, but no baseline answers were given")
@@ -99,7 +99,7 @@ class MTBenchPairwise(MTBench):
         self, answers: Sequence[Answer], judgments: Sequence[Judgment], *, baseline: Sequence[Answer] | None = None
     ) -> list[Metric]:
         """Win rates over matches; intervals resample questions."""
-        ids = question_ids(self.assets.load())
+        ids = question_ids(self.loaded())
         expected = [(question, turn, order) for question in ids for turn in (1, 2) for order in ORDERS]
         ordered = by_request(judgments, expected, self.name)
         refuse_unscored(ordered, self.max_unscored_share, self.name)

@@ -25,19 +25,13 @@ Job = Annotated[Path, typer.Argument(help="A job's folder, as results/<sweep>/jo
 @app.command(context_settings=PASSED_ON)
 def run(context: typer.Context) -> None:
     """Run a job, or with -m a sweep: the same as `python run.py`."""
-    from aipo.command.run import command
-
-    sys.argv = ["aipo run", *context.args]
-    command()
+    _run(context.args)
 
 
 @app.command(context_settings=PASSED_ON)
 def plan(context: typer.Context) -> None:
     """What `run` would do with these arguments: stages, hours, memory, judge cost, what is missing. Runs nothing."""
-    from aipo.command.run import command
-
-    sys.argv = ["aipo plan", *context.args, "plan=true"]
-    command()
+    _run([*context.args, "plan=true"])
 
 
 @app.command()
@@ -96,14 +90,16 @@ def compare(first: Job, second: Job) -> None:
 
 @app.command()
 def sample(
-    artifact: Annotated[Path, typer.Argument(help="An artifact's folder, as outputs/candidates/<fingerprint>.")],
+    artifact: Annotated[Path, typer.Argument(help="A job's folder, or an artifact's: outputs/<stage>/<fingerprint>.")],
     number: Annotated[int, typer.Option("-n", help="How many rows.")] = 3,
     search: Annotated[str | None, typer.Option(help="Only rows that hold this text.")] = None,
+    stage: Annotated[str | None, typer.Option(help="Of a job: pairs (default), candidates, answers, ...")] = None,
+    of_round: Annotated[int | None, typer.Option("--round", help="Of a job, from 1 (default: the last).")] = None,
 ) -> None:
-    """Rows of an artifact as text: prompts, candidates, pairs, answers, judgments, scores."""
-    from aipo.command.looking import show_rows
+    """Rows of a job or an artifact as text: prompts, candidates, pairs, answers, judgments, scores."""
+    from aipo.command.looking import artifact_folder, show_rows
 
-    _told(show_rows, artifact, number, search)
+    _told(show_rows, _told(artifact_folder, artifact, stage, of_round), number, search)
 
 
 @app.command()
@@ -159,6 +155,18 @@ def doctor(root: Annotated[Path, typer.Option("--store", help="The store's folde
     from aipo.command.doctor import show
 
     show(root)
+
+
+def _run(arguments: Sequence[str]) -> None:
+    if {"--help", "-h"} & set(arguments):
+        from aipo.command.options import help_text
+
+        print(help_text())
+        return
+    from aipo.command.run import command
+
+    sys.argv = ["aipo run", *arguments]
+    command()
 
 
 def _told(call: Any, *arguments: Any, **options: Any) -> Any:

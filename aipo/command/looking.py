@@ -12,8 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from aipo.artifacts import Artifact, check_folder, read_manifest
+from aipo.jobs import FILE as JOB
 from aipo.jobs import JobRecord, read_job
 
+DIRECT = ("pairs", "ranking", "reference", "train", "kl")
+"""Stages that a job's record names; those behind them are found in their manifests."""
 DATA = ("*.parquet", "*.jsonl", "metrics.json")
 """Where rows lie in an artifact."""
 
@@ -40,6 +43,33 @@ def rows_of(folder: Path) -> Iterator[Mapping[str, Any]]:
                 yield from (json.loads(line) for line in file)
         else:
             yield from json.loads(path.read_text(encoding="utf-8"))
+
+
+def artifact_folder(place: Path, stage: str | None = None, number: int | None = None) -> Path:
+    """The artifact that `place` means: itself, or of a job's folder what `stage` (default: its pairs) made in round
+    `number`, from 1 (default: the last)."""
+    if not (place / JOB).exists():
+        return place
+    record = read_job(place)
+    rounds = [point for point in record.points if point.pairs and number in (None, point.iteration + 1)]
+    if not rounds:
+        raise LookError(
+            f"{place}: no round {'' if number is None else number} in this job; it has {len(record.points) - 1}"
+        )
+    point, wanted, store = rounds[-1], stage or "pairs", Path(record.store)
+    scores = point.scores[0].fingerprint if point.scores else None
+    through = {"candidates": ("ranking", point.ranking), "answers": ("scores", scores)}
+    if wanted not in through:
+        digest = getattr(point, wanted, None) if wanted in DIRECT else scores if wanted == "scores" else None
+    else:
+        behind, name = through[wanted]
+        digest = read_manifest(store, behind, name)["parents"].get(wanted) if name else None
+    if digest is None:
+        known = ", ".join((*DIRECT, *through, "scores"))
+        raise LookError(
+            f"{place}: nothing to see of stage {wanted!r} in round {point.iteration + 1}; choose from {known}"
+        )
+    return store / wanted / digest
 
 
 def show_rows(folder: Path, number: int, search: str | None) -> None:

@@ -6,19 +6,12 @@ import os
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 import hydra
 from omegaconf import DictConfig
 
-import aipo
-
-_PACKAGE = Path(aipo.__file__).resolve().parent
-CONF = next(
-    (path for path in (_PACKAGE.parent / "conf", _PACKAGE / "conf") if (path / "config.yaml").exists()),
-    _PACKAGE / "conf",
-)
-"""The configs: a checkout's own, else those that came with the package."""
-
+from aipo.command.options import CONF, help_text
 
 EXPECTED = (ValueError, OSError, RuntimeError)
 """What data, disks, servers and numbers can cause, with a message that says what to do: shown without frames."""
@@ -29,14 +22,16 @@ def main(config: DictConfig) -> None:
     """Compose, check, run one job."""
     from hydra.core.hydra_config import HydraConfig
 
-    from aipo.pipeline import loop
+    from aipo.pipeline import folders, loop
     from aipo.pipeline.check import ConfigError
+    from aipo.pipeline.sweep import place_in_sweep
     from aipo.remote.redaction import redact, redact_logs
 
     redact_logs()
     job = HydraConfig.get()
     try:
-        loop.run(config, Path(job.runtime.output_dir), list(job.overrides.task), job.runtime.choices)
+        overrides = folders.without_screen(job.overrides.task)
+        loop.run(config, Path(job.runtime.output_dir), overrides, job.runtime.choices, place_in_sweep(job))
     except ConfigError as error:
         print(redact(str(error)), file=sys.stderr)
         sys.exit(2)
@@ -46,34 +41,68 @@ def command() -> None:
     """`main`, with every mistake on the command line told in one style, and no frame of Hydra's in a traceback."""
     wants_all = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print
+    sys.argv[1:] = ["verbose=true" if item in ("-v", "--verbose") else item for item in sys.argv[1:]]
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(help_text())
+        return
+    _hush_hydra()
     try:
         main()
     except KeyboardInterrupt:
-        print("\nstopped by Ctrl-C. Finished stages are kept, training at its last checkpoint.", file=sys.stderr)
-        print("The same command goes on from here.", file=sys.stderr)
+        _stopped()
         sys.exit(130)
     except Exception as error:
-        from aipo.remote import redact
-
         if wants_all:
             raise
-        frames = error.__traceback__
-        while frames is not None and frames.tb_frame.f_code is not main.__wrapped__.__code__:
-            frames = frames.tb_next
-        if frames is None:  # no job began here
-            from aipo.pipeline.options import explain
+        sys.exit(_failed(error))
 
-            if told := explain(error, sys.argv[1:], CONF):
-                print(redact(str(told)), file=sys.stderr)
-                sys.exit(2)
-        if frames is not None and isinstance(error, EXPECTED):
-            print(redact(f"\nerror: {type(error).__name__}: {error}"), file=sys.stderr)
-            print(
-                "The frames stand in the job's traceback.txt (HYDRA_FULL_ERROR=1 shows them here). What is finished is "
-                "kept: with the cause mended, the same command goes on from here.",
-                file=sys.stderr,
-            )
-        else:
-            shown = traceback.format_exception(type(error), error, frames or error.__traceback__)
-            print(redact("".join(shown)), file=sys.stderr, end="")
-        sys.exit(1)
+
+def _hush_hydra() -> None:
+    """Hydra writes a failed job's overrides, however long, to stderr as it raises: the job's own line has said it."""
+    from hydra.core.utils import JobReturn, JobStatus
+
+    def value(job: JobReturn) -> Any:
+        if job.status == JobStatus.FAILED:
+            raise job._return_value
+        return job._return_value
+
+    JobReturn.return_value = JobReturn.return_value.getter(value)  # type: ignore[attr-defined, method-assign]
+
+
+def _stopped() -> None:
+    from aipo.pipeline.console import stopped
+    from aipo.pipeline.sweep import forget_analysis
+    from aipo.terminal import errors, say
+
+    forget_analysis()
+    say(f"stopped by Ctrl-C{f' at {stopped.at}' if stopped.at else ''}", style="yellow", to=errors)
+    say("Finished stages and paid replies are kept, a training at its last checkpoint.", to=errors)
+    say("The same command goes on from here.", style="bold", to=errors)
+
+
+def _failed(error: Exception) -> int:
+    """Tell an error: what a user can cause with its remedy, anything else with its frames. Returns the exit status."""
+    from aipo.remote import redact
+    from aipo.terminal import errors, say
+
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code is not main.__wrapped__.__code__:
+        frames = frames.tb_next
+    if frames is None:  # no job began here
+        from aipo.pipeline.options import explain
+
+        if told := explain(error, sys.argv[1:], CONF):
+            print(redact(str(told)), file=sys.stderr)
+            return 2
+    expected = frames is not None and isinstance(error, EXPECTED)
+    if not expected or "verbose=true" in sys.argv:
+        shown = traceback.format_exception(type(error), error, frames or error.__traceback__)
+        print(redact("".join(shown)), file=sys.stderr, end="")
+    if expected:
+        say(redact(f"error: {type(error).__name__}: {error}"), style="bold red", to=errors)
+        say(
+            "The frames stand in the job's traceback.txt (-v shows them here). What is finished is kept: with the "
+            "cause mended, the same command goes on from here.",
+            to=errors,
+        )
+    return 1

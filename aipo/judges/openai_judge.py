@@ -16,6 +16,7 @@ from aipo.judges.judge import Clerk, JudgeError, Receipt
 from aipo.judges.unkept import UnkeptReplies
 from aipo.records import Chat, JudgeReply
 from aipo.remote import Attempts, BadReply, EndpointError, Fatal, GivenUp, RetryPolicy, may_cost, redact
+from aipo.terminal import bar
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -167,8 +168,6 @@ class _Call:
 
     def run(self) -> list[EndpointError]:
         """The errors of the requests that have no reply."""
-        from tqdm import tqdm
-
         for position in range(len(self.chats)):
             self.open.put(position)
         threads = [
@@ -178,11 +177,11 @@ class _Call:
         for thread in threads:
             thread.start()
         lost: list[EndpointError] = []
-        bar = tqdm(total=len(self.chats), desc=f"judge {self.judge.name}", delay=5, leave=False)
+        progress = bar(len(self.chats), f"judge {self.judge.name}")
         try:
             for number in range(len(self.chats)):
                 error = self._next(len(self.chats) - number)
-                bar.update()
+                progress.update()
                 if isinstance(error, EndpointError):
                     lost.append(error)
                 elif error is not None:
@@ -194,7 +193,7 @@ class _Call:
                 logger.info("judge %s: stopping; up to %d replies under way are waited for", self.judge.name, busy)
             for thread in threads:
                 thread.join()
-            bar.close()
+            progress.close()
             if self.attempts.fatal is None:
                 self._keep_refused()
         return lost

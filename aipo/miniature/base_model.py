@@ -11,6 +11,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from aipo.components import require_range
 from aipo.miniature.corpus import Corpus, Writer
 from aipo.miniature.shipped import ShippedWeights, shipped_weights
 from aipo.miniature.tokenizer import build_tokenizer
+from aipo.terminal import bar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -191,14 +193,13 @@ class MiniatureModel:
 
     def _train(self, model: LlamaForCausalLM, documents: Sequence[Sequence[int]], pad: int) -> float:
         import torch
-        from tqdm import tqdm
 
         optimizer = torch.optim.AdamW(model.parameters(), lr=self.lr, weight_decay=0.01, foreach=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         model.train()
         losses = []
-        steps = tqdm(range(self.steps), desc="base model", unit="step", mininterval=1.0)
-        for _, indices in zip(steps, self._batches(documents), strict=False):
+        shown = bar(self.steps, "base model")
+        for indices in islice(self._batches(documents), self.steps):
             rows = [documents[index] for index in indices]
             ids = _pad_right(rows, pad)
             labels = _pad_right(rows, _IGNORED)
@@ -216,7 +217,9 @@ class MiniatureModel:
                 raise FloatingPointError(
                     f"base model: loss is {losses[-1]} at step {len(losses)}; expected a finite number: lower model.lr"
                 )
-            steps.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
+            shown.note(loss=f"{losses[-1]:.3f}")
+            shown.update()
+        shown.close()
         model.eval()
         tail = losses[-max(1, len(losses) // 10) :]
         return sum(tail) / len(tail)

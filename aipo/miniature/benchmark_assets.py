@@ -11,7 +11,7 @@ import random
 from dataclasses import dataclass
 from typing import ClassVar
 
-from aipo.benchmarks.alpaca_eval import AlpacaEvalAssets
+from aipo.benchmarks.alpaca_eval_assets import AlpacaEvalAssets
 from aipo.benchmarks.arena_hard import ArenaHardAssets
 from aipo.benchmarks.judging import AssetIdentity
 from aipo.benchmarks.mt_bench import MTBenchAssets

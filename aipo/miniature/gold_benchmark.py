@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from aipo.benchmarks.judging import AssetIdentity, by_question, length_metrics, question_score
+from aipo.benchmarks.judging import AssetIdentity, Limited, by_question, length_metrics, question_score
 from aipo.components import require_range
 from aipo.judges.judge import Judge
 from aipo.miniature.benchmark_assets import held_out_questions, require_room
@@ -17,7 +17,7 @@ from aipo.samplers.sampler import Sampler
 
 
 @dataclass(frozen=True)
-class GoldBenchmark:
+class GoldBenchmark(Limited):
     """Held-out questions, answered once each.
 
     Metrics: `gold_score` (mean gold quality, -1..1), `right_share` (percent of the facts asked for), `wrong_per_answer`
@@ -29,6 +29,7 @@ class GoldBenchmark:
     decoding: Decoding
     name: str = "gold"
     bootstrap_rounds: int = 1000
+    limit: int | None = None
 
     SCORING: ClassVar[tuple[str, ...]] = ("name", "bootstrap_rounds")
     JUDGING: ClassVar[tuple[str, ...]] = ()
@@ -44,7 +45,7 @@ class GoldBenchmark:
 
     def __post_init__(self) -> None:
         require_room(self.name, self.n_questions)
-        require_range(self.name, self, bootstrap_rounds=(1, 10**5))
+        require_range(self.name, self, bootstrap_rounds=(1, 10**5), limit=(1, 10**6))
 
     def asset_identity(self) -> AssetIdentity:
         """The questions follow from the settings; `WORLD_VERSION` counts changes of the world's texts."""
@@ -58,7 +59,7 @@ class GoldBenchmark:
     @property
     def n_answers(self) -> int:
         """One per question."""
-        return self.n_questions
+        return self.n_questions if self.limit is None else min(self.limit, self.n_questions)
 
     @property
     def n_judge_requests(self) -> int:
@@ -118,5 +119,5 @@ class GoldBenchmark:
         return {name: tuple(message.content for message in chat) for name, chat in self._questions().items()}
 
     def _questions(self) -> dict[str, Chat]:
-        drawn = held_out_questions("gold", self.n_questions, self.question_seed)
+        drawn = held_out_questions("gold", self.n_questions, self.question_seed)[: self.limit]
         return {f"gold-{position:03d}": (Message("user", text),) for position, (_, text) in enumerate(drawn, start=1)}

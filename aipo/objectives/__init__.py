@@ -10,7 +10,7 @@ from aipo.objectives.aipo import *
 from aipo.objectives.batch_coupled import *
 from aipo.objectives.direct import *
 from aipo.objectives.length import *
-from aipo.objectives.pair_logps import Objective as Objective
+from aipo.objectives.objective import Objective as Objective
 from aipo.objectives.pair_logps import PairLogps as PairLogps
 from aipo.objectives.pair_logps import PairLoss as PairLoss
 from aipo.objectives.pair_logps import PairLossFunction as PairLossFunction

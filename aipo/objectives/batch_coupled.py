@@ -9,12 +9,10 @@ resumed run equals an uninterrupted one. Means and spreads are detached.
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-
 from aipo.objectives.pair_logps import PairLogps, PairLoss
 from aipo.objectives.terms import (
     log_ratios,
+    log_sigmoid,
     logistic,
     mean_log_ratios,
     mean_policy_logps,
@@ -46,7 +44,7 @@ def kto(logps: PairLogps, /, *, beta: float) -> PairLoss:
     require_positive(beta=beta)
     chosen, rejected = log_ratios(logps)
     chosen_kl, rejected_kl = (ratio.detach().mean().clamp(min=0) for ratio in (chosen, rejected))
-    loss = 0.5 * torch.sigmoid(-beta * (chosen - rejected_kl)) + 0.5 * torch.sigmoid(-beta * (chosen_kl - rejected))
+    loss = 0.5 * (-beta * (chosen - rejected_kl)).sigmoid() + 0.5 * (-beta * (chosen_kl - rejected)).sigmoid()
     return pair_loss(loss, beta * chosen, beta * rejected)
 
 
@@ -62,7 +60,7 @@ def bco(logps: PairLogps, /, *, beta: float) -> PairLoss:
     require_positive(beta=beta)
     chosen, rejected = (beta * ratio for ratio in log_ratios(logps))
     shift = 0.5 * (chosen.detach().mean() + rejected.detach().mean())
-    return pair_loss(-F.logsigmoid(chosen - shift) - F.logsigmoid(shift - rejected), chosen, rejected)
+    return pair_loss(-log_sigmoid(chosen - shift) - log_sigmoid(shift - rejected), chosen, rejected)
 
 
 def aot(logps: PairLogps, /, *, beta: float) -> PairLoss:

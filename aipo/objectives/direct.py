@@ -7,14 +7,12 @@ h = log[pi(y_w)/ref(y_w)] - log[pi(y_l)/ref(y_l)], in nats.
 from __future__ import annotations
 
 import math
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from aipo.objectives.pair_logps import PairLogps, PairLoss
 from aipo.objectives.terms import (
     log_ratios,
+    log_sigmoid,
     logistic,
     mean_log_ratios,
     pair_loss,
@@ -24,6 +22,9 @@ from aipo.objectives.terms import (
     require_non_negative,
     require_positive,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["discopop", "dpo", "dpop", "exo", "hinge", "identity_po", "robust_dpo", "wpo"]
 
@@ -64,7 +65,7 @@ def dpop(logps: PairLogps, /, *, beta: float, drop_weight: float) -> PairLoss:
     require_positive(beta=beta)
     require_non_negative(drop_weight=drop_weight)
     chosen, rejected = log_ratios(logps)
-    kept = chosen - drop_weight * torch.relu(-chosen)
+    kept = chosen - drop_weight * (-chosen).relu()
     return pair_loss(logistic(beta * (kept - rejected)), beta * kept, beta * rejected)
 
 
@@ -79,7 +80,7 @@ def robust_dpo(logps: PairLogps, /, *, beta: float, label_smoothing: float) -> P
     require_positive(beta=beta)
     require("label_smoothing", label_smoothing, 0 <= label_smoothing < 0.5, "in [0, 0.5)")
     logit = beta * _margin(logps)
-    clean, swapped = -F.logsigmoid(logit), -F.logsigmoid(-logit)
+    clean, swapped = -log_sigmoid(logit), -log_sigmoid(-logit)
     loss = ((1 - label_smoothing) * clean - label_smoothing * swapped) / (1 - 2 * label_smoothing)
     return _with_log_ratio_rewards(loss, logps, beta)
 
@@ -100,7 +101,7 @@ def wpo(logps: PairLogps, /, *, beta: float) -> PairLoss:
             "alignments are needed, but PairLogps has none; declare uses_alignment: true in the objective's YAML so "
             "that they are computed"
         )
-    weight = torch.exp(logps.chosen_alignment + logps.rejected_alignment).clamp(max=1).detach()
+    weight = (logps.chosen_alignment + logps.rejected_alignment).exp().clamp(max=1).detach()
     return _with_log_ratio_rewards(weight * logistic(beta * _margin(logps)), logps, beta)
 
 
@@ -112,7 +113,7 @@ def hinge(logps: PairLogps, /, *, beta: float) -> PairLoss:
     Reward of y: beta * log[pi(y)/ref(y)].
     """
     require_positive(beta=beta)
-    return _with_log_ratio_rewards(torch.relu(1 - beta * _margin(logps)), logps, beta)
+    return _with_log_ratio_rewards((1 - beta * _margin(logps)).relu(), logps, beta)
 
 
 def identity_po(logps: PairLogps, /, *, beta: float) -> PairLoss:
@@ -140,8 +141,8 @@ def exo(logps: PairLogps, /, *, beta: float, label_smoothing: float) -> PairLoss
     require_positive(beta=beta)
     require("label_smoothing", label_smoothing, 0 < label_smoothing < 0.5, "in (0, 0.5)")
     logit = beta * _margin(logps)
-    chosen = torch.sigmoid(logit) * (F.logsigmoid(logit) - math.log1p(-label_smoothing))
-    rejected = torch.sigmoid(-logit) * (F.logsigmoid(-logit) - math.log(label_smoothing))
+    chosen = logit.sigmoid() * (log_sigmoid(logit) - math.log1p(-label_smoothing))
+    rejected = (-logit).sigmoid() * (log_sigmoid(-logit) - math.log(label_smoothing))
     return _with_log_ratio_rewards(chosen + rejected, logps, beta)
 
 
@@ -157,6 +158,6 @@ def discopop(logps: PairLogps, /, *, beta: float, tau: float) -> PairLoss:
     require("tau", tau, 0 < tau < 1, "in (0, 1)")
     logit = beta * _margin(logps)
     # w * exp(-logit) as one exponential: the factors alone overflow to 0 * inf at large negative margins.
-    exponential = torch.exp(F.logsigmoid(logit / tau) - logit)
-    loss = -torch.sigmoid(-logit / tau) * F.logsigmoid(logit) + exponential
+    exponential = (log_sigmoid(logit / tau) - logit).exp()
+    loss = -(-logit / tau).sigmoid() * log_sigmoid(logit) + exponential
     return _with_log_ratio_rewards(loss, logps, beta)

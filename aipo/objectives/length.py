@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from aipo.objectives.pair_logps import PairLogps, PairLoss
 from aipo.objectives.terms import (
@@ -15,6 +15,9 @@ from aipo.objectives.terms import (
     require_non_negative,
     require_positive,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["dpo_norm", "ilr_dpo", "ld_dpo", "r_dpo", "sampo"]
 

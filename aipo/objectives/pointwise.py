@@ -5,12 +5,13 @@ r(y) = log[pi(y)/ref(y)], summed over tokens, in nats. The reward of y is beta *
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from aipo.objectives.pair_logps import PairLogps, PairLoss
-from aipo.objectives.terms import log_ratios, pair_loss, require_positive
+from aipo.objectives.terms import log_ratios, log_sigmoid, pair_loss, require_positive
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["apo_down", "apo_zero", "nca", "sppo", "sppo_hard", "sppo_pairwise"]
 
@@ -29,7 +30,7 @@ def nca(logps: PairLogps, /, *, beta: float) -> PairLoss:
     beta > 0 (alpha in the paper). Pulls the chosen likelihood up in absolute terms; least at a chosen reward of ln 2.
     """
     chosen, rejected = _rewards(logps, beta)
-    loss = -F.logsigmoid(chosen) - 0.5 * F.logsigmoid(-chosen) - 0.5 * F.logsigmoid(-rejected)
+    loss = -log_sigmoid(chosen) - 0.5 * log_sigmoid(-chosen) - 0.5 * log_sigmoid(-rejected)
     return pair_loss(loss, chosen, rejected)
 
 
@@ -75,7 +76,7 @@ def sppo_hard(logps: PairLogps, /, *, beta: float) -> PairLoss:
 
     beta > 0 is 1 / eta of the paper. Needs no probability of the ranker.
     """
-    lead = torch.full_like(logps.policy_chosen, 0.5)
+    lead = logps.policy_chosen.new_full(logps.policy_chosen.shape, 0.5)
     return _sppo(logps, beta, lead, -lead)
 
 
@@ -95,7 +96,7 @@ def apo_zero(logps: PairLogps, /, *, beta: float) -> PairLoss:
     Chosen up, rejected down: for chosen completions that are better than what the model would say.
     """
     chosen, rejected = _rewards(logps, beta)
-    return pair_loss(torch.sigmoid(-chosen) + torch.sigmoid(rejected), chosen, rejected)
+    return pair_loss((-chosen).sigmoid() + rejected.sigmoid(), chosen, rejected)
 
 
 def apo_down(logps: PairLogps, /, *, beta: float) -> PairLoss:
@@ -106,4 +107,4 @@ def apo_down(logps: PairLogps, /, *, beta: float) -> PairLoss:
     Both down, rejected more: for chosen completions that are worse than what the model would say.
     """
     chosen, rejected = _rewards(logps, beta)
-    return pair_loss(torch.sigmoid(chosen) + torch.sigmoid(rejected - chosen), chosen, rejected)
+    return pair_loss(chosen.sigmoid() + (rejected - chosen).sigmoid(), chosen, rejected)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from aipo.objectives.pair_logps import PairLogps, PairLoss
 from aipo.objectives.terms import (
@@ -16,6 +15,9 @@ from aipo.objectives.terms import (
     require_non_negative,
     require_positive,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["cpo", "cpo_simpo", "orpo", "simper", "simpo"]
 
@@ -44,7 +46,7 @@ def simper(logps: PairLogps, /) -> PairLoss:
 
     Bounded between -1 and 1; its gradient is largest where a completion is likely. Reward of y: exp(log pi(y) / |y|).
     """
-    chosen, rejected = (torch.exp(mean_logp) for mean_logp in mean_policy_logps(logps))
+    chosen, rejected = (mean_logp.exp() for mean_logp in mean_policy_logps(logps))
     return pair_loss(rejected - chosen, chosen, rejected)
 
 
@@ -80,9 +82,9 @@ def _log_odds(mean_logp: Tensor) -> Tensor:
     Above LARGEST_MEAN_LOGP the value is held and the gradient is the one there: finite, and still pushing. A clamp
     would give a model that is certain of a rejected completion no gradient at all.
     """
-    held = mean_logp - torch.relu(mean_logp - LARGEST_MEAN_LOGP).detach()
+    held = mean_logp - (mean_logp - LARGEST_MEAN_LOGP).relu().detach()
     # log(1 - p) through expm1: 1 - exp(x) loses all digits near 0, and two branches under `where` give 0 * inf = NaN.
-    return held - torch.log(-torch.expm1(held))
+    return held - (-held.expm1()).log()
 
 
 def orpo(logps: PairLogps, /, *, odds_weight: float) -> PairLoss:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from aipo.objectives.pair_logps import PairLogps, PairLoss
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def reference_logps(logps: PairLogps) -> tuple[Tensor, Tensor]:
@@ -46,11 +48,19 @@ def reference_margin(logps: PairLogps) -> Tensor:
     return chosen - rejected
 
 
+def log_sigmoid(values: Tensor) -> Tensor:
+    """log sigmoid(values), without overflow."""
+    # Here, not above: a job that finds every stage done names its objective and computes nothing with it.
+    from torch.nn.functional import logsigmoid
+
+    return logsigmoid(values)
+
+
 def logistic(logit: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """-(1 - s) log sigmoid(logit) - s log sigmoid(-logit): the cross-entropy when a share s of the labels is wrong."""
     if label_smoothing == 0:
-        return -F.logsigmoid(logit)  # the same bits as the unsmoothed loss, not a sum with a zero
-    return -(1 - label_smoothing) * F.logsigmoid(logit) - label_smoothing * F.logsigmoid(-logit)
+        return -log_sigmoid(logit)  # the same bits as the unsmoothed loss, not a sum with a zero
+    return -(1 - label_smoothing) * log_sigmoid(logit) - label_smoothing * log_sigmoid(-logit)
 
 
 def plus_chosen_nll(loss: Tensor, logps: PairLogps, nll_weight: float) -> Tensor:

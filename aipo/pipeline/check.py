@@ -25,7 +25,7 @@ from aipo.pipeline.roles import COLLECTIONS, PARTIAL, ROLES, class_problem, obje
 from aipo.pipeline.values import component_types, hints_of, is_component, misfit, shown
 
 COMPONENTS = tuple(group for group in ROLES if group not in COLLECTIONS)
-SCALARS = ("seed", "plan", "pilot", "cpu_threads", "kl_prompts", "sweep", "choices")
+SCALARS = ("seed", "plan", "pilot", "cpu_threads", "kl_prompts", "sweep", "choices", "verbose", "limit")
 HYDRA_KEYS = {"_target_", "_partial_", "_args_", "_convert_", "_recursive_"}
 LARGEST_SEED = 2**32 - 1
 """What the random generators of all libraries take."""
@@ -90,8 +90,10 @@ def _scalars(config: Mapping[str, Any]) -> Iterator[str]:
     for key, kind, expected in (
         ("seed", int, f"a whole number from 0 to {LARGEST_SEED}"),
         ("cpu_threads", int, f"a whole number from 1 to {LARGEST_THREADS}"),
+        ("limit", int, "a whole number of questions, or null"),
         ("kl_prompts", int, "a whole number, 0 for no measurement"),
         ("plan", bool, "true or false"),
+        ("verbose", bool, "true or false"),
         ("sweep", str, "the name of a folder under results/"),
         ("pilot", str, "the folder of an analysed sweep, or nothing"),
     ):
@@ -106,7 +108,7 @@ def _scalars(config: Mapping[str, Any]) -> Iterator[str]:
         elif key == "sweep":  # left out where one job is composed without Hydra's command line
             named = type(value) in (str, int) and bool(str(value).strip()) and _text_problem(str(value)) is None
             good = value is None or named
-        elif key == "pilot":
+        elif key in ("pilot", "limit"):
             good = value is None or good
         if not good:
             yield f"{key}: expected {expected}, got {shown(value)}"

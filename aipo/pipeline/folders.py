@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -26,6 +27,11 @@ def job_folder(root: DictConfig) -> str:
     except Exception:  # whatever is wrong with it, `check` says it better
         label, text = "", OmegaConf.to_yaml(config)
     return label + hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def without_screen(overrides: Iterable[str]) -> tuple[str, ...]:
+    """The overrides of a job without those that only say how it is shown."""
+    return tuple(item for item in overrides if not item.startswith("verbose="))
 
 
 def register() -> None:

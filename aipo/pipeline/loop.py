@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -17,26 +18,32 @@ from aipo.artifacts import PlanStore, StageEvent
 from aipo.jobs import BenchmarkRecord, JobFile, JobRecord, Point, ProxyRecord, ScoreRecord
 from aipo.pipeline import measures
 from aipo.pipeline.check import ConfigError, check
+from aipo.pipeline.console import JobConsole, Place
 from aipo.pipeline.ends import EndsWhenTold
 from aipo.pipeline.missing import missing_needs
 from aipo.pipeline.run import Run, build_run
 from aipo.pipeline.stages import Policy, Stages
 from aipo.pipeline.trackers import Trackers
 from aipo.remote import redact
+from aipo.terminal import show_details
 
 logger = logging.getLogger("aipo")
+ALONE = Place()
 TRACEBACK = "traceback.txt"
 
 
-def run(config: DictConfig, folder: Path, overrides: Sequence[str], choices: Mapping[str, Any]) -> None:
+def run(
+    config: DictConfig, folder: Path, overrides: Sequence[str], choices: Mapping[str, Any], place: Place = ALONE
+) -> None:
     """Check the config, then run (or plan) one job; `folder` receives its run.json, metrics and log.
 
-    `choices`: what Hydra chose for each config group; they go into run.json.
+    `choices`: what Hydra chose for each config group; they go into run.json. `place`: for the console.
 
     Raises ConfigError before anything runs; any error of a stage is written into run.json and passes through.
     """
     plain = check(config)
     _limit_threads(plain["cpu_threads"])
+    show_details(plain["verbose"])
     job = build_run(plain)
     missing = missing_needs(job)
     if plain["plan"]:
@@ -50,15 +57,19 @@ def run(config: DictConfig, folder: Path, overrides: Sequence[str], choices: Map
     (folder / TRACEBACK).unlink(missing_ok=True)  # of an earlier attempt
     file = JobFile(folder, describe(job, overrides, choices))
     trackers = Trackers(job.trackers)
-    job.store.listeners.append(print_event)
+    shown = JobConsole(job, place)
+    job.store.listeners += [log_event, shown.ends]
+    job.store.on_begin.append(shown.begins)
     trackers.start(folder, file.record)
-    with file, EndsWhenTold():
+    with file, EndsWhenTold(), shown:
         try:
             stages = Stages(job, lambda step: trackers.log("train", step))
             for point in loop(stages):
                 file.add(point)
-                for row in metrics_of(job, point):
+                rows = list(metrics_of(job, point))
+                for row in rows:
                     trackers.log("score", row)
+                shown.reached(point, rows)
             file.finish("done")
         except BaseException as error:
             stopped = isinstance(error, KeyboardInterrupt | SystemExit)
@@ -169,8 +180,8 @@ def metrics_of(job: Run, point: Point) -> Iterator[dict[str, Any]]:
             yield {"iteration": point.iteration, "benchmark": score.benchmark, "diagnostic_judge": judge, **metric}
 
 
-def print_event(event: StageEvent) -> None:
-    """One line per stage on the console."""
+def log_event(event: StageEvent) -> None:
+    """One line per stage in run.log, and on the console where details are wanted."""
     numbers = [f"{key}={_short(value)}" for key, value in event.report.counts.items()]
     dropped = {reason: count for reason, count in event.report.dropped.items() if count}
     if dropped:
@@ -192,9 +203,11 @@ def _short(value: Any) -> str:
 
 
 def _limit_threads(cpu_threads: int) -> None:
-    """Float sums depend on the number of threads: a fixed one makes CPU runs equal bit for bit."""
-    import torch
+    """Float sums depend on the number of threads: a fixed one makes CPU runs equal bit for bit.
 
-    torch.set_num_threads(cpu_threads)
+    torch reads the variable when it is first imported; a job whose stages are all done never does that.
+    """
     os.environ["OMP_NUM_THREADS"] = str(cpu_threads)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(cpu_threads)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

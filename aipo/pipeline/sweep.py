@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import itertools
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,12 +20,16 @@ from omegaconf import DictConfig, OmegaConf
 from aipo.jobs import Submission, submit
 from aipo.pipeline import folders
 from aipo.pipeline.check import ConfigError, check
+from aipo.pipeline.console import Place, overrides_shown
 from aipo.pipeline.missing import missing_needs
 from aipo.pipeline.options import explain
 from aipo.pipeline.run import build_run
 
 NEEDY = ("model", "data", "sampler", "ranker", "trainer", "judge", "diagnostic_judge", "benchmark", "store")
 """Groups whose components may need something beyond this package."""
+
+JOBS = "AIPO_SWEEP_JOBS"
+"""Environment variable: how many jobs the sweep has that is being run."""
 
 folders.register()  # launchers import this module in every process, for the callback
 
@@ -41,7 +46,7 @@ class SweepCallback(Callback):
             _plan([(job, "")])
         folder = Path(config.hydra.run.dir)
         if folder.parent.name == "jobs":
-            submit(folder.parent.parent, [Submission(folder.name, tuple(config.hydra.overrides.task))])
+            submit(folder.parent.parent, [Submission(folder.name, folders.without_screen(config.hydra.overrides.task))])
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check all combinations at once: a mistake in the last must not wait for the first to end."""
@@ -52,7 +57,7 @@ class SweepCallback(Callback):
             try:
                 job = compose(config_name=config.hydra.job.config_name, overrides=combination)
                 jobs.append((job, " ".join(combination)))
-                asked.append(Submission(folders.job_folder(job), tuple(combination)))
+                asked.append(Submission(folders.job_folder(job), folders.without_screen(combination)))
             except Exception as error:
                 if (explained := explain(error, combination, _conf(config))) is None:
                     raise
@@ -61,6 +66,7 @@ class SweepCallback(Callback):
         if config.plan:
             _plan(jobs)
         submit(Path(config.hydra.sweep.dir), asked)
+        os.environ[JOBS] = str(len(jobs))  # for the jobs' lines, also in processes that launchers start
         # Hydra tells a callback of a sweep's end only when every job succeeded; the rest deserve their tables too.
         atexit.register(_analyse, Path(config.hydra.sweep.dir))
 
@@ -68,6 +74,21 @@ class SweepCallback(Callback):
         """The tables and plots of the sweep this job belongs to."""
         if not config.plan:
             _analyse(Path(config.hydra.run.dir).parent.parent)
+
+
+def place_in_sweep(hydra: Any) -> Place:
+    """Where the job that Hydra runs here stands in its sweep."""
+    shown = overrides_shown(list(hydra.overrides.task))
+    if OmegaConf.is_missing(hydra.job, "num"):
+        return Place(details=shown)
+    jobs = os.environ.get(JOBS, "")
+    alone = hydra.launcher["_target_"].endswith("BasicLauncher")
+    return Place(hydra.job.num + 1, int(jobs) if jobs.isdigit() else None, not alone, shown)
+
+
+def forget_analysis() -> None:
+    """A sweep that a person stops ends at once; its tables can be made with `aipo analyse`."""
+    atexit.unregister(_analyse)
 
 
 def combinations(config: DictConfig) -> Iterator[list[str]]:
@@ -142,7 +163,7 @@ def _conf(config: DictConfig) -> Path:
 def _analyse(sweep: Path) -> None:
     if not any(sweep.glob("jobs/*/run.json")):
         return
-    from analysis import analyse
+    from analysis import analyse, closing
 
-    written = analyse(sweep)
-    print(f"wrote {sweep / 'report.md'} and {len(written) - 1} tables and plots beside it; open {sweep / 'index.html'}")
+    analyse(sweep)
+    closing.show(sweep)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from aipo.rankers.batches import length_batches, padded
 from aipo.rankers.checkpoint import PairRMError, checkpoint_identity, missing_checkpoint
 from aipo.records import Chat
+from aipo.terminal import bar
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -119,7 +120,6 @@ class PairRM:
         if not comparisons:
             return []
         import torch
-        from tqdm import tqdm
 
         model, tokenizer = self._load()
         encoded = self._encode(tokenizer, model.marker_ids, prompts, candidates)
@@ -128,14 +128,14 @@ class PairRM:
             for number, first, second in comparisons
         ]
         logits = [0.0] * len(rows)
-        with torch.inference_mode(), tqdm(total=len(rows), desc="PairRM", delay=5, leave=False) as bar:
+        with torch.inference_mode(), bar(len(rows), "PairRM") as shown:
             for batch in length_batches([len(row.ids) for row in rows], self._rows_for):
                 ids, mask = padded([rows[place].ids for place in batch], tokenizer.pad_token_id, model.device)
                 markers = torch.tensor([rows[place].markers for place in batch], device=model.device)
                 values = model(ids, mask, markers)
                 for place, value in zip(batch, values.tolist(), strict=True):
                     logits[place] = value
-                bar.update(len(batch))
+                shown.update(len(batch))
         return logits
 
     def _encode(

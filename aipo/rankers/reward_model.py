@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from aipo.rankers.batches import length_batches, padded
 from aipo.rankers.checkpoint import checkpoint_identity, missing_checkpoint
 from aipo.records import Chat
+from aipo.terminal import bar
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -88,7 +89,6 @@ class RewardModel:
         if not asked:
             return []
         import torch
-        from tqdm import tqdm
 
         model, tokenizer = self._load()
         rows = [_conversation_ids(tokenizer, chat, text) for chat, text in asked]
@@ -99,13 +99,13 @@ class RewardModel:
             # The model scores the last token that is not this id: it must be none of a chat's own.
             model.config.pad_token_id = _unused_id(model, rows)
         scores = [0.0] * len(rows)
-        with torch.inference_mode(), tqdm(total=len(rows), desc="reward model", delay=5, leave=False) as bar:
+        with torch.inference_mode(), bar(len(rows), "reward model") as shown:
             for batch in length_batches([len(row) for row in rows], lambda length: self.max_batch_tokens // length):
                 ids, mask = padded([rows[place] for place in batch], model.config.pad_token_id, model.device)
                 values = model(input_ids=ids, attention_mask=mask).logits[:, 0]
                 for place, value in zip(batch, values.tolist(), strict=True):
                     scores[place] = value
-                bar.update(len(batch))
+                shown.update(len(batch))
         return scores
 
     def _load(self) -> tuple[Any, PreTrainedTokenizerBase]:

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import urllib.parse
+from collections.abc import Sequence
 from typing import Any
 
 HIDDEN = "<redacted>"
@@ -34,7 +35,12 @@ def keep_secret(variable: str | None) -> None:
 
 def redact(text: str) -> str:
     """`text` without keys: the values of secret environment variables, authorization headers, users in URLs."""
-    text = hide_values(text)
+    return _redact(text, _secrets())
+
+
+def _redact(text: str, secrets: Sequence[str]) -> str:
+    for value in secrets:
+        text = text.replace(value, HIDDEN)
     text = _USER.sub(rf"\1{HIDDEN}@", text)
     text = _QUERY.sub(rf"\1{HIDDEN}", text)
     text = _HEADER.sub(rf"\1\2{HIDDEN}", text)
@@ -76,12 +82,16 @@ def redact_logs() -> None:
 
 def redacted(value: Any) -> Any:
     """Plain values (mappings, sequences, texts) with `redact` done to every text."""
+    return _redacted(value, _secrets())  # the environment is read once, not for each of a record's thousand texts
+
+
+def _redacted(value: Any, secrets: Sequence[str]) -> Any:
     if isinstance(value, str):
-        return redact(value)
+        return _redact(value, secrets)
     if isinstance(value, dict):
-        return {redacted(key): redacted(item) for key, item in value.items()}
+        return {_redacted(key, secrets): _redacted(item, secrets) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(redacted(item) for item in value)
+        return type(value)(_redacted(item, secrets) for item in value)
     return value
 
 

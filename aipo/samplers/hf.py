@@ -19,6 +19,7 @@ from aipo.components import require_range
 from aipo.models.policy import PolicyRef
 from aipo.models.tokens import plain_token_ids, prompt_token_ids, room_for_answers, stop_token_ids
 from aipo.records import Chat, Completion, Decoding
+from aipo.terminal import bar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,8 +74,6 @@ class HFSampler:
     def _run(
         self, prompts: Sequence[tuple[int, ...]], decoding: Decoding, n: int, seed: int, stop: tuple[str, ...]
     ) -> list[list[Completion]]:
-        from tqdm import tqdm
-
         seen: Counter[tuple[int, ...]] = Counter()
         keys = []
         for prompt in prompts:
@@ -82,14 +81,14 @@ class HFSampler:
             seen[prompt] += 1
         results: list[list[Completion]] = [[] for _ in prompts]
         order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-        with tqdm(total=len(prompts) * n, desc="sampling", unit="completion", delay=5, leave=False) as bar:
+        with bar(len(prompts) * n, "sampling") as shown:
             for batch in self._batches(order, prompts, decoding, n):
                 rows = _Decoder(self.loaded(), decoding, stop).run(
                     [prompts[index] for index in batch], [keys[index] for index in batch]
                 )
                 for index, completions in zip(batch, rows, strict=True):
                     results[index] = completions
-                bar.update(len(batch) * n)
+                shown.update(len(batch) * n)
         return results
 
     def _batches(

@@ -28,6 +28,7 @@ from aipo.remote.probe import hush_transport, probe
 from aipo.remote.redaction import keep_secret, require_no_key
 from aipo.samplers.protocols import Draw, ReplyError, Request, ServerProtocol
 from aipo.samplers.vllm_server import VLLMServer
+from aipo.terminal import bar
 
 LONGEST_PAUSE_S = 15.0
 MAX_ATTEMPTS = 5
@@ -129,8 +130,6 @@ class ServerSampler:
         stop: tuple[str, ...],
         build: Callable[[int, Draw], Request],
     ) -> list[list[Completion]]:
-        from tqdm import tqdm
-
         tokenizer, stop_ids = self._load()
         lengths = [len(prompt) for prompt in prompts]
         room = room_for_answers(lengths, self.policy.context_tokens(), decoding.max_new_tokens, self.policy.path)
@@ -160,8 +159,11 @@ class ServerSampler:
 
         pool = ThreadPoolExecutor(self.concurrency)
         try:
-            bar = tqdm(pool.map(answer, items), total=len(items), desc="sampling", unit="request", delay=5, leave=False)
-            flat = [completion for completions in bar for completion in completions]
+            flat: list[Completion] = []
+            with bar(len(items), "sampling") as shown:
+                for completions in pool.map(answer, items):
+                    flat += completions
+                    shown.update()
         except GivenUp as error:
             raise error.last if isinstance(error.last, ReplyError) else self._error(error) from error
         except EndpointError as error:

@@ -12,6 +12,7 @@ import torch
 
 from aipo.artifacts.files import sync_file
 from aipo.models.batching import shared_row_tokens
+from aipo.terminal import bar
 from aipo.training.checkpoint import Checkpoints, MetricsFile
 from aipo.training.gradients import METRICS, BatchGradient, BatchResult
 from aipo.training.job import Job, LossInputs, NonFiniteError, check
@@ -99,23 +100,20 @@ class _Run:
         started: Callable[[], None],
         interruption: Interruption,
     ) -> dict[str, float | int]:
-        from tqdm import tqdm
-
         metrics = None
         if self.world.is_main:
             metrics = MetricsFile(self.job.out / "metrics.jsonl", done)
             started()
         for row in metrics.rows if metrics else ():
             log(row)
-        bar = tqdm(total=self.total_steps, initial=done, desc="train", disable=None if self.world.is_main else True)
-        with bar:
+        with bar(self.total_steps, "train", initial=done, hidden=not self.world.is_main) as shown:
             for step in range(done, self.total_steps):
                 row = self._step(step)
                 if metrics:
                     metrics.append(row)
                     log(row)
-                bar.set_postfix(loss=f"{row['loss']:.4f}", margin=f"{row['reward_margin']:.3f}", refresh=False)
-                bar.update()
+                shown.note(loss=f"{row['loss']:.4f}", margin=f"{row['reward_margin']:.3f}")
+                shown.update()
                 self._maybe_save(step + 1, interruption)
         return self._finish(metrics)
 

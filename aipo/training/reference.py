@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from aipo.records import Pair, ReferenceLogps
+from aipo.terminal import bar
 from aipo.training.job import MissingReferenceError
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ def compute_reference_logps(
     all get every row. A log-prob that is not finite raises ValueError: the reference would poison every loss.
     """
     import torch
-    from tqdm import tqdm
 
     from aipo.models.batching import require_trainable, shared_row_tokens, token_batches, with_sample
     from aipo.training.memory import DEFAULT_TOKENS_PER_BATCH
@@ -51,7 +51,7 @@ def compute_reference_logps(
     found: dict[int, list[float]] = {}
     hidden = not (progress and world.is_main)
     # Not inference mode: sharded weights are filled in place.
-    with torch.no_grad(), tqdm(total=len(pairs), desc="reference", disable=hidden or None) as bar:
+    with torch.no_grad(), bar(len(pairs), "reference", hidden=hidden) as shown:
         for indices in mine:
             these = [pairs[index] for index in indices]
             sides = scorer(with_sample(scorer.collate(these), these))
@@ -60,7 +60,7 @@ def compute_reference_logps(
                 bad = pairs[indices[int((~columns.isfinite()).any(0).nonzero()[0])]].pair_id
                 raise ValueError(f"pair {bad}: the reference policy {policy.path} gives a log-prob that is not finite")
             found |= dict(zip(indices, columns.T.tolist(), strict=True))
-            bar.update(min(len(indices) * world.size, bar.total - bar.n))
+            shown.update(min(len(indices) * world.size, shown.total - shown.n))
         if idle and sharded:  # every process must run a sharded model equally often
             scorer(scorer.collate(pairs[:1]))
     everyone = {index: values for part in world.gather(found) for index, values in part.items()}

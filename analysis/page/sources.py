@@ -58,6 +58,28 @@ def stages_of(point: Point) -> Iterator[tuple[str, str]]:
     yield from (("proxy", proxy.fingerprint) for proxy in point.proxies)
 
 
+PARENT_STAGES = {"baseline": "answers"} | {
+    name: name for name in ("answers", "judgments", "candidates", "ranking", "pairs", "reference")
+}
+"""By the name that a manifest gives a parent: its stage. Policies are left out, for no analysis reads weights."""
+
+
+def folders(sweep: Sweep) -> list[Path]:
+    """Every artifact that the report and the page read; none where a benchmark's questions are not here yet, which may
+    come without any artifact changing."""
+    if any(set(questions(run)) != set(run.record.settings.get("benchmark", {})) for run in sweep.runs):
+        return []
+    found: dict[Path, None] = {}
+    shelf = Shelf()
+    for run in sweep.runs:
+        for stage, digest in (place for point in run.points for place in stages_of(point)):
+            found[(run.store / stage / digest).absolute()] = None
+            for name, parent in shelf.parents(run.store, stage, digest).items():
+                if name in PARENT_STAGES:
+                    found[(run.store / PARENT_STAGES[name] / parent).absolute()] = None
+    return list(found)
+
+
 def available(sweep: Sweep) -> list[str]:
     """What shapes the page beside the sweep's frames: which of its artifacts are there, and which questions."""
     found = [

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from analysis import findings, style
-from analysis.contrasts import CONTROL, Contrast, contrasts
+from analysis.contrasts import CONTROL, Contrast
 from analysis.findings import LEADING
-from analysis.replicates import curves
 from analysis.summary import GROUP, metric_names, over_seeds, points, title
 from analysis.table import digits_for, number
 
@@ -29,6 +28,8 @@ class Row:
     interval: str
     length: str
     ratio: str
+    p: str
+    """Of the ratio, corrected by Holm; empty where one seed gives none."""
     n: int
     """Scored questions; every seed is asked the same."""
     seeds: str
@@ -53,7 +54,7 @@ def verdict(sweep: Sweep, benchmarks: Sequence[str]) -> Verdict | None:
     frame = None if name is None else points(sweep, name)
     if name is None or frame is None or (frame["objective"] == "").all():
         return None
-    found = contrasts(curves(sweep, name))
+    found = findings.all_contrasts(sweep, name)
     trained = frame[frame["objective"] != ""]
     reached = min(int(group["iteration"].max()) for _, group in trained.groupby(GROUP[:2])) + 1
     horizon = max((contrast.horizon for contrast in found), default=reached)
@@ -84,6 +85,7 @@ def _row(one: dict[str, object], contrast: Contrast | None, digits: int) -> Row:
         interval=f"{low} to {high}",
         length=number(float(str(one["length"])), 1),
         ratio="1 (control)" if objective == CONTROL and not variant and contrast is None else _ratio(contrast),
+        p="" if contrast is None or math.isnan(contrast.p_holm) else findings.shown_p(contrast.p_holm),
         n=int(str(one["n_scored"])),
         seeds=str(n),
     )

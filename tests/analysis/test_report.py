@@ -42,10 +42,10 @@ def test_everything_is_written_and_sourced(analysed):
     names = ("alpaca_eval", "contrasts_alpaca_eval", "curves_alpaca_eval", "seeds", "pairs")
     expected = {f"tables/{name}.{suffix}" for name in names for suffix in ("csv", "md", "tex")}
     expected |= {f"tables/{name}.csv" for name in ("scores", "agreement", "pairs_per_job")}
-    expected |= {"report.md", "index.html", "sources.json"}
+    expected |= {"report.md", "index.html", "verdict.json", "sources.json"}
     figures = ("length_per_iteration", "length_vs_score", "paper_length_vs_score", "score_per_iteration", "agreement")
     expected |= {f"plots/{name}.png" for name in figures}
-    assert set(contents(folder)) == expected and f"wrote {len(expected)} files" in printed
+    assert set(contents(folder)) == expected and f"{len(expected)} files in" in printed
     sources = json.loads((folder / "sources.json").read_text(encoding="utf-8"))
     assert set(sources["files"]) == expected - {"sources.json"}
     known = {path.parent.name for path in folder.parents[1].glob("outputs/*/*/manifest.json")}
@@ -156,7 +156,9 @@ def test_bad_folders_exit_with_one(tmp_path, capsys):
 def test_a_sweep_without_scores_still_reports_its_jobs(fake_sweep):
     fake_sweep.job("dpo", status="failed", error="out of memory", points=[], benchmarks=())
     analyse(fake_sweep.folder)
-    assert set(contents(fake_sweep.folder)) == {"report.md", "index.html", "sources.json", "tables/scores.csv"}
+    assert set(contents(fake_sweep.folder)) == {
+        "report.md", "index.html", "verdict.json", "sources.json", "tables/scores.csv"
+    }  # fmt: skip
     assert "out of memory (no point reached)" in (fake_sweep.folder / "report.md").read_text(encoding="utf-8")
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from aipo.benchmarks.alpaca_eval import AlpacaEvalAssets
+from aipo.benchmarks.alpaca_eval_assets import AlpacaEvalAssets
 from aipo.benchmarks.arena_hard import ArenaHardAssets
 from aipo.benchmarks.mt_bench import MTBenchAssets
 from aipo.records import Chat, Completion, Decoding, JudgeReply

@@ -30,6 +30,21 @@ def test_help_lists_every_command_and_imports_nothing_heavy() -> None:
     assert printed.strip().endswith("[]")
 
 
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_the_help_of_a_run_composes_nothing_and_fits_the_screen(repository: Path, command: str) -> None:
+    code = (
+        f"import sys; from aipo.command.app import main\ntry: main(['{command}', '--help'])\nexcept SystemExit: pass\n"
+    )
+    code += "print([name for name in ('torch', 'numpy', 'hydra', 'omegaconf') if name in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert shown[-1] == "[]"
+    assert any(line.startswith("benchmark: alpaca_eval, alpaca_eval_text, arena_hard, ") for line in shown)
+    assert "  python run.py                                    one AIPO run" in "\n".join(shown)
+    groups = [path.name for path in (repository / "conf").iterdir() if path.is_dir() and path.name != "hydra"]
+    assert all(any(line.startswith(f"{group}: ") for line in shown) for group in groups)
+    assert [line for line in shown if len(line) > 100] == []
+
+
 @pytest.mark.parametrize("command", ["export", "score", "assets", "store"])
 def test_a_passed_on_command_shows_its_own_help(command: str) -> None:
     shown = CliRunner().invoke(app, [command, "--help"])

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -65,14 +66,17 @@ def _content(folder: Path) -> dict[str, str]:
     }
 
 
+FINGERPRINT = re.compile("[0-9a-f]{16}")
+
+
 def _outcomes(log: str) -> list[tuple[str, str]]:
-    """(stage, run | cached) of each console line of a stage."""
+    """(stage, run | cached) of each console line of a stage, which verbose=true shows."""
     words = [line.split() for line in log.splitlines()]
     return [
         (word[index - 2], word[index])
         for word in words
         for index in range(2, len(word))
-        if word[index] in ("run", "cached")
+        if word[index] in ("run", "cached") and FINGERPRINT.fullmatch(word[index - 1])
     ]
 
 
@@ -85,7 +89,7 @@ def _job(folder: Path, objective: str) -> Path:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
-    result = _run(folder, "objective=dpo,simpo", sweep=True)
+    result = _run(folder, "objective=dpo,simpo", "verbose=true", sweep=True)
     assert result.returncode == 0, result.stderr[-3000:]
     (folder / "log").write_text(result.stdout)
     return folder
@@ -132,7 +136,7 @@ def test_dpo_starts_at_ln_2(finished: Path) -> None:
 
 def test_the_same_command_again_runs_no_stage(finished: Path) -> None:
     before = _content(finished)
-    result = _run(finished, "objective=dpo,simpo", sweep=True)
+    result = _run(finished, "objective=dpo,simpo", "-v", sweep=True)
     assert result.returncode == 0
     outcomes = _outcomes(result.stdout)
     assert outcomes and {outcome for _, outcome in outcomes} == {"cached"}

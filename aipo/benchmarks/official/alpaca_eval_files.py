@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aipo.benchmarks.alpaca_eval import AlpacaEvalAssets
+from aipo.benchmarks.alpaca_eval_assets import AlpacaEvalAssets
 from aipo.benchmarks.judging import text_completion
 from aipo.benchmarks.official.reading import shown
 from aipo.records import Answer, Judgment, Metric, parse_json

@@ -1,0 +1,34 @@
+"""An objective: its loss, held against what it declares."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+from aipo.objectives import passed
+from aipo.objectives.declaration import Declaration
+
+
+@dataclass(frozen=True)
+class Objective(Declaration):
+    """A loss and what it needs. Built from `conf/objective/<name>.yaml`.
+
+    Construction runs the loss once on three made-up pairs that carry the declared inputs and no others. So a missing
+    or impossible coefficient, a forgotten `uses_reference` and a wrong `batch_coupled` are ValueErrors before a run.
+    What passed once on this machine, from the same code, is not run again: that would import torch for a job whose
+    stages are all done.
+    """
+
+    def __post_init__(self) -> None:
+        coefficients = self.loss.keywords if isinstance(self.loss, functools.partial) else {}
+        for key, value in coefficients.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"objective {self.name}: {key} must be a finite number, got {value}")
+        receipt = passed.receipt(self)
+        if passed.is_there(receipt):
+            return
+        from aipo.objectives.probe import probe
+
+        probe(self)
+        passed.leave(receipt)

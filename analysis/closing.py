@@ -1,0 +1,113 @@
+"""What a run or a sweep ends with on the console: the verdict of its report, what may be concluded, and the page.
+
+The numbers are the report's own, kept beside it as `verdict.json`, so that a run that finds everything done shows them
+without computing anything.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from analysis.page import Verdict
+
+FILE = "verdict.json"
+SOURCES = "sources.json"
+PAGE = "index.html"
+HEADER_LETTERS = 12
+"""So much of a header stays on one line, however narrow its column."""
+WIDEST = 100
+"""Columns of the console that lines are made for."""
+
+
+@dataclass(frozen=True)
+class Closing:
+    """The table as text, and the sentences below it."""
+
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+    sentences: tuple[str, ...]
+
+
+def closing(verdict: Verdict) -> Closing:
+    """The verdict with a column for p where there is one, and the sentence about what nothing was compared with."""
+    *left, questions, seeds = verdict.header
+    with_p = any(row.p for row in verdict.rows)
+    rows = tuple(
+        (row.series, row.score, row.interval, row.length, row.ratio, *([row.p or "–"] * with_p), str(row.n), row.seeds)
+        for row in verdict.rows
+    )
+    header = (*left, *(["p"] * with_p), questions, seeds)
+    return Closing(verdict.caption, header, rows, verdict.notes, (*verdict.sentences, *_alone(verdict)))
+
+
+def _alone(verdict: Verdict) -> Iterator[str]:
+    compared = any("(" in row.ratio and "control" not in row.ratio for row in verdict.rows)
+    if compared:
+        return
+    yield (
+        "No objective is compared with the control here: that takes both in one sweep, as with -m objective=aipo,dpo "
+        "or +experiment=headline."
+    )
+    if all(row.seeds == "1" for row in verdict.rows):
+        yield "There is one seed, and one seed decides nothing; run more (-m seed=0,1,2,...)."
+
+
+def write(folder: Path, verdict: Verdict | None) -> Path:
+    """Writes verdict.json into the sweep's folder; null where no trained policy has a score yet."""
+    row = vars(closing(verdict)) if verdict else None
+    path = folder / FILE
+    path.write_text(json.dumps(row, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
+    return path
+
+
+def show(folder: Path) -> None:
+    """Print the table and the sentences of the analysis in a sweep's folder, then the page's address."""
+    from rich.text import Text
+
+    from aipo.terminal import console, say
+
+    row: dict[str, Any] | None = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    if row:
+        console.print()
+        say(row["caption"], style="bold")
+        lines = list(table_lines(row["header"], row["rows"]))
+        for number, line in enumerate(lines):
+            heading = number < len(lines) - len(row["rows"])
+            console.print(Text(line, style="dim" if heading else ""), no_wrap=True, overflow="ellipsis", crop=True)
+        for note in row["notes"]:
+            say(note, style="dim")
+        for sentence in row["sentences"]:
+            say(sentence, indent="- ")
+    if gaps := missing(folder):
+        say(f"missing from it: {len(gaps)}, listed in {folder / 'report.md'}", style="yellow")
+    console.print(Text(f"page: {folder / PAGE}", style="bold"), soft_wrap=True)
+
+
+def table_lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The table as lines: a header is folded to the width of its column, a cell never; the first column gives way."""
+    longest = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = [
+        max(width, min(len(name), HEADER_LETTERS), *map(len, name.split()))
+        for width, name in zip(longest, header, strict=True)
+    ]
+    widths[0] = max(8, min(widths[0], WIDEST - sum(widths[1:]) - 2 * (len(widths) - 1)))
+    folded = [textwrap.wrap(name, width) for name, width in zip(header, widths, strict=True)]
+    height = max(map(len, folded))
+    heads = zip(*([""] * (height - len(lines)) + lines for lines in folded), strict=True)
+    for cells in (*heads, *rows):
+        first = textwrap.shorten(cells[0], widths[0], placeholder="…")
+        rest = (cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))
+        yield "  ".join([first.ljust(widths[0]), *rest]).rstrip()
+
+
+def missing(folder: Path) -> list[str]:
+    """What the analysis in a sweep's folder could not show."""
+    return json.loads((folder / SOURCES).read_text(encoding="utf-8"))["missing"]
