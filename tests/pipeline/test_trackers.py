@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from aipo.jobs import JobRecord
 from aipo.pipeline.trackers import Trackers, WandbTracker
 from aipo.records import read_jsonl
 
-RUN = {"objective": "aipo", "seed": 0, "overrides": [], "variant": ""}
+RUN = JobRecord("aipo", 0, "miniature", "uf", True, (), {}, {}, "outputs")
 
 
 class Broken:

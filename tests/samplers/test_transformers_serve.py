@@ -63,7 +63,7 @@ _RESTARTED: list[subprocess.Popen] = []
 
 
 def _kill_and_restart(process: subprocess.Popen, command: list[str], log: object, answers: Path) -> None:
-    while sum(file.read_bytes().count(b"\n") for file in answers.glob("*.jsonl")) < 5:
+    while sum(file.read_bytes().count(b"\n") for file in answers.rglob("*.jsonl")) < 5:
         time.sleep(0.01)
     process.kill()
     process.wait()
