@@ -9,6 +9,7 @@ repetitions cost nothing and earn nothing, so length alone never changes quality
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -52,20 +53,34 @@ def mark_sentences(chat: Chat, completion: str) -> tuple[int, list[Mark]]:
 
     A sentence ends with its full stop, exclamation or question mark, or at the end of its line.
     """
-    asked = set(read_request([message.content for message in chat if message.role == "user"]).facts())
+    asked = _asked(tuple(message.content for message in chat if message.role == "user"))
     stated: set[Fact] = set()
     marks: list[Mark] = []
     for sentence in _SENTENCE.findall(completion):
-        text = sentence.strip()
-        fact = read_statement(text)
-        if fact is None:
-            marks.append("blank" if not text else "filler" if text in FILLERS else "nonsense")
-        elif fact in stated:
-            marks.append("repeated")
-        else:
+        fact, mark = _read(sentence)
+        if fact is not None:
+            if fact in stated:
+                mark = "repeated"
+            elif mark == "true" and fact in asked:
+                mark = "right"
             stated.add(fact)
-            marks.append("wrong" if not holds(fact) else "right" if fact in asked else "true")
+        marks.append(mark)
     return len(asked), marks
+
+
+@functools.lru_cache(maxsize=4096)  # the candidates of a prompt come one after the other
+def _asked(user_turns: tuple[str, ...]) -> frozenset[Fact]:
+    return frozenset(read_request(user_turns).facts())
+
+
+@functools.lru_cache(maxsize=65_536)  # more than this world has sentences; what is nonsense may be anything
+def _read(sentence: str) -> tuple[Fact | None, Mark]:
+    """The fact that a sentence states, and what it is by itself."""
+    text = sentence.strip()
+    fact = read_statement(text)
+    if fact is None:
+        return None, "blank" if not text else "filler" if text in FILLERS else "nonsense"
+    return fact, "true" if holds(fact) else "wrong"
 
 
 def gold_quality(chat: Chat, completion: str) -> float:

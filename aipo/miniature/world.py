@@ -13,6 +13,7 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 WORLD_VERSION = "1"
 """Raised when a change of the world changes a question, a document, a reference answer or a gold score."""
@@ -92,8 +93,7 @@ def count_words(text: str) -> int:
     return len(split_words(text))
 
 
-@dataclass(frozen=True)
-class Fact:
+class Fact(NamedTuple):
     """That the `attribute` of `person` is `value`: true or not."""
 
     person: str

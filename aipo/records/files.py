@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aipo.records.columns import (
     PLAIN,
@@ -22,6 +22,9 @@ from aipo.records.columns import (
     table_of,
     without_none,
 )
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Row = TypeVar("Row")
 
@@ -77,11 +80,19 @@ def write_parquet(path: Path, records: Iterable[Any]) -> None:
     pq.write_table(table, path)
 
 
-def read_parquet(path: Path, kind: type[Row]) -> list[Row]:
-    """Read back what `write_parquet` wrote from records of type `kind`."""
+def read_parquet(
+    path: Path, kind: type[Row], rows: Callable[[pa.Table], Sequence[int]] | None = None
+) -> list[Row]:
+    """Read back what `write_parquet` wrote from records of type `kind`.
+
+    `rows` names, from the table, the places of those wanted, in the order wanted; the rest become no objects.
+    """
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path)
+    with pq.ParquetFile(path) as file:
+        table = file.read(use_threads=False)
+    if rows is not None:
+        table = table.take(list(rows(table)))
     try:
         return records_of(table, kind)
     except NotColumnarError:
@@ -116,12 +127,15 @@ def _parse_int(digits: str) -> int:
     return int(digits)
 
 
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSONL file. A malformed line raises ValueError that names the file and the line number."""
+def read_jsonl(path: Path, wanted: Callable[[bytes], bool] | None = None) -> list[dict[str, Any]]:
+    """The objects of a JSONL file. A malformed line raises ValueError that names the file and the line number.
+
+    Lines that are not `wanted` are passed over without a look into them.
+    """
     rows = []
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            if not line.strip():
+            if not line.strip() or (wanted is not None and not wanted(line)):
                 continue
             try:
                 row = parse_json(line)

@@ -7,10 +7,11 @@ many as fit, every objective of each. Which texts these are depends on the artif
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aipo.jobs import Point
 from aipo.records import Answer, Candidates, Chat, Completion, Message, Pair, RankedPrompt, read_jsonl, read_parquet
@@ -18,6 +19,9 @@ from analysis.collect import Run
 from analysis.page.packing import pack
 from analysis.page.sources import Shelf, questions
 from analysis.page.views import SheetView, VerdictSource
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 TEXTS_PER_REPLICATE = 60_000
 """From how many texts on questions and prompts are sampled."""
@@ -28,6 +32,9 @@ LONGEST_TEXT = 100_000
 LONGEST_REPLY = 600
 """Likewise of a judge's reply."""
 CODES = {"right": "r", "true": "t", "wrong": "w", "filler": "f", "nonsense": "n", "repeated": "d", "blank": "-"}
+
+QUESTION = re.compile(rb'\{"question_id": "([^"\\]*)"')
+"""How a judgment's line begins; an id with a character that JSON escapes is found by reading the line."""
 
 
 @dataclass(frozen=True)
@@ -132,12 +139,13 @@ def _add(texts: Texts, run: Run, sample: Sample, shelf: Shelf) -> None:
             path = shelf.file(run.store, "answers", answers, "answers.parquet")
             if path is None:
                 continue
-            rows = {row.question_id: row for row in read_parquet(path, Answer)} if is_new(answers) else {}
             if benchmark not in texts.question_ids:
-                texts.question_ids[benchmark] = [list(rows)[place] for place in sample.of(list(rows))]
-                texts.n_questions[benchmark] = len(rows)
+                (every,) = _columns(path, "question_id")
+                texts.question_ids[benchmark] = [every[place] for place in sample.of(every)]
+                texts.n_questions[benchmark] = len(every)
             ids = texts.question_ids[benchmark]
             if is_new(answers):
+                rows = {row.question_id: row for row in read_parquet(path, Answer, _where("question_id", ids))}
                 chunk[answers] = _answers(rows, ids, asked.get(benchmark, {}), marked)
             for verdict in verdicts:
                 if is_new(verdict.scores):
@@ -188,17 +196,19 @@ def _answers(
 
 def _scores(store: Path, source: VerdictSource, ids: Sequence[str], shelf: Shelf) -> dict[str, Any]:
     """Per question kept: what it contributes to the score, and the judge's verdicts [turn, order, value, reply]."""
-    import pyarrow.parquet as pq
-
     values: dict[str, float | None] = {}
     path = shelf.file(store, "scores", source.scores, "questions.parquet")
     if path is not None:
-        table = pq.read_table(path, columns=["question_id", "value"]).to_pydict()
-        values = dict(zip(table["question_id"], table["value"], strict=True))
+        values = dict(zip(*_columns(path, "question_id", "value"), strict=True))
     verdicts: dict[str, list[list[Any]]] = {}
     path = shelf.file(store, "judgments", source.judgments, "judgments.jsonl")
     kept = set(ids)
-    for row in read_jsonl(path) if path is not None else ():
+
+    def wanted(line: bytes) -> bool:
+        named = QUESTION.match(line)
+        return named is None or named[1].decode() in kept
+
+    for row in read_jsonl(path, wanted) if path is not None else ():
         if row.get("question_id") in kept:
             replies = [reply.get("text") or reply.get("error") or "" for reply in row["replies"]]
             reply = shortened("\n".join(replies), LONGEST_REPLY)
@@ -217,11 +227,26 @@ def _candidates(store: Path, pairs: str, sample: Sample, marked: bool, shelf: Sh
     pairs_path = shelf.file(store, "pairs", pairs, "pairs.parquet")
     if path is None or pairs_path is None:
         return None
-    drawn = read_parquet(path, Candidates)
+    drawn = read_parquet(path, Candidates, lambda table: sample.of(range(table.num_rows)))
+    of_those = _where("prompt_id", [row.prompt.prompt_id for row in drawn])
     ranking = shelf.file(store, "ranking", parents.get("ranking"), "ranking.parquet")
-    scores = {row.prompt_id: row.scores for row in read_parquet(ranking, RankedPrompt)} if ranking else {}
-    chosen = {pair.prompt_id: pair for pair in read_parquet(pairs_path, Pair)}
-    return [_prompt(drawn[i], scores, chosen, marked) for i in sample.of(drawn)]
+    scores = {row.prompt_id: row.scores for row in read_parquet(ranking, RankedPrompt, of_those)} if ranking else {}
+    chosen = {pair.prompt_id: pair for pair in read_parquet(pairs_path, Pair, of_those)}
+    return [_prompt(row, scores, chosen, marked) for row in drawn]
+
+
+def _columns(path: Path, *names: str) -> list[list[Any]]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        table = file.read(columns=list(names), use_threads=False)
+    return [table[name].to_pylist() for name in names]
+
+
+def _where(column: str, wanted: Sequence[str]) -> Callable[[pa.Table], list[int]]:
+    """For `read_parquet`: the rows whose `column` holds one of these values."""
+    kept = set(wanted)
+    return lambda table: [place for place, value in enumerate(table[column].to_pylist()) if value in kept]
 
 
 def _prompt(
