@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -118,7 +119,7 @@ def _families(curves: Sequence[Curves], pairs: Sequence[_Pair]) -> list[Contrast
         statistic, where = statistic_of(quantity, curves, horizon)
         if statistic is None:
             continue
-        read = {id(series): _Reading(series, horizon, statistic) for series in curves}
+        read = {id(series): _reading(series, horizon, statistic) for series in curves}
         family = [
             _contrast(
                 pair.names,
@@ -200,8 +201,18 @@ def _contrast(
     )
 
 
+@lru_cache(maxsize=512)  # redrawn questions make a reading dear, and every family of pairs reads the same curves
+def _reading(series: Curves, horizon: int, statistic: Statistic) -> _Reading:
+    return _Reading(series, horizon, statistic)
+
+
 def statistic_of(quantity: str, together: Sequence[Curves], horizon: int) -> tuple[Statistic | None, Range | None]:
     """The function of a curve that the quantity compares, and where; None where curves have nothing in common."""
+    return _statistic(quantity, tuple(together), horizon)
+
+
+@lru_cache(maxsize=128)  # equal questions get the same function, so that a reading is found again
+def _statistic(quantity: str, together: tuple[Curves, ...], horizon: int) -> tuple[Statistic | None, Range | None]:
     everyone = [replicate for series in together for replicate in series.replicates]
     if quantity == "log_length":
         return lambda lengths, scores: math.log(lengths[-1]), None

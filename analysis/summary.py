@@ -105,12 +105,15 @@ def points(sweep: Sweep, benchmark: str) -> pd.DataFrame:
         )
     primary, length = metric_names(sweep, benchmark)
     diagnostics = {
-        (row.job, row.iteration, row.diagnostic, row.metric): (row.value, row.fingerprint)
-        for row in rows[rows["diagnostic"] != ""].itertuples()
+        (row["job"], row["iteration"], row["diagnostic"], row["metric"]): (row["value"], row["fingerprint"])
+        for row in rows[rows["diagnostic"] != ""].to_dict("records")
     }
     diagnostic_names = sorted(rows.loc[rows["diagnostic"] != "", "diagnostic"].unique())
     records = []
-    for (job, iteration), metrics in main.groupby(["job", "iteration"], sort=False):
+    policies: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for row in main.to_dict("records"):  # a group of a frame each would take seconds
+        policies.setdefault((row["job"], row["iteration"]), []).append(row)
+    for (job, iteration), metrics in policies.items():
         record = _point(benchmark, metrics, primary, length)
         for name in diagnostic_names:
             metric = diagnostic_metric(sweep, benchmark, name)
@@ -184,22 +187,22 @@ def unique(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(values))
 
 
-def _point(benchmark: str, metrics: pd.DataFrame, primary: str, length: str) -> dict[str, Any]:
-    by_name = {row.metric: row for row in metrics.itertuples()}
+def _point(benchmark: str, metrics: list[dict[str, Any]], primary: str, length: str) -> dict[str, Any]:
+    by_name = {row["metric"]: row for row in metrics}
     for name in (primary, length):
         if name not in by_name:
-            first = metrics.iloc[0]
+            first = metrics[0]
             raise AnalysisError(
                 f"{benchmark}, job {first['job']}, scores {first['fingerprint']}: the run names the metric {name!r}, "
                 f"but the artifact has only {sorted(by_name)}"
             )
     score = by_name[primary]
-    record = {name: getattr(score, name) for name in POINT_COLUMNS[:8]}
-    record |= {"score": score.value, "ci95_low": score.ci95_low, "ci95_high": score.ci95_high}
-    record |= {"length": by_name[length].value, "n_scored": score.n_scored}
-    record |= {"n_total": score.n_scored + score.n_unscored}
-    record |= {"fingerprint": score.fingerprint, "fingerprints": (score.fingerprint,)}
-    return record | {extra: by_name[extra].value if extra in by_name else math.nan for extra in EXTRA_METRICS}
+    record = {name: score[name] for name in POINT_COLUMNS[:8]}
+    record |= {"score": score["value"], "ci95_low": score["ci95_low"], "ci95_high": score["ci95_high"]}
+    record |= {"length": by_name[length]["value"], "n_scored": score["n_scored"]}
+    record |= {"n_total": score["n_scored"] + score["n_unscored"]}
+    record |= {"fingerprint": score["fingerprint"], "fingerprints": (score["fingerprint"],)}
+    return record | {extra: by_name[extra]["value"] if extra in by_name else math.nan for extra in EXTRA_METRICS}
 
 
 def _merge_base_models(frame: pd.DataFrame) -> pd.DataFrame:

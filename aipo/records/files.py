@@ -80,9 +80,7 @@ def write_parquet(path: Path, records: Iterable[Any]) -> None:
     pq.write_table(table, path)
 
 
-def read_parquet(
-    path: Path, kind: type[Row], rows: Callable[[pa.Table], Sequence[int]] | None = None
-) -> list[Row]:
+def read_parquet(path: Path, kind: type[Row], rows: Callable[[pa.Table], Sequence[int]] | None = None) -> list[Row]:
     """Read back what `write_parquet` wrote from records of type `kind`.
 
     `rows` names, from the table, the places of those wanted, in the order wanted; the rest become no objects.

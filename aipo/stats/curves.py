@@ -91,7 +91,8 @@ def _mean_between(x: Array, y: Array, where: Range, of: Callable[[Array], Array]
     if where.is_empty or not len(x):
         return math.nan
     # Beyond an end by rounding or by a redrawn question, the end's own value holds.
-    return float(np.trapezoid(of(_interpolated(x, y, where.grid())), where.grid()) / (where.high - where.low))
+    grid = where.grid()
+    return float(np.trapezoid(of(_interpolated(x, y, grid)), grid) / (where.high - where.low))
 
 
 def _interpolated(x: Array, y: Array, at: Array) -> Array:
