@@ -77,7 +77,7 @@ if TYPE_CHECKING:
         ProxyRanker,
     )
     from aipo.models.policy import BaseModel
-    from aipo.pipeline import WandbTracker
+    from aipo.pipeline import TensorBoardTracker, TrackioTracker, WandbTracker
     from aipo.pipeline.trackers import Tracker
     from aipo.rankers import (
         LengthOnlyRanker,
@@ -175,7 +175,7 @@ if TYPE_CHECKING:
     def token_counters(*each: Cl100kTokens | EstimatedTokens | PolicyTokens) -> Sequence[TokenCounter]:
         return each
 
-    def trackers(*each: WandbTracker) -> Sequence[Tracker]:
+    def trackers(*each: TensorBoardTracker | TrackioTracker | WandbTracker) -> Sequence[Tracker]:
         return each
 
     def interruptions(*each: Preemption | StopFile) -> Sequence[Interruption]:

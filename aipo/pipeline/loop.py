@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from aipo.pipeline.check import ConfigError, check
 from aipo.pipeline.console import JobConsole, Place
 from aipo.pipeline.ends import EndsWhenTold
 from aipo.pipeline.missing import missing_needs
+from aipo.pipeline.reached import reached
 from aipo.pipeline.run import Run, build_run
 from aipo.pipeline.stages import Policy, Stages
 from aipo.pipeline.trackers import Trackers
@@ -70,6 +72,7 @@ def run(
                 for row in rows:
                     trackers.log("score", row)
                 shown.reached(point, rows)
+                trackers.round(partial(reached, job.store.root, point))
             file.finish("done")
         except BaseException as error:
             stopped = isinstance(error, KeyboardInterrupt | SystemExit)

@@ -23,6 +23,7 @@ def _components(run: Run) -> Iterator[Any]:
         yield run.recipe.self_instruct
     if run.recipe.ranking == "ranker":
         yield run.ranker
+    yield from run.trackers
     yield run.trainer
     # What a sampler needs does not depend on the weights: a policy that is still to be made stands for itself.
     yield run.sampler(policy=run.model if isinstance(run.model, PolicyRef) else PolicyRef("policy"))

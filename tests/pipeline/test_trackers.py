@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from aipo.jobs import JobRecord
-from aipo.pipeline.trackers import Trackers, WandbTracker
+from aipo.pipeline.trackers import Round, Trackers, WandbTracker
+from aipo.pipeline.trackers.tracker import run_id, step_row, sweep_of
 from aipo.records import read_jsonl
 
 RUN = JobRecord("aipo", 0, "miniature", "uf", True, (), {}, {}, "outputs")
@@ -28,6 +29,9 @@ class Broken:
         if self.calls == 2:
             raise ConnectionError("no route to host")
 
+    def round(self, reached) -> None:
+        raise AssertionError("a tracker that failed is not called again")
+
     def finish(self) -> None:
         raise AssertionError("a tracker that failed is not called again")
 
@@ -46,34 +50,31 @@ def test_a_failing_tracker_is_switched_off_and_the_record_is_whole(tmp_path: Pat
     assert [record.getMessage() for record in caplog.records] == ["Broken failed and is switched off: no route to host"]
 
 
-def test_wandb_names_every_metric_of_a_benchmark(tmp_path: Path, monkeypatch) -> None:
-    class Recorder:
-        def __init__(self) -> None:
-            self.rows = []
-
-        def log(self, numbers, step) -> None:
-            self.rows.append((step, numbers))
-
-    tracker = WandbTracker()
-    tracker._run = Recorder()
-    tracker.log("train", {"iteration": 1, "loss": 0.25, "stage": "train"})
-    tracker.log("score", {"iteration": 1, "benchmark": "gold", "name": "gold_score", "value": 0.5, "ci95": None})
-    assert tracker._run.rows == [
-        (0, {"train/iteration": 1, "train/loss": 0.25}),
-        (1, {"score/gold/gold_score": 0.5, "iteration": 1}),
-    ]
-
-
 def test_wandb_refuses_an_unknown_mode() -> None:
     with pytest.raises(ValueError, match="offline or online, got 'cloud'"):
         WandbTracker(mode="cloud")
 
 
-@pytest.mark.slow
-def test_wandb_offline_writes_a_run_without_network(tmp_path: Path) -> None:
-    trackers = Trackers([WandbTracker()])
-    trackers.start(tmp_path, RUN)
-    trackers.log("train", {"iteration": 0, "step": 0, "loss": 0.5})
-    trackers.finish()
-    (run,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
-    assert run.stat().st_size > 0
+def test_names_of_a_row_and_of_a_run(tmp_path: Path) -> None:
+    assert step_row({"iteration": 1, "step": 3, "loss": 0.25, "stage": "train"}) == {
+        "train/round": 2,
+        "train/step": 3,
+        "train/loss": 0.25,
+    }
+    reached = Round(2, {"score/gold/gold_score": 0.5}, {"train": "ab"}, ())
+    assert reached.row == {"round": 2, "score/gold/gold_score": 0.5, "fingerprint/train": "ab"}
+    folder = tmp_path / "my sweep" / "jobs" / "aipo-seed0-92e0f60d"
+    assert run_id(folder) == "my-sweep--aipo-seed0-92e0f60d" and sweep_of(folder) == "my sweep"
+
+
+def test_a_round_is_read_only_for_a_tracker_that_wants_it(tmp_path: Path, caplog) -> None:
+    def unreadable() -> Round:
+        raise FileNotFoundError("scores/ab: no such file")
+
+    alone, beside = Trackers([]), Trackers([Broken()])
+    alone.round(unreadable)
+    with caplog.at_level(logging.WARNING, logger="aipo"):
+        beside.round(unreadable)
+    assert [record.getMessage() for record in caplog.records] == [
+        "no tracker is told of this round: scores/ab: no such file"
+    ]
