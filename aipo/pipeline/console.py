@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,7 @@ from rich.live import Live
 from rich.text import Text
 
 from aipo.artifacts import StageEvent
+from aipo.benchmarks.judging import Limited
 from aipo.jobs import BASE_ITERATION, Point
 from aipo.pipeline.run import Run
 from aipo.terminal import WIDEST, console, listen
@@ -80,6 +81,8 @@ class JobConsole:
         heading = " · ".join([str(self.place), self._name, *filter(None, [" ".join(self.place.details)])])
         if not self.place.shares_screen:
             _line(heading, style="bold")
+        if limited := [f"{name} {limit}" for name, limit in self._limits() if limit]:
+            self._tell(f"only the first questions are asked: {', '.join(limited)}", style="yellow")
         if console.is_terminal and not self.place.shares_screen:
             self._live = Live(
                 get_renderable=self._living, console=console, refresh_per_second=4, transient=True, auto_refresh=True
@@ -102,6 +105,10 @@ class JobConsole:
             first = " ".join((str(error) or type(error).__name__).splitlines()[0].split())
             self._tell(f"{self.place} failed in {self._where()}, {self._stage}: {first}", style="red")
 
+    def _limits(self) -> Iterator[tuple[str, int | None]]:
+        for name, benchmark in self.job.benchmarks.items():
+            yield name, benchmark.limit if isinstance(benchmark, Limited) else None
+
     def begins(self, stage: str, note: str) -> None:
         """A stage begins to work; `note` says of which round and benchmark."""
         words = note.split()
@@ -123,7 +130,7 @@ class JobConsole:
         """A policy was evaluated; `rows`: its metrics."""
         now = time.monotonic()
         seconds, self._last_point = now - self._last_point, now
-        self._stage, self._share = "next", None
+        self._stage, self._share = "checking", None
         self._round = point.iteration + 2
         if not self._made_since_point:
             self._folded.append((point, list(rows)))
@@ -151,16 +158,14 @@ class JobConsole:
         if self.place.shares_screen:
             shown = [name if name in ("base",) else f"round {name}" for name in [cells[0][1]]]
             shown += [f"{name} {value}" for name, value in cells[1:] if value]
-            while len(self._name) + 3 + len(" · ".join(shown)) > WIDEST and len(shown) > 2:
-                shown.pop(min(len(self.job.benchmarks), len(shown) - 1))
+            for place in range(len(self.job.benchmarks), 1, -1):  # the first benchmark and its length always
+                if len(self._name) + 3 + len(" · ".join(shown)) > WIDEST:
+                    shown.pop(place)
             self._tell(" · ".join(shown))
             return
         widths = [max(len(name), 6) for name, _ in cells]
         if not self._columns:
             self._columns = True
-            for name, benchmark in self.job.benchmarks.items():
-                if limit := getattr(benchmark, "limit", None):
-                    _line(f"  {name}: the first {limit} questions only", "yellow")
             _line("  " + "  ".join(name.rjust(width) for (name, _), width in zip(cells, widths, strict=True)), "dim")
         line = Text("  ")
         for number, ((name, value), width) in enumerate(zip(cells, widths, strict=True)):

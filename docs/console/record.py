@@ -27,6 +27,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 COLUMNS, LINES = 100, 40
 SMALL = "+experiment=smoke"
+MAIN = "aipo run -m objective=aipo,dpo iteration.iterations=3"
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class Recording:
 
 
 RECORDINGS = (
-    Recording("main_job", f"aipo run {SMALL}"),
-    Recording("warm_run", f"aipo run {SMALL}", before=(f"aipo run {SMALL}",)),
+    Recording("main_job", MAIN),
+    Recording("warm_run", MAIN, before=(MAIN,)),
     Recording("failing_run", f"aipo run {SMALL} data.filters.max_completion_tokens=1"),
     Recording("ctrl_c", f"aipo run {SMALL}", stop_at="round 1/2 · "),
     Recording(
