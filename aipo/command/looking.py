@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from aipo.artifacts import Artifact, check_folder, read_manifest
 from aipo.jobs import FILE as JOB
 from aipo.jobs import JobRecord, read_job
+from aipo.terminal import console
 
 DIRECT = ("pairs", "ranking", "reference", "train", "kl")
 """Stages that a job's record names; those behind them are found in their manifests."""
@@ -74,7 +74,7 @@ def artifact_folder(place: Path, stage: str | None = None, number: int | None = 
 
 def show_rows(folder: Path, number: int, search: str | None) -> None:
     """Print the first `number` rows whose text holds `search`, token ids left out."""
-    console, shown = Console(), 0
+    shown = 0
     for row in rows_of(folder):
         text = json.dumps(_without_ids(row), indent=1, ensure_ascii=False)
         if search and search.lower() not in text.lower():
@@ -98,7 +98,6 @@ def _without_ids(value: Any) -> Any:
 def compare(first: Path, second: Path) -> None:
     """Two jobs: the settings in which they differ, and their last scores beside each other."""
     left, right = read_job(first), read_job(second)
-    console = Console()
     settings = Table(box=None, pad_edge=False, title="settings that differ", title_justify="left")
     for name in ("setting", first.name, second.name):
         settings.add_column(name, overflow="fold")
@@ -169,7 +168,6 @@ def chat(folder: Path, *, temperature: float, max_new_tokens: int, seed: int) ->
     sampler = HFSampler(policy=PolicyRef(str(folder)))
     decoding = Decoding(temperature, 1.0, 0, max_new_tokens)
     turns: tuple[Message, ...] = ()
-    console = Console()
     console.print("an empty line ends the chat", style="dim")
     while True:
         try:

@@ -83,3 +83,22 @@ def test_a_touched_artifact_is_looked_at_again(repository: Path, first: tuple[Pa
     os.utime(next(folder.glob("outputs/scores/*/metrics.json")))
     assert "pandas" in run(repository, folder)
     assert "imported: []" in run(repository, folder)
+
+
+def test_a_limited_benchmark_is_marked_and_never_compared_with_a_whole_one(
+    repository: Path, first: tuple[Path, str]
+) -> None:
+    folder, _ = first
+    alone = run(repository, folder, "limit=5", "sweep=limited")
+    assert "only the first questions are asked: gold 5" in alone
+    assert "Gold quality (first 5 questions only) after 1 round" in alone
+    assert re.search(r"^AIPO .* 5 +1$", alone, re.MULTILINE)
+    assert "Only the first questions were asked (Gold quality: 5)" in alone.replace("\n  ", " ")
+    for name in ("report.md", "index.html", "tables/gold.md"):
+        assert "first 5 questions only" in (folder / "results/limited" / name).read_text(encoding="utf-8"), name
+    whole = folder / "results/s"
+    both = run(repository, folder, "limit=5")
+    assert len(list((whole / "jobs").iterdir())) == 2
+    report = (whole / "report.md").read_text(encoding="utf-8")
+    assert "gold was graded in 2 ways" in report.replace("\\", "") and "Gold quality" not in both
+    assert len(list(whole.glob("tables/gold__*.csv"))) == 2
