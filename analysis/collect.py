@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from aipo.artifacts import StaleArtifactError
 from aipo.artifacts import read_manifest as read_checked_manifest
-from aipo.jobs import BASE_ITERATION, JobFileError, JobRecord, Point, ScoreRecord, is_alive, read_job, states
+from aipo.jobs import BASE_ITERATION, JobFileError, JobRecord, JobState, Point, ScoreRecord, read_job, states
 from analysis.variants import shared_overrides, variants
 
 if TYPE_CHECKING:
@@ -154,19 +154,7 @@ def collect(sweep: Path) -> Sweep:
         Run(folder.name, record, items, _resolve_store(record.store))
         for (folder, record), items in zip(records.items(), variants(list(records.values())), strict=True)
     ]
-    for job in states(sweep):
-        if job.state == "not started":
-            what = "asked for, but not started: no run.json"
-            if (sweep / "jobs" / job.folder).is_dir():
-                what = "no run.json: it ended before its first stage, or has not begun; see run.log there"
-            problems.append(Problem(job.folder, None, what))
-    for run in runs:
-        if run.status != "done":
-            reached = max((point.iteration for point in run.points), default=None)
-            where = "no point reached"
-            if reached is not None:
-                where = "only the base model is shown" if reached < 0 else f"shown up to round {reached + 1}"
-            problems.append(Problem(run.job, None, f"{_state(run, sweep)} ({where})"))
+    problems += _unfinished(states(sweep), {run.job: run for run in runs})
     runs = _without_twins(runs)
     runs.sort(key=lambda run: (run.objective, run.variant, run.seed, run.job))
     scores = pd.DataFrame([row for run in runs for row in _score_rows(run, problems)], columns=list(SCORE_COLUMNS))
@@ -315,14 +303,24 @@ def _shown(score: ScoreRecord) -> str:
     return f"{score.benchmark} by {score.judge}" if score.diagnostic else score.benchmark
 
 
-def _state(run: Run, sweep: Path) -> str:
-    """What became of a job that is not done."""
-    if run.status != "running":
-        return f"{run.status}: {run.record.error or 'no reason recorded'}"
-    if is_alive(sweep / "jobs" / run.job):
-        return "running: not finished"
-    where = f"process {run.record.pid} on {run.record.host}"
-    return f"lost: {where} gave no sign of life for two minutes; the same command goes on from here"
+def _unfinished(jobs: Sequence[JobState], runs: Mapping[str, Run]) -> Iterator[Problem]:
+    """Every job of the sweep that is not done: how it stands, why, and what the tables show of it."""
+    for job in jobs:
+        run = runs.get(job.folder)
+        if job.state in ("done", "unreadable"):  # the latter was told where it was read
+            continue
+        if run is None and job.state == "not started":
+            what = "asked for, but not started: no run.json"
+            if job.log is None and job.has_folder:
+                what = "no run.json: it ended before its first stage, or has not begun; see run.log there"
+            yield Problem(job.folder, None, what + (f" ({job.why})" if job.why else ""))
+            continue
+        why = job.why or ("not finished" if job.state == "running" else "no reason recorded")
+        reached = max((point.iteration for point in run.points), default=None) if run else None
+        where = "no point reached"
+        if reached is not None:
+            where = "only the base model is shown" if reached < 0 else f"shown up to round {reached + 1}"
+        yield Problem(job.folder, None, f"{job.state}: {why} ({where})")
 
 
 def _without_twins(runs: Sequence[Run]) -> list[Run]:

@@ -94,7 +94,7 @@ def _untouched(folder: Path, stamp: dict[str, Any]) -> list[Path] | None:
 def _quick_hash(folder: Path, sources: Iterable[str], *, pdf: bool) -> str:
     parts: list[Any] = [_code_hash(), pdf, folder.resolve().name]
     for job in states(folder):
-        record = job.folder, job.state, job.problem
+        record = job.folder, job.state, job.why
         path = folder / "jobs" / job.folder / FILE
         row = json.loads(path.read_text(encoding="utf-8")) if job.record is not None else {}
         parts += [record, {key: row[key] for key in row if key not in ("started", "ended", "host", "pid", "overrides")}]

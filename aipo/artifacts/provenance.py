@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import os
 import platform
 import re
@@ -14,6 +16,10 @@ from pathlib import Path
 from typing import Any
 
 RECORDED_PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "scikit-learn", "numpy", "pandas", "aipo")
+CODE_FILE = "copied.json"
+"""Beside a copy of this package that was made to run jobs: whose commit it is."""
+CODE_AND_CONFIGS = (".", ":(exclude)results", ":(exclude)outputs")
+"""What a difference from the commit is looked for in."""
 _INSTRUCTION_SETS = (("avx512f", "AVX512"), ("avx2", "AVX2"), ("asimd", "ASIMD"), ("neon", "NEON"))
 """A flag in /proc/cpuinfo and what torch calls the kernels it picks for it, the best first."""
 
@@ -27,6 +33,8 @@ def provenance() -> dict[str, Any]:
         "devices": list(gpu_names()),
         "threads": _threads(),
         "commit": commit(),
+        **({"changes_sha256": hashlib.sha256(diff.encode()).hexdigest()} if (diff := changes()) else {}),
+        **({"slurm_job": number} if (number := os.environ.get("SLURM_JOB_ID")) else {}),
         "packages": packages(),
     }
 
@@ -64,21 +72,44 @@ def gpu_names() -> tuple[str, ...]:
 def commit() -> str | None:
     """The commit of the source tree when this process first asked, with `+` when it has uncommitted changes.
 
-    None outside a checkout.
+    Of a copy that a submission made, what it was copied from. None outside a checkout.
     """
-    here = Path(__file__).resolve().parent
-
-    def git(*arguments: str) -> str | None:
-        try:
-            result = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, timeout=10)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return result.stdout.strip() if result.returncode == 0 else None
-
-    head = git("rev-parse", "HEAD")
+    if (copied := _copied()) is not None:
+        return copied.get("commit")
+    head = _git("rev-parse", "HEAD")
     if head is None:
         return None
-    return head + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    return head.strip() + ("+" if (_git("status", "--porcelain", "--untracked-files=no") or "").strip() else "")
+
+
+@functools.cache
+def changes() -> str:
+    """What code and configs had beyond their commit when this process first asked, as a diff; empty for nothing."""
+    if (copied := _copied()) is not None:
+        return str(copied.get("changes") or "")
+    if not (commit() or "").endswith("+"):
+        return ""
+    return _git("diff", "HEAD", "--no-ext-diff", "--no-color", "--", *CODE_AND_CONFIGS) or ""
+
+
+def _copied() -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads((_root() / CODE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        result = subprocess.run(["git", *arguments], cwd=_root(), capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
+        return None
+    return result.stdout if result.returncode == 0 else None
+
+
+def _root() -> Path:
+    return Path(__file__).resolve().parent.parent.parent
 
 
 @functools.cache

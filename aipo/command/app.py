@@ -39,7 +39,7 @@ def status(
     sweep: Sweep,
     watch: Annotated[float | None, typer.Option(help="Print again after so many seconds, while jobs run.")] = None,
 ) -> None:
-    """How each job of a sweep stands: done, running, failed, interrupted, lost, not started."""
+    """How each job of a sweep stands, and why: done, running, pending, requeued, failed, timed out, cancelled, lost."""
     from aipo.command.sweeps import show_status
 
     _told(show_status, sweep, watch)
@@ -51,8 +51,13 @@ def rerun(
     failed: Annotated[bool, typer.Option("--failed", help="Jobs that failed, were interrupted or got lost.")] = False,
     missing: Annotated[bool, typer.Option("--missing", help="Jobs that never started.")] = False,
     dry: Annotated[bool, typer.Option("--dry-run", help="Only list them.")] = False,
+    here: Annotated[bool, typer.Option("--here", help="In this process, though the sweep went to Slurm.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Submit to Slurm, and do not wait.")] = False,
 ) -> None:
-    """Run exactly the jobs that did not finish (default: both kinds). Finished jobs are left as they are."""
+    """Run exactly the jobs that did not finish (default: both kinds). Finished jobs are left as they are.
+
+    A sweep that went to Slurm goes there again, with its launcher's settings and the code and configs of now.
+    """
     from aipo.command import sweeps
     from aipo.jobs import states
 
@@ -61,6 +66,8 @@ def rerun(
     if not jobs or dry:
         print("\n".join(job.folder for job in jobs) or "nothing to run again")
         raise typer.Exit(0)
+    if sweeps.submitted_before(sweep) and not here:
+        raise typer.Exit(_told(sweeps.resubmit, sweep, jobs, detach=detach))
     raise typer.Exit(1 if sweeps.rerun(sweep, jobs) else 0)
 
 

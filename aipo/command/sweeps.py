@@ -11,11 +11,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from aipo.jobs import JobState, states
+from aipo.jobs import UNFINISHED, JobState, states
 
-COLOURS = {"done": "green", "running": "cyan", "failed": "red", "lost": "red", "unreadable": "red"}
-AGAIN = ("failed", "lost", "interrupted", "unreadable")
-"""States of jobs that began and did not come to their end."""
+COLOURS = {
+    **{"done": "green", "running": "cyan", "pending": "cyan", "requeued": "cyan"},
+    **{"failed": "red", "lost": "red", "unreadable": "red", "timed out": "red"},
+}
+AGAIN = ("failed", "lost", "interrupted", "unreadable", "timed out", "cancelled")
+"""States of jobs that did not come to their end, and will not by themselves."""
+NEVER = ("not started", "cancelled")
+"""States of jobs that never began."""
 
 
 def status_table(jobs: Sequence[JobState]) -> Table:
@@ -26,14 +31,12 @@ def status_table(jobs: Sequence[JobState]) -> Table:
     for job in jobs:
         record = job.record
         rounds = total = host = started = ""
-        why = job.problem or ""
         if record is not None:
             rounds = str(sum(point.iteration >= 0 for point in record.points))
             total = str(record.settings.get("iteration", {}).get("iterations", ""))
             host, started = f"{record.host}:{record.pid}", record.started
-            why = (record.error or "").strip().splitlines()[-1] if record.error else ""
         colour = COLOURS.get(job.state, "yellow")
-        table.add_row(job.folder, f"[{colour}]{job.state}[/]", rounds, total, host, started, _plain(why))
+        table.add_row(job.folder, f"[{colour}]{job.state}[/]", rounds, total, host, started, _plain(job.why))
     return table
 
 
@@ -52,24 +55,52 @@ def show_status(sweep: Path, watch_seconds: float | None = None) -> None:
         jobs = states(sweep)
         console.print(status_table(jobs))
         console.print(summary(jobs), highlight=False)
-        if watch_seconds is None or not any(job.state in ("running", "not started") for job in jobs):
+        if watch_seconds is None or not any(job.state in (*UNFINISHED, "not started") for job in jobs):
             return
         time.sleep(watch_seconds)
 
 
 def to_run_again(jobs: Iterable[JobState], *, failed: bool, missing: bool) -> list[JobState]:
     """The jobs that `rerun` starts: those that did not come to their end, and those that never began."""
-    return [job for job in jobs if (failed and job.state in AGAIN) or (missing and job.state == "not started")]
+
+    def wanted(job: JobState) -> bool:
+        began = job.record is not None or job.state in ("failed", "lost", "unreadable", "timed out")
+        return (failed and began and job.state in AGAIN) or (missing and not began and job.state in NEVER)
+
+    return [job for job in jobs if wanted(job)]
+
+
+def submitted_before(sweep: Path) -> bool:
+    """Whether the sweep was ever submitted to Slurm."""
+    from aipo.pipeline.cluster import last_launcher
+
+    return last_launcher(sweep) is not None
+
+
+def resubmit(sweep: Path, jobs: Sequence[JobState], *, detach: bool) -> int:
+    """Submit exactly these jobs to Slurm as the sweep was, with the code and configs of now. Gives the exit status."""
+    from hydra import initialize_config_dir
+
+    from aipo.command.run import CONF
+    from aipo.pipeline.sweep import submit_again
+
+    with initialize_config_dir(str(CONF), version_base="1.3", job_name="run"):
+        return submit_again(sweep, [_overrides(job, sweep) for job in jobs], detach=detach)
+
+
+def _overrides(job: JobState, sweep: Path) -> list[str]:
+    return [item for item in job.overrides if not item.startswith(("sweep=", "detach=", "hydra/"))] + [
+        f"sweep={sweep.name}"
+    ]
 
 
 def rerun(sweep: Path, jobs: Sequence[JobState]) -> int:
-    """Run exactly these jobs, one after the other, into the same folders. Returns how many failed again."""
+    """Run exactly these jobs here, one after the other, into the same folders. Returns how many failed again."""
     failures = 0
     for number, job in enumerate(jobs, start=1):
         print(f"job {number} of {len(jobs)}: {job.folder}", flush=True)
-        overrides = [item for item in job.overrides if not item.startswith(("sweep=", "hydra/launcher="))]
-        where = [f"sweep={sweep.name}", f"hydra.run.dir={sweep}/jobs/${{job_folder:}}"]
-        done = subprocess.run([sys.executable, "-m", "aipo.command", "run", *overrides, *where], check=False)
+        where = [*_overrides(job, sweep), f"hydra.run.dir={sweep}/jobs/${{job_folder:}}"]
+        done = subprocess.run([sys.executable, "-m", "aipo.command", "run", *where], check=False)
         failures += done.returncode != 0
     return failures
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from pydoc import locate
@@ -25,7 +26,7 @@ from aipo.pipeline.roles import COLLECTIONS, PARTIAL, ROLES, class_problem, obje
 from aipo.pipeline.values import component_types, hints_of, is_component, misfit, shown
 
 COMPONENTS = tuple(group for group in ROLES if group not in COLLECTIONS)
-SCALARS = ("seed", "plan", "pilot", "cpu_threads", "kl_prompts", "sweep", "choices", "verbose", "limit")
+SCALARS = ("seed", "plan", "detach", "pilot", "cpu_threads", "kl_prompts", "sweep", "choices", "verbose", "limit")
 HYDRA_KEYS = {"_target_", "_partial_", "_args_", "_convert_", "_recursive_"}
 LARGEST_SEED = 2**32 - 1
 """What the random generators of all libraries take."""
@@ -41,8 +42,11 @@ class ConfigError(ValueError):
         super().__init__(f"{len(problems)} problem(s) in the configuration; nothing was run:\n{lines}")
 
 
-def check(config: DictConfig) -> dict[str, Any]:
-    """The config as plain, resolved values, or ConfigError that lists every problem found."""
+def check(config: DictConfig, known: dict[str, list[str]] | None = None) -> dict[str, Any]:
+    """The config as plain, resolved values, or ConfigError that lists every problem found.
+
+    `known` keeps what was found in each component, so that many jobs of one sweep ask once for equal ones.
+    """
     if missing := sorted(_missing("", OmegaConf.to_container(config, resolve=False))):
         raise ConfigError([f"{key}: a value is required; give it as {key}=..." for key in missing])
     try:
@@ -52,11 +56,18 @@ def check(config: DictConfig) -> dict[str, Any]:
         raise ConfigError([place + str(error).splitlines()[0]]) from error
     assert isinstance(plain, dict)
     problems = [*_top_level(plain), *_scalars(plain)]
+    known = {} if known is None else known
     for path, group, node in _nodes(plain):
-        found = list(_bindings(path, node, ROLES[group], partial=group in PARTIAL))
-        problems += found or _construction(path, node, ROLES[group])
+        text = json.dumps([path, node], sort_keys=True, default=str)
+        if text not in known:
+            found = list(_bindings(path, node, ROLES[group], partial=group in PARTIAL))
+            known[text] = found or _construction(path, node, ROLES[group])
+        problems += known[text]
     if not problems:
-        problems = list(conflicts(plain))
+        text = json.dumps({key: value for key, value in plain.items() if key not in ("seed", "sweep")}, default=str)
+        if text not in known:
+            known[text] = list(conflicts(plain))
+        problems = known[text]
     if problems:
         raise ConfigError(problems)
     return plain
@@ -94,12 +105,15 @@ def _scalars(config: Mapping[str, Any]) -> Iterator[str]:
         ("kl_prompts", int, "a whole number, 0 for no measurement"),
         ("plan", bool, "true or false"),
         ("verbose", bool, "true or false"),
+        ("detach", bool, "true or false"),
         ("sweep", str, "the name of a folder under results/"),
         ("pilot", str, "the folder of an analysed sweep, or nothing"),
     ):
         value: Any = config.get(key)
         good = type(value) is kind
-        if good and key == "seed":
+        if key == "detach":
+            good = good or value is None
+        elif good and key == "seed":
             good = 0 <= value <= LARGEST_SEED
         elif good and key == "cpu_threads":
             good = 1 <= value <= LARGEST_THREADS

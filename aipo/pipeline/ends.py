@@ -7,18 +7,23 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
+from aipo.jobs import Status
+
 TOLD_TO_END = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGUSR2") if hasattr(signal, name))
 
 
 class Terminated(SystemExit):
     """A signal asked this process to end. Its exit status is the shell's: 128 and the signal's number."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, status: Status = "interrupted", why: str = "") -> None:
         super().__init__(128 + number)
         self.name = signal.Signals(number).name
+        self.status: Status = status
+        """What the job then says of itself."""
+        self.why = why
 
     def __str__(self) -> str:
-        return f"told to end by {self.name}"
+        return f"told to end by {self.name}" + (f": {self.why}" if self.why else "")
 
 
 class EndsWhenTold:

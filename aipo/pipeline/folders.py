@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -17,16 +17,20 @@ def job_folder(root: DictConfig) -> str:
 
     A config that `check` will refuse gets a name from its text.
     """
-    from aipo.pipeline.run import content
-
     config = OmegaConf.masked_copy(root, [str(key) for key in root if key != "hydra"])
     try:
         plain: Any = OmegaConf.to_container(config, resolve=True)
-        label = f"{plain['objective']['name']}-seed{plain['seed']}-"
-        text = json.dumps(content(plain), sort_keys=True, ensure_ascii=False)
+        return named(plain)
     except Exception:  # whatever is wrong with it, `check` says it better
-        label, text = "", OmegaConf.to_yaml(config)
-    return label + hashlib.sha256(text.encode()).hexdigest()[:8]
+        return hashlib.sha256(OmegaConf.to_yaml(config).encode()).hexdigest()[:8]
+
+
+def named(plain: Mapping[str, Any]) -> str:
+    """The name of a job's folder, from its config's resolved values."""
+    from aipo.pipeline.run import content
+
+    text = json.dumps(content(plain), sort_keys=True, ensure_ascii=False)
+    return f"{plain['objective']['name']}-seed{plain['seed']}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def without_screen(overrides: Iterable[str]) -> tuple[str, ...]:

@@ -16,11 +16,12 @@ from typing import Any
 from omegaconf import DictConfig
 
 from aipo.artifacts import PlanStore, StageEvent
-from aipo.jobs import BenchmarkRecord, JobFile, JobRecord, Point, ProxyRecord, ScoreRecord
+from aipo.artifacts.provenance import changes, provenance
+from aipo.jobs import BenchmarkRecord, JobFile, JobRecord, Point, ProxyRecord, ScoreRecord, Status
 from aipo.pipeline import measures
 from aipo.pipeline.check import ConfigError, check
 from aipo.pipeline.console import JobConsole, Place
-from aipo.pipeline.ends import EndsWhenTold
+from aipo.pipeline.ends import EndsWhenTold, Terminated
 from aipo.pipeline.missing import missing_needs
 from aipo.pipeline.reached import reached
 from aipo.pipeline.run import Run, build_run
@@ -32,6 +33,8 @@ from aipo.terminal import show_details
 logger = logging.getLogger("aipo")
 ALONE = Place()
 TRACEBACK = "traceback.txt"
+CHANGES = "changes.diff"
+"""What the code had beyond its commit as the job started."""
 
 
 def run(
@@ -56,7 +59,10 @@ def run(
     if missing:
         raise ConfigError([f"missing {item}" for item in missing])
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / TRACEBACK).unlink(missing_ok=True)  # of an earlier attempt
+    for name in (TRACEBACK, CHANGES):
+        (folder / name).unlink(missing_ok=True)  # of an earlier attempt
+    if diff := changes():
+        (folder / CHANGES).write_text(redact(diff), encoding="utf-8")
     file = JobFile(folder, describe(job, overrides, choices))
     trackers = Trackers(job.trackers)
     shown = JobConsole(job, place)
@@ -75,8 +81,9 @@ def run(
                 trackers.round(partial(reached, job.store.root, point))
             file.finish("done")
         except BaseException as error:
-            stopped = isinstance(error, KeyboardInterrupt | SystemExit)
-            file.finish("interrupted" if stopped else "failed", redact(f"{type(error).__name__}: {error}"))
+            stopped: Status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
+            status = error.status if isinstance(error, Terminated) else stopped
+            file.finish(status, redact(f"{type(error).__name__}: {error}"))
             (folder / TRACEBACK).write_text(redact(traceback.format_exc()), encoding="utf-8")
             raise
         finally:
@@ -171,6 +178,7 @@ def describe(job: Run, overrides: Sequence[str], choices: Mapping[str, Any]) -> 
             BenchmarkRecord(name, benchmark.primary_metric, benchmark.length_metric, benchmark.official)
             for name, benchmark in job.benchmarks.items()
         ),
+        provenance=provenance(),
     )
 
 

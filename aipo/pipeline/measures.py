@@ -10,9 +10,10 @@ from pathlib import Path
 
 from aipo.artifacts import Artifact, StageReport
 from aipo.benchmarks.benchmark import PromptBenchmark
+from aipo.pipeline.answers import read_answers
 from aipo.pipeline.draws import derived_seed, slice_of_pool
 from aipo.pipeline.kinds import ranker_content
-from aipo.pipeline.stages import Policy, Stages, completion_counts, read_answers
+from aipo.pipeline.stages import Policy, Stages, completion_counts
 from aipo.rankers.ranker import InformedRanker
 from aipo.rankers.ranking import informed
 from aipo.records import Candidates, Decoding, Example, RankedPrompt, read_parquet, to_row, write_parquet
@@ -40,7 +41,7 @@ def kl(stages: Stages, pool: Artifact, policy: Policy, base: Policy, previous: P
         chosen = slice_of_pool(prompts, min(stages.run.kl_prompts, len(prompts)), 0, 0)
         seed = derived_seed(stages.seed, "kl", policy.iteration)
         chats = [prompt.chat for prompt in chosen]
-        completions = stages.sampler(policy).sample(chats, decoding, n=KL_COMPLETIONS, seed=seed)
+        completions = stages.sampler(policy, folder).sample(chats, decoding, n=KL_COMPLETIONS, seed=seed)
         drawn = [Candidates(prompt, tuple(group)) for prompt, group in zip(chosen, completions, strict=True)]
         others = {"base": base, "previous": previous} if previous != base else {"base": base}
         found = dict(zip(others, measure_kls(policy.ref, [other.ref for other in others.values()], drawn), strict=True))
@@ -55,7 +56,7 @@ def kl(stages: Stages, pool: Artifact, policy: Policy, base: Policy, previous: P
     content |= {"completions": KL_COMPLETIONS, "seed": stages.seed}
     parents = {"pool": pool.fingerprint, "policy": policy.fingerprint}
     parents |= {"base": base.fingerprint, "previous": previous.fingerprint}
-    return stages.make("kl", content, parents, build, policy.iteration)
+    return stages.make("kl", content, parents, build, policy.iteration, resumable=True)
 
 
 def proxy(stages: Stages, benchmark: str, answers: Artifact, iteration: int) -> Artifact | None:

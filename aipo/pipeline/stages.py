@@ -16,13 +16,13 @@ from aipo.artifacts import Artifact, StageReport, fingerprint
 from aipo.data.counts import completion_counts
 from aipo.judges import Judge, ReplyStore, judged
 from aipo.models.policy import PolicyRef
+from aipo.pipeline.answers import optional_answers, read_answers
 from aipo.pipeline.draws import derived_seed, slice_of_pool
 from aipo.pipeline.kinds import LOADED, VERSIONS, ranker_content, without_place
 from aipo.pipeline.run import Run
 from aipo.rankers.ranker import JudgedRanker
 from aipo.rankers.ranking import informed, rank, with_win_probabilities, with_win_shares
 from aipo.records import (
-    Answer,
     Candidates,
     Example,
     Judgment,
@@ -36,7 +36,7 @@ from aipo.records import (
     write_jsonl,
     write_parquet,
 )
-from aipo.samplers.sampler import Sampler
+from aipo.samplers.sampler import KeepingSampler, Sampler
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,10 @@ class Policy:
     ref: PolicyRef
     fingerprint: str
     iteration: int
+
+
+DRAWN = "drawn"
+"""Where a stage keeps completions while it draws more; gone when it is complete."""
 
 
 class Stages:
@@ -60,8 +64,10 @@ class Stages:
         self.iteration = run.iteration
         self.log_step = log_step
 
-    def sampler(self, policy: Policy) -> Sampler:
-        return self.run.sampler(policy=policy.ref)
+    def sampler(self, policy: Policy, folder: Path) -> Sampler:
+        """The policy's sampler for the build of a stage in `folder`."""
+        sampler = self.run.sampler(policy=policy.ref)
+        return sampler.keeping(folder / DRAWN) if isinstance(sampler, KeepingSampler) else sampler
 
     def base_model(self) -> Policy:
         """The policy everything starts from: built here (the miniature) or found in a folder or on the hub."""
@@ -115,14 +121,17 @@ class Stages:
             if self.recipe.prompts == "self_instruct":
                 assert wanted is not None and self.recipe.self_instruct is not None  # the check refuses it
                 chosen, dropped = self.recipe.self_instruct.generate(
-                    self.sampler(policy), examples, n=wanted, seed=derived_seed(self.seed, "self_instruct", iteration)
+                    self.sampler(policy, folder),
+                    examples,
+                    n=wanted,
+                    seed=derived_seed(self.seed, "self_instruct", iteration),
                 )
             else:
                 chosen, dropped = slice_of_pool(examples, wanted, self.seed, iteration), {}
             write_parquet(folder / "prompts.parquet", chosen)
             return StageReport({"prompts": len(chosen)}, dropped)
 
-        return self.make("prompts", content, parents, build, iteration)
+        return self.make("prompts", content, parents, build, iteration, resumable=True)
 
     def candidates(self, pool: Artifact, prompts: Artifact, policy: Policy, iteration: int) -> Artifact:
         """N completions per prompt from the current policy, or the responses the data set brings."""
@@ -143,7 +152,7 @@ class Stages:
         def build(folder: Path) -> StageReport:
             rows = read_parquet(prompts.path / "prompts.parquet", Prompt)
             if generated:
-                completions = self.sampler(policy).sample(
+                completions = self.sampler(policy, folder).sample(
                     [row.chat for row in rows],
                     self.iteration.decoding,
                     n=self.iteration.candidates,
@@ -158,7 +167,7 @@ class Stages:
             write_parquet(folder / "candidates.parquet", found)
             return StageReport(completion_counts(found), dropped)
 
-        return self.make("candidates", content, parents, build, iteration)
+        return self.make("candidates", content, parents, build, iteration, resumable=True)
 
     def ranking(self, candidates: Artifact, iteration: int) -> Artifact:
         """A score for every candidate."""
@@ -277,14 +286,15 @@ class Stages:
 
         def build(folder: Path) -> StageReport:
             component = self.run.benchmarks[benchmark]
-            answers = component.answer(self.sampler(policy), seed=derived_seed(self.seed, benchmark, 0))
+            answers = component.answer(self.sampler(policy, folder), seed=derived_seed(self.seed, benchmark, 0))
             write_parquet(folder / "answers.parquet", answers)
             turns = [turn for answer in answers for turn in answer.turns]
             return StageReport({"answers": len(answers), "truncated": sum(t.finish == "length" for t in turns)})
 
         answering = dict(self.run.benchmark_content(benchmark).answering)
         content = {"benchmark": answering, "sampler": self.run.content["sampler"], "seed": self.seed}
-        return self.make("answers", content, {"policy": policy.fingerprint}, build, policy.iteration, name=benchmark)
+        parents = {"policy": policy.fingerprint}
+        return self.make("answers", content, parents, build, policy.iteration, resumable=True, name=benchmark)
 
     def judgments(
         self,
@@ -300,7 +310,7 @@ class Stages:
 
         def build(folder: Path) -> StageReport:
             component = self.run.benchmarks[benchmark]
-            ours, theirs = read_answers(answers), _optional_answers(baseline)
+            ours, theirs = read_answers(answers), optional_answers(baseline)
             judgments = judged(judge, self.replies, lambda asked: component.judge(ours, asked, baseline=theirs))
             write_jsonl(folder / "judgments.jsonl", judgments)
             unscored = sum(judgment.value is None for judgment in judgments)
@@ -332,7 +342,7 @@ class Stages:
             if judgments is not None:
                 rows = [from_row(Judgment, row) for row in read_jsonl(judgments.path / "judgments.jsonl")]
             component = self.run.benchmarks[benchmark]
-            metrics = component.score(read_answers(answers), rows, baseline=_optional_answers(baseline))
+            metrics = component.score(read_answers(answers), rows, baseline=optional_answers(baseline))
             (folder / "metrics.json").write_text(json.dumps(to_row(metrics), indent=1), encoding="utf-8")
             write_parquet(folder / "questions.parquet", component.question_scores(read_answers(answers), rows))
             return StageReport({metric.name: metric.value for metric in metrics})
@@ -357,7 +367,8 @@ class Stages:
             from aipo.training.memory import release_cached_memory
 
             release_cached_memory()  # the model of the stage before; training may run in processes of its own
-            return build(folder)
+            report = build(folder)
+            return replace(report, scratch=(*report.scratch, DRAWN)) if (folder / DRAWN).exists() else report
 
         return self.store.run(
             stage,
@@ -369,11 +380,3 @@ class Stages:
             verify=LOADED.get(stage, ()),
             note=f"{label} {name}".strip(),
         )
-
-
-def read_answers(artifact: Artifact) -> list[Answer]:
-    return read_parquet(artifact.path / "answers.parquet", Answer)
-
-
-def _optional_answers(artifact: Artifact | None) -> list[Answer] | None:
-    return None if artifact is None else read_answers(artifact)

@@ -11,15 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from aipo.jobs import Submission, submit
-from aipo.pipeline import folders
+from aipo.pipeline import cluster, folders
 from aipo.pipeline.check import ConfigError, check
+from aipo.pipeline.composer import Combination, Composer
 from aipo.pipeline.console import Place, overrides_shown
 from aipo.pipeline.missing import missing_needs
 from aipo.pipeline.options import explain
@@ -45,30 +45,41 @@ class SweepCallback(Callback):
         if job.plan:
             _plan([(job, "")])
         folder = Path(config.hydra.run.dir)
+        if config.get("detach"):
+            told = "detach=true: one job runs here; sweep with -m and hydra/launcher=slurm"
+            print(ConfigError([told]), file=sys.stderr)
+            sys.exit(2)
         if folder.parent.name == "jobs":
             submit(folder.parent.parent, [Submission(folder.name, folders.without_screen(config.hydra.overrides.task))])
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check all combinations at once: a mistake in the last must not wait for the first to end."""
-        jobs: list[tuple[DictConfig, str]] = []
-        asked: list[Submission] = []
+        composer = Composer(config.hydra.job.config_name)
+        jobs: list[Combination] = []
         problems: dict[str, None] = {}
         for combination in _expanded(config):
             try:
-                job = compose(config_name=config.hydra.job.config_name, overrides=combination)
-                jobs.append((job, " ".join(combination)))
-                asked.append(Submission(folders.job_folder(job), folders.without_screen(combination)))
+                jobs.append(composer.compose(combination))
             except Exception as error:
                 if (explained := explain(error, combination, _conf(config))) is None:
                     raise
                 problems |= dict.fromkeys(explained.problems)
-        _refuse(jobs, problems)
+        if config.get("detach") and not cluster.launches(config):
+            problems["detach=true: only a sweep that goes to Slurm can be left alone; add hydra/launcher=slurm"] = None
+        labelled = [(job.config, " ".join(job.overrides)) for job in jobs]
+        checked = _refuse(labelled, problems)
         if config.plan:
-            _plan(jobs)
-        submit(Path(config.hydra.sweep.dir), asked)
+            _plan(labelled)
+        sweep = Path(config.hydra.sweep.dir)
+        if cluster.launches(config):
+            named = zip(jobs, checked, strict=True)
+            asked = [cluster.asked(sweep, folders.named(plain), job, plain) for job, plain in named]
+            sys.exit(cluster.run(sweep, asked, cluster.launcher_settings(config), detach=bool(config.get("detach"))))
+        submissions = [Submission(folders.job_folder(job.config), folders.without_screen(job.overrides)) for job in jobs]
+        submit(sweep, submissions)
         os.environ[JOBS] = str(len(jobs))  # for the jobs' lines, also in processes that launchers start
         # Hydra tells a callback of a sweep's end only when every job succeeded; the rest deserve their tables too.
-        atexit.register(_analyse, Path(config.hydra.sweep.dir))
+        atexit.register(_analyse, sweep)
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         """The tables and plots of the sweep this job belongs to."""
@@ -89,6 +100,21 @@ def place_in_sweep(hydra: Any) -> Place:
 def forget_analysis() -> None:
     """A sweep that a person stops ends at once; its tables can be made with `aipo analyse`."""
     atexit.unregister(_analyse)
+
+
+def submit_again(sweep: Path, overrides: Sequence[Sequence[str]], *, detach: bool) -> int:
+    """Submit jobs of a sweep to Slurm as its last submission was, with the code and configs of now. The exit status.
+
+    Hydra must be initialized with the configs' folder.
+    """
+    launcher = cluster.last_launcher(sweep)
+    assert launcher is not None
+    composer = Composer("config")
+    jobs = [composer.compose(combination) for combination in overrides]
+    checked = _refuse([(job.config, " ".join(job.overrides)) for job in jobs])
+    named = zip(jobs, checked, strict=True)
+    asked = [cluster.asked(sweep, folders.named(plain), job, plain) for job, plain in named]
+    return cluster.run(sweep, asked, launcher, detach=detach)
 
 
 def combinations(config: DictConfig) -> Iterator[list[str]]:
@@ -116,13 +142,16 @@ def _expanded(config: DictConfig) -> list[list[str]]:
         sys.exit(2)
 
 
-def _refuse(jobs: Sequence[tuple[DictConfig, str]], problems: Mapping[str, None] | None = None) -> None:
-    """Exit with status 2 and a list of all that is wrong with the jobs, or missing for them."""
+def _refuse(jobs: Sequence[tuple[DictConfig, str]], problems: Mapping[str, None] | None = None) -> list[dict[str, Any]]:
+    """The jobs as plain values; or exit with status 2 and a list of all that is wrong with them or missing for them."""
     found = dict(problems or {})
     needs: dict[str, list[str]] = {}
+    known: dict[str, list[str]] = {}
+    checked: list[dict[str, Any]] = []
     for job, label in jobs:
         try:
-            plain = check(job)
+            plain = check(job, known)
+            checked.append(plain)
             key = json.dumps([plain[group] for group in NEEDY], sort_keys=True, default=str)
             if not plain["plan"] and key not in needs:  # a plan lists what is missing; equal components are asked once
                 needs[key] = [f"missing {line}" for line in missing_needs(build_run(plain))]
@@ -133,6 +162,7 @@ def _refuse(jobs: Sequence[tuple[DictConfig, str]], problems: Mapping[str, None]
     if found:
         print(ConfigError(list(found)), file=sys.stderr)
         sys.exit(2)
+    return checked
 
 
 def _plan(jobs: Sequence[tuple[DictConfig, str]]) -> NoReturn:

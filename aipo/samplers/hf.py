@@ -13,12 +13,14 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from aipo.components import require_range
 from aipo.models.policy import PolicyRef
 from aipo.models.tokens import plain_token_ids, prompt_token_ids, room_for_answers, stop_token_ids
 from aipo.records import Chat, Completion, Decoding
+from aipo.samplers.drawn import Drawn, batch_key
 from aipo.terminal import bar
 
 if TYPE_CHECKING:
@@ -45,6 +47,12 @@ class HFSampler:
     def __post_init__(self) -> None:
         require_range("sampler", self, cache_tokens=(1, 10**9))
         self._loaded: tuple[Any, Any] | None = None
+        self._drawn: Drawn | None = None
+
+    def keeping(self, folder: Path) -> HFSampler:
+        """The same sampler, which keeps every finished batch in `folder`: what was stopped goes on with the next."""
+        self._drawn = Drawn(folder)
+        return self
 
     def sample(self, chats: Sequence[Chat], decoding: Decoding, *, n: int, seed: int) -> list[list[Completion]]:
         """`n` completions per chat, in order."""
@@ -83,13 +91,27 @@ class HFSampler:
         order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
         with bar(len(prompts) * n, "sampling") as shown:
             for batch in self._batches(order, prompts, decoding, n):
-                rows = _Decoder(self.loaded(), decoding, stop).run(
-                    [prompts[index] for index in batch], [keys[index] for index in batch]
+                rows = self._batch(
+                    [prompts[index] for index in batch], [keys[index] for index in batch], decoding, stop
                 )
                 for index, completions in zip(batch, rows, strict=True):
                     results[index] = completions
                 shown.update(len(batch) * n)
+        if self._drawn is not None:
+            self._drawn.close()
         return results
+
+    def _batch(
+        self, prompts: list[tuple[int, ...]], keys: list[list[int]], decoding: Decoding, stop: tuple[str, ...]
+    ) -> list[list[Completion]]:
+        """The completions of a batch: drawn now, or found where they were kept."""
+        if self._drawn is None:
+            return _Decoder(self.loaded(), decoding, stop).run(prompts, keys)
+        key = batch_key(prompts, keys, decoding, stop)
+        if (found := self._drawn.get(key)) is None:
+            found = _Decoder(self.loaded(), decoding, stop).run(prompts, keys)
+            self._drawn.keep(key, found)
+        return found
 
     def _batches(
         self, order: Sequence[int], prompts: Sequence[tuple[int, ...]], decoding: Decoding, n: int

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from aipo.records import Chat, Completion, Decoding
 
@@ -29,4 +30,16 @@ class Sampler(Protocol):
         self, texts: Sequence[str], decoding: Decoding, *, n: int, seed: int, stop: Sequence[str] = ()
     ) -> list[list[Completion]]:
         """Plain continuations of raw text, without a chat template, cut before the first of `stop` (Self-Instruct)."""
+        ...
+
+
+@runtime_checkable
+class KeepingSampler(Sampler, Protocol):
+    """A sampler that can write its completions down while it works."""
+
+    def keeping(self, folder: Path) -> Sampler:
+        """The same sampler, which keeps what it has drawn in `folder` and draws none of it twice.
+
+        What comes out has the same bytes as without. The folder belongs to one policy.
+        """
         ...

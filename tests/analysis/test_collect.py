@@ -87,7 +87,10 @@ def test_missing_and_changed_artifacts_are_listed(fake_sweep):
     ("change", "expected"),
     [
         ({"points": 3}, "not iterable"),
-        ({"status": "finished"}, "status must be one of running, done, failed, interrupted, got 'finished'"),
+        (
+            {"status": "finished"},
+            "status must be one of running, done, failed, interrupted, requeued, cancelled, timed out, got 'finished'",
+        ),
         (None, "missing field(s) ["),
     ],
 )

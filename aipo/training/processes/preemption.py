@@ -60,8 +60,8 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGUSR2", "SIGTERM", "SIGINT
 class Preemption:
     """While open, one of `SIGNALS` only sets `requested`; `pass_on` then gives it to whoever had it before.
 
-    A second signal of the same kind goes there at once: who presses Ctrl-C twice will not wait. Outside the main
-    thread nothing is held.
+    A second Ctrl-C goes there at once: who presses it twice will not wait. A cluster's signals reach some processes
+    twice, and are held each time. Outside the main thread nothing is held.
     """
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ class Preemption:
             os.kill(os.getpid(), number)
 
     def _hold(self, number: int, frame: FrameType | None) -> None:
-        again = self._received == number
+        again = self._received == number == signal.SIGINT
         self.requested, self._received, self._frame = True, number, frame
         if again:
             self.pass_on()
