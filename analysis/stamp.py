@@ -91,13 +91,17 @@ def _untouched(folder: Path, stamp: dict[str, Any]) -> list[Path] | None:
     return paths if hashes == list(stamp["files"].values()) else None
 
 
+WHERE_AND_WHEN = ("started", "ended", "host", "pid", "scheduler_id", "restarts", "provenance", "overrides")
+"""What of a record no table shows. Overrides are compared whatever their order."""
+
+
 def _quick_hash(folder: Path, sources: Iterable[str], *, pdf: bool) -> str:
     parts: list[Any] = [_code_hash(), pdf, folder.resolve().name]
     for job in states(folder):
         record = job.folder, job.state, job.why
         path = folder / "jobs" / job.folder / FILE
         row = json.loads(path.read_text(encoding="utf-8")) if job.record is not None else {}
-        parts += [record, {key: row[key] for key in row if key not in ("started", "ended", "host", "pid", "overrides")}]
+        parts += [record, {key: row[key] for key in row if key not in WHERE_AND_WHEN}]
         parts += [sorted(row.get("overrides", ()))]
     submitted = folder / SUBMITTED
     parts += [submitted.read_text(encoding="utf-8") if submitted.exists() else "", [_files(name) for name in sources]]

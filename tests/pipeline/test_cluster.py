@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import stat
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,6 +108,7 @@ def test_arrays_stay_within_the_clusters_limit_and_share_what_may_run_at_once(tm
     lines = scripts[0].splitlines()
     at = lines.index(f"export PYTHONSAFEPATH=1 PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}}")
     assert lines[at + 1] == "module load x" and "#SBATCH --partition=gpu" in lines
+    assert "srun" in lines[-1] and "USR2; exec" in lines[-1] and f" {sys.executable} -u -m submitit" in lines[-1]
     assert "#SBATCH --dependency=afterany:100:101:102" in scripts[3] and "#SBATCH --partition=gpu" in scripts[3]
     assert "--nodes=2" in scripts[0] and "--nodes=2" not in scripts[3] and "module load" in scripts[3]
 

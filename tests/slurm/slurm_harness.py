@@ -62,8 +62,8 @@ def slurm(*command: str) -> str:
 
 
 def tell(job: JobState, *command: str) -> None:
-    """Give one of Slurm's commands about a job; scancel waits for as long as a job that it warned is on its way."""
-    subprocess.run(["setsid", "-f", *command, str(job.slurm_id)], stderr=subprocess.DEVNULL, check=True)
+    """Give one of Slurm's commands about a job. scancel sends a signal once more and again while a job is on its way."""
+    subprocess.run(["timeout", "3", *command, str(job.slurm_id)], stderr=subprocess.DEVNULL, check=False)
 
 
 def wait(what: Callable[[], object], why: str, every_s: float = 0.05) -> None:

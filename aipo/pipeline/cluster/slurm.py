@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ COMMON = (
 """Settings that submitit has for every kind of cluster; the others are Slurm's."""
 NO_ANSWER_ARRAY = 1001
 """Slurm's own default of MaxArraySize."""
+DEAF = """trap '' USR2; exec "$0" "$@" """
+"""Until a job can answer a warning, it ignores it: it would die of it, and Slurm take it for failed."""
 ANALYSIS_MINUTES = 60
 ALONE = ("partition", "account", "qos", "constraint", "comment", "exclude", "setup")
 """What the analysis, a small job, has in common with the others."""
@@ -111,7 +114,10 @@ def _executor(kept: Path, launcher: Mapping[str, Any]) -> AutoExecutor:
     settings = {key: value for key, value in launcher.items() if value is not None and key != "max_num_timeout"}
     settings["setup"] = [*paths, *(settings.get("setup") or [])]
     executor = AutoExecutor(
-        cluster="slurm", folder=kept / "slurm", slurm_max_num_timeout=launcher.get("max_num_timeout") or 0
+        cluster="slurm",
+        folder=kept / "slurm",
+        slurm_max_num_timeout=launcher.get("max_num_timeout") or 0,
+        slurm_python=f"bash -c {shlex.quote(DEAF)} {shlex.quote(sys.executable)}",
     )
     names = {key: key if key in COMMON else f"slurm_{key}" for key in settings}
     executor.update_parameters(**{names[key]: value for key, value in settings.items()})
