@@ -6,6 +6,7 @@ import logging
 import queue
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -174,11 +175,11 @@ class _Call:
             threading.Thread(target=self._work, name=f"judge-{number}", daemon=True)
             for number in range(min(self.judge.max_concurrent, len(self.chats)))
         ]
-        for thread in threads:
-            thread.start()
         lost: list[EndpointError] = []
         progress = bar(len(self.chats), f"judge {self.judge.name}")
-        try:
+        try:  # from the first thread on: a signal between two statements must not leave replies behind either
+            for thread in threads:
+                thread.start()
             for number in range(len(self.chats)):
                 error = self._next(len(self.chats) - number)
                 progress.update()
@@ -192,7 +193,8 @@ class _Call:
             if busy and lost == [] and self.open.qsize():
                 logger.info("judge %s: stopping; up to %d replies under way are waited for", self.judge.name, busy)
             for thread in threads:
-                thread.join()
+                with suppress(RuntimeError):  # not begun: it will find that this call has stopped
+                    thread.join()
             progress.close()
             if self.attempts.fatal is None:
                 self._keep_refused()

@@ -75,7 +75,9 @@ class SweepCallback(Callback):
             named = zip(jobs, checked, strict=True)
             asked = [cluster.asked(sweep, folders.named(plain), job, plain) for job, plain in named]
             sys.exit(cluster.run(sweep, asked, cluster.launcher_settings(config), detach=bool(config.get("detach"))))
-        submissions = [Submission(folders.job_folder(job.config), folders.without_screen(job.overrides)) for job in jobs]
+        submissions = [
+            Submission(folders.job_folder(job.config), folders.without_screen(job.overrides)) for job in jobs
+        ]
         submit(sweep, submissions)
         os.environ[JOBS] = str(len(jobs))  # for the jobs' lines, also in processes that launchers start
         # Hydra tells a callback of a sweep's end only when every job succeeded; the rest deserve their tables too.

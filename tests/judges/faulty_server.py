@@ -30,6 +30,15 @@ class FaultyServer:
         self.headers: list[dict[str, str]] = []
         self.times: list[float] = []
         self.lock = threading.Lock()
+        self._handled = 0
+
+    def settle(self) -> None:
+        """Wait until every request that has arrived is answered, also those of a client that is gone."""
+        quiet = 0
+        while quiet < 20:
+            time.sleep(0.02)
+            with self.lock:
+                quiet = quiet + 1 if self._handled == sum(self.requests.values()) else 0
 
     @contextmanager
     def running(self) -> Iterator[str]:
@@ -65,6 +74,13 @@ class FaultyServer:
             server.server_close()
 
     def handle(self, request: BaseHTTPRequestHandler) -> None:
+        try:
+            self._handle(request)
+        finally:
+            with self.lock:
+                self._handled += 1
+
+    def _handle(self, request: BaseHTTPRequestHandler) -> None:
         body = json.loads(request.rfile.read(int(request.headers["Content-Length"])))
         prompt = body["messages"][-1]["content"]
         with self.lock:

@@ -70,7 +70,7 @@ def interrupted(tmp_path: Path, items: int, trials: int, seed: int, latency_s: f
             process.send_signal(how)
             process.wait()
             if how == signal.SIGKILL:
-                time.sleep(2 * latency_s)  # the server goes on with what it had begun
+                server.settle()  # it goes on with what it had begun
                 (replies,) = open_replies(tmp_path)
                 in_flight_at_kills = sum(server.answered.values()) - readable(replies.ledger())
                 assert in_flight_at_kills <= 16 * kinds["SIGKILL"]
@@ -148,7 +148,8 @@ def test_processes_at_once_pay_for_each_reply_once(tmp_path: Path, lock: str, pr
     assert len(server.answered) == items and twice <= 16, "more than were under way at the kill"
     (replies,) = open_replies(tmp_path)
     ledger = replies.ledger()
-    assert ledger.requests - ledger.replies == twice  # what was under way at the kill, and nothing else
+    # What was under way at the kill, and nothing else. Some of it was written down and never reached the server.
+    assert twice <= ledger.requests - ledger.replies <= 16
     assert list(tmp_path.rglob("*.lock.*")) == []
     assert lock == "flock" or list((replies.folder / "asking").iterdir()) == []
 

@@ -62,7 +62,7 @@ def slurm(*command: str) -> str:
 
 
 def tell(job: JobState, *command: str) -> None:
-    """Give one of Slurm's commands about a job. scancel sends a signal once more and again while a job is on its way."""
+    """Give one of Slurm's commands about a job. scancel repeats its signal while a job is on its way."""
     subprocess.run(["timeout", "3", *command, str(job.slurm_id)], stderr=subprocess.DEVNULL, check=False)
 
 
