@@ -119,6 +119,6 @@ def bin_edges(gaps: Sequence[float] | np.ndarray) -> list[float]:
 
 
 def wilson(k: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share of k in n."""
+    """Wilson's 95 % interval of a share of k in n; it always holds k / n, which rounding could leave outside."""
     centre, spread = k + Z95**2 / 2, Z95 * math.sqrt(k * (n - k) / n + Z95**2 / 4)
-    return (centre - spread) / (n + Z95**2), (centre + spread) / (n + Z95**2)
+    return min((centre - spread) / (n + Z95**2), k / n), max((centre + spread) / (n + Z95**2), k / n)

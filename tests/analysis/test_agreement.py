@@ -61,6 +61,11 @@ def test_wilson():
     # 8 of 10: (8 + z^2/2 -+ z sqrt(8*2/10 + z^2/4)) / (10 + z^2), z = 1.959964.
     assert wilson(8, 10) == pytest.approx((0.490162, 0.943318), abs=1e-6)
     assert wilson(0, 5)[0] == pytest.approx(0) and wilson(5, 5)[1] == pytest.approx(1)
+    # A plot's error bars are differences from the share and must not be negative, not even by rounding.
+    for n in range(1, 400):
+        for k in (0, n):
+            low, high = wilson(k, n)
+            assert low <= k / n <= high
 
 
 @given(st.lists(st.integers(-3000, 3000), min_size=1, max_size=50))
