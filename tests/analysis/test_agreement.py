@@ -62,7 +62,7 @@ def test_wilson():
     assert wilson(8, 10) == pytest.approx((0.490162, 0.943318), abs=1e-6)
     assert wilson(0, 5)[0] == pytest.approx(0) and wilson(5, 5)[1] == pytest.approx(1)
     # A plot's error bars are differences from the share and must not be negative, not even by rounding.
-    for n in range(1, 400):
+    for n in range(1, 600):
         for k in (0, n):
             low, high = wilson(k, n)
             assert low <= k / n <= high
