@@ -14,28 +14,31 @@ def build_component(config: Mapping[str, Any], **arguments: Any) -> Any:
     return instantiate(dict(config), **arguments, _convert_="all")
 
 
-def content_of(node: Mapping[str, Any]) -> dict[str, Any]:
+def content_of(node: Mapping[str, Any], *, with_judge: bool = False) -> dict[str, Any]:
     """A component's settings that shape what it makes. Its class names the others in `OPERATIONAL`: how fast, how
     often to retry, where to keep notes. Changing those must not make a finished stage run again. Nor must a setting
-    that came later: those named in `OPTIONAL` count only where they are not null. So in every component inside it."""
+    that came later: those named in `OPTIONAL` count only where they are not null. So in every component inside it.
+
+    `with_judge`: a ranker's judge as well, for whose settings its `identity` stands in a stage's hash: they tell jobs
+    apart all the same."""
     from hydra.utils import get_object
 
     target = get_object(node["_target_"])
     operational = target.OPERATIONAL if isinstance(target, HasOperational) else ()
     optional = target.OPTIONAL if isinstance(target, HasOptional) else ()
     return {
-        key: _content(value)
+        key: _content(value, with_judge)
         for key, value in node.items()
-        if key not in operational and not (value is None and key in optional)
+        if (key not in operational or (with_judge and key == "judge")) and not (value is None and key in optional)
     }
 
 
-def _content(value: Any) -> Any:
+def _content(value: Any, with_judge: bool) -> Any:
     if isinstance(value, Mapping):
         if "_target_" in value:
-            return content_of(value)
-        return {key: _content(item) for key, item in value.items()}
-    return [_content(item) for item in value] if isinstance(value, list | tuple) else value
+            return content_of(value, with_judge=with_judge)
+        return {key: _content(item, with_judge) for key, item in value.items()}
+    return [_content(item, with_judge) for item in value] if isinstance(value, list | tuple) else value
 
 
 def require_range(prefix: str, component: object, **limits: tuple[float, float]) -> None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from aipo.components import content_of
 from aipo.pipeline.run import Run
 
 VERSIONS: Mapping[str, int] = {
@@ -42,7 +43,7 @@ and are too large to be hashed at every other use. Small files and data are."""
 def ranker_content(run: Run) -> dict[str, Any]:
     """What of the ranker shapes its scores."""
     identity = dict(run.ranker.identity())
-    return {"ranker": without_place(run.content["ranker"], identity), "identity": identity}
+    return {"ranker": without_place(content_of(run.content["ranker"]), identity), "identity": identity}
 
 
 def without_place(settings: Mapping[str, Any], identity: Mapping[str, str]) -> dict[str, Any]:

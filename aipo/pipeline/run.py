@@ -97,7 +97,7 @@ def build_run(config: Mapping[str, Any]) -> Run:
 def content(config: Mapping[str, Any]) -> dict[str, Any]:
     """All settings of a resolved config that shape numbers. Equal content means equal fingerprints, and one job."""
     found: dict[str, Any] = {"seed": config["seed"]}
-    found |= {group: content_of(config[group]) for group in CONTENT_GROUPS}
+    found |= {group: content_of(config[group], with_judge=group == "ranker") for group in CONTENT_GROUPS}
     for group in ("diagnostic_judge", "benchmark"):
         found[group] = {name: content_of(node) for name, node in (config[group] or {}).items()}
     return found

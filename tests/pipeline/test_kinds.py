@@ -7,6 +7,7 @@ from pathlib import Path
 from composing import composed
 
 from aipo.pipeline.check import check
+from aipo.pipeline.folders import named
 from aipo.pipeline.kinds import LOADED, VERSIONS, ranker_content, without_place
 from aipo.pipeline.run import build_run
 
@@ -30,3 +31,15 @@ def test_where_files_lie_is_not_hashed_what_they_hold_is(tmp_path: Path) -> None
     assert rankers[0] == rankers[1] and len(rankers[0]["identity"]["sha256"]) == 64
     hub = {"path": "hub/model", "revision": "0" * 40}
     assert without_place(hub, {"sha256": "abc"}) == hub
+
+
+def test_jobs_whose_rankers_ask_different_judges_are_different_jobs() -> None:
+    """In a stage's hash the judge's identity stands for its settings; the job's folder and variant need them."""
+    asked = ["ranker=llm_judge", "judge@ranker.judge=openai_compatible", "ranker.judge.endpoint.base_url=http://x/v1"]
+    jobs = [check(composed(*asked, f"ranker.judge.model={model}")) for model in ("one", "other")]
+    jobs.append(check(composed(*asked, "ranker.judge.model=one", "ranker.judge.max_concurrent=3")))
+    one, other, faster = (named(job) for job in jobs)
+    assert one != other and one == faster
+    contents = [ranker_content(build_run(job)) for job in jobs]
+    assert contents[0] != contents[1] and contents[0] == contents[2]
+    assert "judge" not in contents[0]["ranker"]
