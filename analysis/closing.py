@@ -21,6 +21,8 @@ SOURCES = "sources.json"
 PAGE = "index.html"
 HEADER_LETTERS = 12
 """So much of a header stays on one line, however narrow its column."""
+LONG_NAME = 24
+"""A name of more letters needs the room of columns that say the same in every row."""
 WIDEST = 100
 """Columns of the console that lines are made for."""
 
@@ -78,11 +80,12 @@ def show(folder: Path) -> None:
     if row:
         console.print()
         say(row["caption"], style="bold")
-        lines = list(table_lines(row["header"], row["rows"]))
-        for number, line in enumerate(lines):
-            heading = number < len(lines) - len(row["rows"])
-            console.print(Text(line, style="dim" if heading else ""), no_wrap=True, overflow="ellipsis", crop=True)
-        for note in row["notes"]:
+        header, rows, shared = without_shared(row["header"], row["rows"])
+        heads, body = table_lines(header, rows)
+        for style, lines in (("dim", heads), ("", body)):
+            for line in lines:
+                console.print(Text(line, style=style), no_wrap=True, overflow="ellipsis", crop=True)
+        for note in (*shared, *row["notes"]):
             say(note, style="dim")
         for sentence in row["sentences"]:
             say(sentence, indent="- ")
@@ -91,8 +94,27 @@ def show(folder: Path) -> None:
     console.print(Text(f"page: {folder / PAGE}", style="bold"), soft_wrap=True)
 
 
-def table_lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """The table as lines: a header is folded to the width of its column, a cell never; the first column gives way."""
+def without_shared(
+    header: Sequence[str], rows: Sequence[Sequence[str]]
+) -> tuple[list[str], list[list[str]], list[str]]:
+    """Header and rows without their last two columns, questions and seeds, where these only repeat themselves.
+
+    That is where a name needs their room and every row has the same two counts; a sentence then says them once.
+    """
+    counts = {tuple(row[-2:]) for row in rows}
+    wide = any(len(row[0]) > LONG_NAME for row in rows)
+    if not wide or len(counts) > 1:
+        return list(header), [list(row) for row in rows], []
+    (pair,) = counts
+    said = ", ".join(f"{name}: {count}" for name, count in zip(header[-2:], pair, strict=True))
+    return list(header[:-2]), [list(row[:-2]) for row in rows], [f"In every row {said}."]
+
+
+def table_lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[str]]:
+    """The header's lines and the rows' lines: a header is folded to the width of its column, and so is a row's name.
+
+    The other cells are never folded, so the first column gives way where the screen is too narrow.
+    """
     longest = [max(map(len, column)) for column in zip(*rows, strict=True)]
     widths = [
         max(width, min(len(name), HEADER_LETTERS), *map(len, name.split()))
@@ -102,10 +124,16 @@ def table_lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterato
     folded = [textwrap.wrap(name, width) for name, width in zip(header, widths, strict=True)]
     height = max(map(len, folded))
     heads = zip(*([""] * (height - len(lines)) + lines for lines in folded), strict=True)
-    for cells in (*heads, *rows):
-        first = textwrap.shorten(cells[0], widths[0], placeholder="…")
-        rest = (cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))
-        yield "  ".join([first.ljust(widths[0]), *rest]).rstrip()
+    body = []
+    for name, *cells in rows:
+        first, *others = textwrap.wrap(name, widths[0], subsequent_indent="  ") or [""]
+        body += [(first, *cells), *((line, *[""] * len(cells)) for line in others)]
+    return [_line(cells, widths) for cells in heads], [_line(cells, widths) for cells in body]
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    rest = (cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))
+    return "  ".join([cells[0].ljust(widths[0]), *rest]).rstrip()
 
 
 def missing(folder: Path) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from aipo.stats import OveroptimizationFit, estimate, fit_overoptimization
 from analysis import plots, style
+from analysis.legend import draw_legend
 from analysis.replicates import Curves, curves
 from analysis.summary import metric_names, points, title, unique
 from analysis.table import Table, digits_for, number
@@ -61,7 +62,7 @@ def figure(sweep: Sweep, benchmark: str, path: Path, *, pdf: bool = False) -> li
         right.set_title("Over rounds", loc="left")
         if any(np.isfinite(_means(one)[2]).any() for one in series):
             looks["dashed: the ranker's score"] = {"color": style.BASE_COLOUR, "marker": "", "linestyle": (0, (4, 2))}
-        plots.legend(canvas, looks, base=False)
+        draw_legend(canvas, looks, base=False)
         source = "fingerprints: " + " ".join(plots.score_sources(sweep, [benchmark]))
         return plots.save(canvas, path, source=source, pdf=pdf)
 

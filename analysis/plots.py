@@ -15,6 +15,7 @@ from aipo.jobs import BASE_ITERATION
 from analysis import style
 from analysis.collect import Sweep, iteration_label
 from analysis.fits import Line, fit_line, fit_method
+from analysis.legend import draw_legend
 from analysis.summary import metric_names, over_seeds, points, title
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ def agreement_plot(frame: pd.DataFrame, path: Path, *, pdf: bool = False) -> lis
         grid[0][0].yaxis.set_major_formatter(PercentFormatter(1.0))
         grid[0][0].set_ylabel("Pairs on which the\nreference agrees")
         grid[1][0].set_ylabel("Pairs per bin")
-        legend(figure, drawn, base=False)
+        draw_legend(figure, drawn, base=False)
         return save(figure, path, source="fingerprints: " + " ".join(agreement_sources(frame)), pdf=pdf)
 
 
@@ -263,7 +264,7 @@ def _panels(
         named: dict[str, dict[str, Any]] = {_series_name(series): look for series, look in looks.items()}
         if overlaid:
             named[PAPER_LINES] = {"color": style.BASE_COLOUR, "marker": "", "linestyle": (0, (5, 2))}
-        legend(figure, named, base=base)
+        draw_legend(figure, named, base=base)
         return save(figure, path, source="fingerprints: " + " ".join(fingerprints), pdf=pdf)
 
 
@@ -357,32 +358,6 @@ def new_figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=100, layout="constrained")
-
-
-def legend(figure: Figure, looks: dict[str, dict[str, Any]], *, base: bool) -> None:
-    """A legend below the panels: an entry per name in `looks`, and the base model's star."""
-    from matplotlib.lines import Line2D
-
-    handles = [Line2D([], [], markersize=5.5, linewidth=1.8, label=name, **look) for name, look in looks.items()]
-    if base:
-        handles.append(
-            Line2D([], [], color=style.BASE_COLOUR, marker="*", markersize=9, linewidth=0, label=style.BASE_NAME)
-        )
-    names = [str(handle.get_label()) for handle in handles]
-    figure.legend(handles=handles, loc="outside lower center", ncols=legend_columns(names, figure.get_figwidth()))
-
-
-def legend_columns(names: Sequence[str], width: float) -> int:
-    """The most columns in which these entries, filled in column by column, are no wider than `width` inches."""
-
-    def needed(columns: int) -> float:
-        rows, longer = divmod(len(names), columns)  # matplotlib's first columns are one entry longer
-        ends = [rows * (number + 1) + min(number + 1, longer) for number in range(columns)]
-        parts = [names[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-        # About 0.075 inches a letter at this font size, and 0.65 for the line and the gaps.
-        return sum(0.65 + 0.075 * max(map(len, part)) for part in parts)
-
-    return max((columns for columns in range(1, len(names) + 1) if needed(columns) <= width), default=1)
 
 
 def save(figure: Figure, path: Path, *, source: str, pdf: bool = False) -> list[Path]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from analysis import plots, style
 from analysis.fits import FIT_METHODS, FIT_NAMES, Line, fit_line
+from analysis.legend import draw_legend
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,7 +101,7 @@ def length_figure(path: Path, *, pdf: bool = True) -> list[Path]:
             axes.set_title(f"{style.benchmark_name(benchmark)} — the paper's values", loc="left")
             axes.set_xlabel(labels[0])
             axes.set_ylabel(labels[1])
-        plots.legend(figure, looks, base=False)
+        draw_legend(figure, looks, base=False)
         return plots.save(figure, path, source=SOURCE, pdf=pdf)
 
 

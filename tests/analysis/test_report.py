@@ -17,6 +17,7 @@ from PIL import Image
 from analysis import analyse, plots, report, style
 from analysis.__main__ import main
 from analysis.collect import AnalysisError
+from analysis.legend import ROW_INCHES, draw_legend, legend_columns
 from analysis.stamp import STAMP
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -238,7 +239,7 @@ def test_names_with_dollar_signs_are_drawn_as_they_are(fake_sweep):
     with plots.style_context():
         figure = plots.new_figure(3, 2)
         figure.subplots().set_title("$\\broken{$")
-        plots.legend(figure, {"$\\broken{$": {"color": "black", "marker": "o"}}, base=False)
+        draw_legend(figure, {"$\\broken{$": {"color": "black", "marker": "o"}}, base=False)
         figure.draw_without_rendering()
     assert list(plots.looks_of(plots.points(sweep, "gold"))) == [("$\\broken{$", "")]
 
@@ -246,11 +247,23 @@ def test_names_with_dollar_signs_are_drawn_as_they_are(fake_sweep):
 def test_legend_is_as_wide_as_the_figure_allows():
     names = ["DPO", "DPO+NLL", "SimPO", "base model"]
     # 0.65 inches an entry and 0.075 a letter: 4 * 0.65 + 25 * 0.075 = 4.475 in one row.
-    assert plots.legend_columns(names, 4.5) == 4
+    assert legend_columns(names, 4.5) == 4
     # In three columns DPO and DPO+NLL share the first: 1.175 + 1.025 + 1.4 = 3.6. In two: 1.175 + 1.4 = 2.575.
-    assert plots.legend_columns(names, 4.4) == 3
-    assert plots.legend_columns(names, 3.5) == 2
-    assert plots.legend_columns(["a very long name"] * 3, 1.0) == 1
+    assert legend_columns(names, 4.4) == 3
+    assert legend_columns(names, 3.5) == 2
+    assert legend_columns(["a very long name"] * 3, 1.0) == 1
+
+
+def test_a_figure_grows_by_the_legend_rows_that_it_has_no_room_for():
+    heights = {}
+    for n in (2, 4, 9):
+        with plots.style_context():
+            figure = plots.new_figure(4.5, 3.0)
+            figure.subplots()
+            draw_legend(figure, {f"a variant with a long name {i}": {"color": "black"} for i in range(n)}, base=False)
+            heights[n] = figure.get_figheight()
+    assert heights[2] == 3.0 and heights[4] == pytest.approx(3.0 + 2 * ROW_INCHES)
+    assert heights[9] == pytest.approx(3.0 + 7 * ROW_INCHES)
 
 
 def test_labels_stand_clear_of_markers():

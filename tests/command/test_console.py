@@ -16,7 +16,7 @@ from aipo.pipeline import console
 from aipo.pipeline.console import JobConsole, Place, overrides_shown
 from aipo.terminal import Bar, listen, say
 from aipo.terminal import console as screen
-from analysis.closing import table_lines
+from analysis.closing import table_lines, without_shared
 
 RECORDINGS = ("main_job", "warm_run", "failing_run", "ctrl_c", "two_workers")
 
@@ -119,15 +119,30 @@ def test_words_are_not_cut_and_a_path_stays_whole(capsys: pytest.CaptureFixture[
     assert screen.width == 100
 
 
-def test_a_table_folds_its_headers_and_never_a_cell() -> None:
+def test_a_table_folds_headers_and_names_but_no_other_cell() -> None:
     rows = [("a long name of a variant, " * 5, "0.856", "0.82 to 0.89", "1"), ("DPO", "0.1", "–", "2")]
-    lines = list(table_lines(("objective", "gold score (−1 to 1)", "95 % interval", "seeds"), rows))
-    assert max(map(len, lines)) <= 100
-    assert [line.split() for line in lines[:2]] == [
+    heads, body = table_lines(("objective", "gold score (−1 to 1)", "95 % interval", "seeds"), rows)
+    assert max(map(len, heads + body)) <= 100
+    assert [line.split() for line in heads] == [
         ["gold", "score", "95", "%"],
         ["objective", "(−1", "to", "1)", "interval", "seeds"],
     ]
-    assert lines[2].split()[-5:] == ["0.856", "0.82", "to", "0.89", "1"] and "…" in lines[2]
+    assert body[0].split()[-5:] == ["0.856", "0.82", "to", "0.89", "1"]
+    named = [body[0].removesuffix(body[0][body[0].index("0.856") :]), *body[1:-1]]
+    assert " ".join(" ".join(named).split()) == rows[0][0].strip() and len(body) == 4  # nothing of the name is lost
+    assert body[-1].split() == ["DPO", "0.1", "–", "2"]
+
+
+def test_equal_counts_give_their_room_to_a_long_name() -> None:
+    header = ("objective", "score", "questions", "seeds")
+    rows = [("AIPO [alpha=0.07,nll_weight=0]", "0.9", "256", "10"), ("DPO", "0.8", "256", "10")]
+    assert without_shared(header, rows) == (
+        ["objective", "score"],
+        [["AIPO [alpha=0.07,nll_weight=0]", "0.9"], ["DPO", "0.8"]],
+        ["In every row questions: 256, seeds: 10."],
+    )
+    for kept in (rows[1:], [rows[0], ("DPO", "0.8", "256", "9")]):  # short names, or counts that differ
+        assert without_shared(header, kept) == (list(header), [list(row) for row in kept], [])
 
 
 def test_progress_is_told_to_the_listener(capsys: pytest.CaptureFixture[str]) -> None:
