@@ -8,7 +8,7 @@ from aipo.judges.no_judge import NoJudge
 from aipo.judges.openai_judge import OpenAIJudge
 from aipo.judges.replay import ReplayJudge
 from aipo.judges.replies import ReplyStore
-from aipo.judges.store import judged, stored
+from aipo.judges.store import NotKept, judged, stored
 
 __all__ = [
     "AzureEndpoint",
@@ -18,6 +18,7 @@ __all__ = [
     "LengthOnlyJudge",
     "LocalJudge",
     "NoJudge",
+    "NotKept",
     "OpenAIEndpoint",
     "OpenAIJudge",
     "PaidJudge",

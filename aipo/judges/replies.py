@@ -170,10 +170,14 @@ class Replies:
             if time.monotonic() - self._synced > 1:
                 self.sync()
 
+    def may_ask_again(self, key: str, asks: int) -> bool:
+        """Whether a key has a reply and was asked fewer than `asks` times."""
+        return key in self and self._found[key][0] + 1 < asks
+
     def ask_again(self, key: str, asks: int) -> bool:
         """Let the next judging ask for a key anew, unless it was asked `asks` times already; returns whether."""
         with self._mutex:
-            if key not in self or self._found[key][0] + 1 >= asks:
+            if not self.may_ask_again(key, asks):
                 return False
             self._wanted[key] = self._found[key][0] + 1
             self._write({"again": key, "take": self._wanted[key]})
@@ -248,8 +252,10 @@ class ReplyStore:
     """One object for each folder of this process: its locks are the process's, not the object's."""
     _opening = threading.Lock()
 
-    def __init__(self, root: str | os.PathLike[str], lock: LockKind = "flock") -> None:
+    def __init__(self, root: str | os.PathLike[str], lock: LockKind = "flock", *, asks: bool = True) -> None:
         self.root = Path(root) / "replies"
+        self.asks = asks
+        """False: what is not kept is not asked for; a judging that would ask raises NotKept."""
         self._lock = lock
 
     def of(self, judge: Mapping[str, str]) -> Replies:

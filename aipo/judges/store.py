@@ -25,18 +25,26 @@ logger = logging.getLogger("aipo")
 POLL_S = 0.5
 
 
+class NotKept(Exception):
+    """A judging that may use kept replies alone would send a request."""
+
+
 class StoredJudge:
-    """One judging by `judge`: replies come from `replies` where they are there, and are kept there as they arrive."""
+    """One judging by `judge`: replies come from `replies` where they are there, and are kept there as they arrive.
+
+    With `asks=False` nobody is asked and nothing is written: NotKept is raised instead.
+    """
 
     keeps_replies = True
 
-    def __init__(self, judge: PaidJudge, replies: Replies) -> None:
+    def __init__(self, judge: PaidJudge, replies: Replies, *, asks: bool = True) -> None:
         self.name = judge.name
         self.needs_world = judge.needs_world
         self.answers_any_chat = judge.answers_any_chat
         self.asks_per_verdict = judge.asks_per_verdict
         self._judge = judge
         self._replies = replies
+        self._asks = asks
         self._asked: Counter[str] = Counter()
         self._given: dict[int, tuple[str, JudgeReply]] = {}
         """Key and reply by the reply's id(): what was handed out."""
@@ -55,6 +63,8 @@ class StoredJudge:
         keys = [reply_key(identity, chat, decoding, self._asked) for chat in chats]
         told = False
         while open_ones := [index for index, key in enumerate(keys) if key not in self._replies]:
+            if not self._asks:
+                raise NotKept
             clerk = StoreClerk(self._replies, [keys[index] for index in open_ones], decoding, self._judge.budget)
             asked = [chats[index] for index in open_ones]
             try:
@@ -71,7 +81,7 @@ class StoredJudge:
                 self._replies.refresh()
         found = [self._replies.get(key) for key in keys]
         self._given |= {id(reply): (key, reply) for reply, key in zip(found, keys, strict=True)}
-        if unreadable := [reply for reply in found if reply.error is not None]:
+        if self._asks and (unreadable := [reply for reply in found if reply.error is not None]):
             logger.warning(
                 "judge %s: %d of %d requests have no reply that can be read, the first: %s",
                 *(self.name, len(unreadable), len(found), unreadable[0].error),
@@ -82,6 +92,10 @@ class StoredJudge:
         """Let the next judging ask anew for replies that gave no verdict, up to `asks_per_verdict` times in all.
         Returns how many. The old replies stay in the store."""
         keys = {self._given[id(reply)][0] for reply in without_verdict if id(reply) in self._given}
+        if not self._asks:
+            if any(self._replies.may_ask_again(key, self.asks_per_verdict) for key in keys):
+                raise NotKept
+            return 0
         return sum(self._replies.ask_again(key, self.asks_per_verdict) for key in sorted(keys))
 
 
@@ -132,7 +146,7 @@ def stored(judge: Judge, store: ReplyStore) -> Judge:
         return replace(judge)  # which counts identical requests from 0
     if not judge.keeps_replies:
         return judge
-    return StoredJudge(cast(PaidJudge, judge), store.of(judge.identity()))
+    return StoredJudge(cast(PaidJudge, judge), store.of(judge.identity()), asks=store.asks)
 
 
 def judged(judge: Judge, store: ReplyStore, judging: Callable[[Judge], list[Judgment]]) -> list[Judgment]:

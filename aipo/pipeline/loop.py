@@ -19,6 +19,7 @@ from aipo.artifacts import PlanStore, StageEvent
 from aipo.artifacts.provenance import changes, provenance
 from aipo.jobs import BenchmarkRecord, JobFile, JobRecord, Point, ProxyRecord, ScoreRecord, Status
 from aipo.pipeline import measures
+from aipo.pipeline.asked import asked
 from aipo.pipeline.check import ConfigError, check
 from aipo.pipeline.console import JobConsole, Place
 from aipo.pipeline.ends import EndsWhenTold, Terminated
@@ -50,11 +51,11 @@ def run(
     _limit_threads(plain["cpu_threads"])
     show_details(plain["verbose"])
     job = build_run(plain)
-    missing = missing_needs(job)
+    missing = missing_needs(job, asked(job, loop))
     if plain["plan"]:
         from aipo.planning.report import print_plan
 
-        print_plan(job, walk(job), missing)
+        print_plan(job, planned(job, missing), missing)
         return
     if missing:
         raise ConfigError([f"missing {item}" for item in missing])
@@ -88,6 +89,16 @@ def run(
             raise
         finally:
             trackers.finish()
+
+
+def planned(job: Run, missing: Sequence[str]) -> list[StageEvent]:
+    """The stages of a plan. ConfigError with what is missing where they cannot even be named without it."""
+    try:
+        return walk(job)
+    except Exception as error:
+        if not missing:
+            raise
+        raise ConfigError([f"missing {item}" for item in missing]) from error
 
 
 def walk(job: Run) -> list[StageEvent]:

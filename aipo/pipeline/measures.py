@@ -74,7 +74,7 @@ def proxy(stages: Stages, benchmark: str, answers: Artifact, iteration: int) -> 
     def build(folder: Path) -> StageReport:
         prompts, rows = component.prompts(), read_answers(answers)
         chats = {prompt.prompt_id: prompt.chat for prompt in prompts}
-        told = informed(ranker, prompts) if component.brings_constraints else ranker
+        told = informed(stages.ranker, prompts) if component.brings_constraints else stages.ranker
         scored = told.rank([chats[row.question_id] for row in rows], [[row.turns[0].text] for row in rows])
         found = [RankedPrompt(row.question_id, tuple(scores)) for row, scores in zip(rows, scored, strict=True)]
         write_parquet(folder / "proxy.parquet", found)

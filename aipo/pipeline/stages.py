@@ -20,7 +20,7 @@ from aipo.pipeline.answers import optional_answers, read_answers
 from aipo.pipeline.draws import derived_seed, slice_of_pool
 from aipo.pipeline.kinds import LOADED, VERSIONS, ranker_content, without_place
 from aipo.pipeline.run import Run
-from aipo.rankers.ranker import JudgedRanker
+from aipo.rankers.ranker import JudgedRanker, Ranker
 from aipo.rankers.ranking import informed, rank, with_win_probabilities, with_win_shares
 from aipo.records import (
     Candidates,
@@ -172,22 +172,27 @@ class Stages:
     def ranking(self, candidates: Artifact, iteration: int) -> Artifact:
         """A score for every candidate."""
         by_ranker = self.recipe.ranking == "ranker"
-        content: dict[str, Any] = {"ranker": "dataset"}
-        if by_ranker:
-            ranker = self.run.ranker
-            content = ranker_content(self.run)
 
         def build(folder: Path) -> StageReport:
-            rows = read_parquet(candidates.path / "candidates.parquet", Candidates)
-            if by_ranker:
-                keeping = ranker.stored(self.replies) if isinstance(ranker, JudgedRanker) else ranker
-                ranked = rank(informed(keeping, [row.prompt for row in rows]), rows)
-            else:
-                ranked = [RankedPrompt(row.prompt.prompt_id, row.scores or ()) for row in rows]
+            ranked = self.ranked(candidates)
             write_parquet(folder / "ranking.parquet", ranked)
             return StageReport({"prompts": len(ranked)})
 
+        content = ranker_content(self.run) if by_ranker else {"ranker": "dataset"}
         return self.make("ranking", content, {"candidates": candidates.fingerprint}, build, iteration, resumable=True)
+
+    def ranked(self, candidates: Artifact) -> list[RankedPrompt]:
+        """The scores themselves, by the ranker or as the data set brings them."""
+        rows = read_parquet(candidates.path / "candidates.parquet", Candidates)
+        if self.recipe.ranking == "ranker":
+            return rank(informed(self.ranker, [row.prompt for row in rows]), rows)
+        return [RankedPrompt(row.prompt.prompt_id, row.scores or ()) for row in rows]
+
+    @property
+    def ranker(self) -> Ranker:
+        """The run's; one that asks a judge keeps every reply."""
+        ranker = self.run.ranker
+        return ranker.stored(self.replies) if isinstance(ranker, JudgedRanker) else ranker
 
     def pairs(self, candidates: Artifact, ranking: Artifact, policy: Policy, iteration: int) -> Artifact:
         """Two candidates of every prompt, as token ids; every drop is counted by its reason.
@@ -209,7 +214,7 @@ class Stages:
             require_pairs(built)
             pairs = built.pairs
             if self.recipe.ranking == "ranker":
-                ranker = informed(self.run.ranker, [row.prompt for row in rows])
+                ranker = informed(self.ranker, [row.prompt for row in rows])
                 chats = {row.prompt.prompt_id: row.prompt.chat for row in rows}
                 pairs = with_win_probabilities(ranker, pairs, chats)
                 if shares:
@@ -309,9 +314,7 @@ class Stages:
         parents = {"answers": answers.fingerprint} | ({"baseline": baseline.fingerprint} if baseline else {})
 
         def build(folder: Path) -> StageReport:
-            component = self.run.benchmarks[benchmark]
-            ours, theirs = read_answers(answers), optional_answers(baseline)
-            judgments = judged(judge, self.replies, lambda asked: component.judge(ours, asked, baseline=theirs))
+            judgments = self.judged(benchmark, judge, answers, baseline)
             write_jsonl(folder / "judgments.jsonl", judgments)
             unscored = sum(judgment.value is None for judgment in judgments)
             return StageReport({"judgments": len(judgments), "unscored": unscored})
@@ -323,6 +326,11 @@ class Stages:
             "asks_per_verdict": judge.asks_per_verdict,
         }
         return self.make("judgments", content, parents, build, iteration, resumable=True, name=label)
+
+    def judged(self, benchmark: str, judge: Judge, answers: Artifact, baseline: Artifact | None) -> list[Judgment]:
+        """The verdicts themselves. Only replies that are not kept are asked for."""
+        component, ours, theirs = self.run.benchmarks[benchmark], read_answers(answers), optional_answers(baseline)
+        return judged(judge, self.replies, lambda asked: component.judge(ours, asked, baseline=theirs))
 
     def scores(
         self,

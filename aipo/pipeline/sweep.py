@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from aipo.jobs import Submission, submit
 from aipo.pipeline import cluster, folders
+from aipo.pipeline.asked import asked
 from aipo.pipeline.check import ConfigError, check
 from aipo.pipeline.composer import Combination, Composer
 from aipo.pipeline.console import Place, overrides_shown
@@ -146,18 +147,25 @@ def _expanded(config: DictConfig) -> list[list[str]]:
 
 def _refuse(jobs: Sequence[tuple[DictConfig, str]], problems: Mapping[str, None] | None = None) -> list[dict[str, Any]]:
     """The jobs as plain values; or exit with status 2 and a list of all that is wrong with them or missing for them."""
+    from aipo.pipeline.loop import loop
+
     found = dict(problems or {})
     needs: dict[str, list[str]] = {}
     known: dict[str, list[str]] = {}
+    judgings: dict[str, bool] = {}
     checked: list[dict[str, Any]] = []
     for job, label in jobs:
+        told: list[str] = []
         try:
             plain = check(job, known)
             checked.append(plain)
-            key = json.dumps([plain[group] for group in NEEDY], sort_keys=True, default=str)
-            if not plain["plan"] and key not in needs:  # a plan lists what is missing; equal components are asked once
-                needs[key] = [f"missing {line}" for line in missing_needs(build_run(plain))]
-            told = needs.get(key, [])
+            if not plain["plan"]:  # a plan lists what is missing itself
+                built = build_run(plain)
+                whom = asked(built, loop, judgings)
+                key = json.dumps([[plain[group] for group in NEEDY], sorted(whom)], sort_keys=True, default=str)
+                if key not in needs:  # equal components are looked at once
+                    needs[key] = [f"missing {line}" for line in missing_needs(built, whom)]
+                told = needs[key]
         except ConfigError as error:
             told = error.problems
         found |= dict.fromkeys(f"{problem} [{label}]" if label else problem for problem in told)
@@ -176,7 +184,11 @@ def _plan(jobs: Sequence[tuple[DictConfig, str]]) -> NoReturn:
     for number, (job, label) in enumerate(jobs, start=1):
         if label:
             print(f"\nJob {number} of {len(jobs)}: {label}")
-        run(job, Path(), (), {})
+        try:
+            run(job, Path(), (), {})
+        except ConfigError as error:  # Hydra takes what a callback raises for a warning, and goes on
+            print(error, file=sys.stderr)
+            sys.exit(2)
     if jobs[0][1]:
         built = [build_run(check(job)) for job, _ in jobs]
         print_sweep([(job, walk(job)) for job in built])

@@ -41,8 +41,8 @@ class FaultyServer:
                 quiet = quiet + 1 if self._handled == sum(self.requests.values()) else 0
 
     @contextmanager
-    def running(self) -> Iterator[str]:
-        """The base URL, while the server runs."""
+    def running(self, port: int = 0) -> Iterator[str]:
+        """The base URL, while the server runs; at any free port where none is given."""
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -64,7 +64,7 @@ class FaultyServer:
             request_queue_size = 256
             daemon_threads = True
 
-        server = Server(("127.0.0.1", 0), Handler)
+        server = Server(("127.0.0.1", port), Handler)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
         try:

@@ -243,6 +243,8 @@ def _command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         (("ranker=reward_model", "ranker.path=/nowhere", "objective=dpo"), 2, "missing "),
         (("-m", "judge=gpt_4", "seed=0,1"), 2, "OPENAI_API_KEY is not set"),
         (("plan=true",), 0, "Missing: nothing"),
+        (("plan=true", "judge=replay", "judge.path=/nowhere"), 2, "1. missing stored replies: /nowhere: expected"),
+        (("-m", "seed=0,1", "plan=true", "judge=replay", "judge.path=/nowhere"), 2, "1. missing stored replies: /now"),
         (("-m", "objective=dpo,aipo", "plan=true"), 0, "Sweep of 2 jobs"),
     ],
 )
