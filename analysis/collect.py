@@ -151,7 +151,7 @@ def collect(sweep: Path) -> Sweep:
     if not records:
         raise AnalysisError(f"{sweep}: none of its {len(files)} runs can be read. The first: {problems[0].what}")
     runs = [
-        Run(folder.name, record, items, _resolve_store(record.store))
+        Run(folder.name, record, items, resolve_store(record.store))
         for (folder, record), items in zip(records.items(), variants(list(records.values())), strict=True)
     ]
     problems += _unfinished(states(sweep), {run.job: run for run in runs})
@@ -291,7 +291,8 @@ def _read_metrics(path: Path) -> list[dict[str, Any]]:
     return metrics
 
 
-def _resolve_store(written: str) -> Path:
+def resolve_store(written: str) -> Path:
+    """The store that a job's record names; a relative one is sought in the checkout first."""
     path = Path(written)
     if path.is_absolute():
         return path

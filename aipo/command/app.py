@@ -132,6 +132,17 @@ def export(context: typer.Context) -> None:
     raise typer.Exit(command(context.args))
 
 
+@app.command("eval-logs")
+def eval_logs(
+    sweep: Sweep,
+    out: Annotated[Path | None, typer.Option(help="Where to (default: the sweep's folder eval_logs).")] = None,
+) -> None:
+    """A sweep's judged answers as inspect_ai logs, which `inspect view` shows. Needs the extra `inspect`."""
+    from analysis.eval_logs import export
+
+    _told(export, sweep, out)
+
+
 @app.command(context_settings=PASSED_ON)
 def score(context: typer.Context) -> None:
     """Score files that the official tools wrote."""
@@ -179,10 +190,11 @@ def _run(arguments: Sequence[str]) -> None:
 def _told(call: Any, *arguments: Any, **options: Any) -> Any:
     """Call; what a user can cause is one line on stderr and exit status 1."""
     from aipo.artifacts import StoreError
+    from analysis.collect import AnalysisError
 
     try:
         return call(*arguments, **options)
-    except (ValueError, OSError, StoreError) as error:
+    except (ValueError, OSError, StoreError, AnalysisError) as error:
         from aipo.remote import redact
 
         print(f"error: {redact(str(error))}", file=sys.stderr)

@@ -17,7 +17,7 @@ from aipo.records import Completion, Message, Prompt, write_parquet
 
 COMMANDS = (
     *("run", "plan", "status", "rerun", "analyse", "view", "compare", "sample", "chat", "export", "score", "assets"),
-    *("store", "doctor"),
+    *("store", "doctor", "eval-logs"),
 )
 
 
