@@ -91,13 +91,13 @@ class RewardModel:
         import torch
 
         model, tokenizer = self._load()
-        rows = [_conversation_ids(tokenizer, chat, text) for chat, text in asked]
+        rows = [conversation_ids(tokenizer, chat, text) for chat, text in asked]
         if cut := sum(len(row) > self.max_tokens for row in rows):
             logger.warning("reward model: %d of %d chats cut at ranker.max_tokens=%d", cut, len(rows), self.max_tokens)
         rows = [row[: self.max_tokens] for row in rows]
         if not self._has_pad:
             # The model scores the last token that is not this id: it must be none of a chat's own.
-            model.config.pad_token_id = _unused_id(model, rows)
+            model.config.pad_token_id = unused_id(model, rows)
         scores = [0.0] * len(rows)
         with torch.inference_mode(), bar(len(rows), "reward model") as shown:
             for batch in length_batches([len(row) for row in rows], lambda length: self.max_batch_tokens // length):
@@ -142,7 +142,8 @@ class RewardModel:
         return self._loaded
 
 
-def _conversation_ids(tokenizer: PreTrainedTokenizerBase, chat: Chat, text: str) -> list[int]:
+def conversation_ids(tokenizer: PreTrainedTokenizerBase, chat: Chat, text: str) -> list[int]:
+    """The chat with `text` as its answer, as the tokenizer's template writes it."""
     turns = [*((message.role, message.content) for message in chat), ("assistant", text)]
     messages = [{"role": role, "content": _without_control_names(tokenizer, content)} for role, content in turns]
     written = tokenizer.apply_chat_template(messages, tokenize=False)
@@ -157,6 +158,7 @@ def _without_control_names(tokenizer: PreTrainedTokenizerBase, text: str) -> str
     return text
 
 
-def _unused_id(model: Any, rows: Sequence[Sequence[int]]) -> int:
+def unused_id(model: Any, rows: Sequence[Sequence[int]]) -> int:
+    """The first id of the vocabulary that is in none of the rows."""
     used = {token for row in rows for token in row}
     return next(token for token in range(model.config.vocab_size) if token not in used)

@@ -109,7 +109,7 @@ def _saved_margin(outputs: Path, model: str) -> float:
 
     (pairs_file,) = (outputs / "pairs").glob("*/pairs.parquet")
     (before_file,) = (outputs / "reference").glob("*/reference.parquet")
-    (policy,) = (outputs / "train").glob("*/policy/model")
+    (policy,) = (outputs / "train").glob("*/model")
     pairs, before = read_parquet(pairs_file, Pair), read_parquet(before_file, ReferenceLogps)
     settings = {key: value for key, value in composed("scale=laptop").trainer.items() if key != "_target_"}
     after = Trainer(**settings).reference(policy=PolicyRef(str(policy)), pairs=pairs, out=outputs / "after")

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CHECKED = ["data=pairrm_gen_uf", "data/source=constraints", "judge=none", "benchmark=[]"]
 REQUIRED = {  # values that a file leaves to the user, and what a ranker cannot do without
     "ranker": {
+        "learned": ["ranker.path=x/y"],
         "reward_model": ["ranker.path=x/y"],
         "verifiable": CHECKED,
         "verifiable_biased": CHECKED,
