@@ -88,7 +88,7 @@ if TYPE_CHECKING:
         RewardModel,
         VerifiableRanker,
     )
-    from aipo.rankers.ranker import InformedRanker
+    from aipo.rankers.ranker import ComparingRanker, InformedRanker, ReadingRanker
     from aipo.samplers import VLLM, HFSampler, Sampler, ServerSampler, TransformersServe, VLLMServer
     from aipo.samplers.protocols import ServerProtocol
     from aipo.training.processes.preemption import Interruption, Preemption, StopFile
@@ -125,6 +125,12 @@ if TYPE_CHECKING:
         | RewardModel
         | VerifiableRanker,
     ) -> Sequence[Ranker]:
+        return each
+
+    def comparing_rankers(*each: PairRM) -> Sequence[ComparingRanker]:
+        return each
+
+    def reading_rankers(*each: PairRM | LengthPenalizedRanker | RewardModel) -> Sequence[ReadingRanker]:
         return each
 
     def informed_rankers(*each: LengthPenalizedRanker | VerifiableRanker) -> Sequence[InformedRanker]:

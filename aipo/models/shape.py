@@ -33,8 +33,18 @@ class ModelShape:
         h, heads, kv, d = self.hidden_size, self.num_attention_heads, self.num_key_value_heads, self.head_dim
         attention = 2 * h * heads * d + 2 * h * kv * d
         layer = attention + 3 * h * self.intermediate_size + 2 * h
-        embeddings = self.vocab_size * h * (1 if self.tie_word_embeddings else 2)
-        return self.num_hidden_layers * layer + embeddings + h
+        return self.num_hidden_layers * layer + self.embeddings * (1 if self.tie_word_embeddings else 2) + h
+
+    @property
+    def embeddings(self) -> int:
+        """Weights of one matrix of words: the input's, or the head's."""
+        return self.vocab_size * self.hidden_size
+
+    def forward_flops(self, context: float, *, head: bool = True) -> float:
+        """FLOPs of one token in a forward pass over rows of `context` tokens: 2 a weight, and attention."""
+        matrices = self.parameters - self.embeddings * ((0 if self.tie_word_embeddings else 1) + (not head))
+        attention = 2 * context * self.num_hidden_layers * self.num_attention_heads * self.head_dim
+        return 2 * matrices + attention
 
     @property
     def kv_bytes_per_token(self) -> int:

@@ -21,7 +21,7 @@ from aipo.pipeline.draws import derived_seed, slice_of_pool
 from aipo.pipeline.kinds import LOADED, VERSIONS, ranker_content, without_place
 from aipo.pipeline.run import Run
 from aipo.rankers.ranker import JudgedRanker, Ranker
-from aipo.rankers.ranking import informed, rank, with_win_probabilities, with_win_shares
+from aipo.rankers.ranking import informed, rank, recalled, with_win_probabilities, with_win_shares
 from aipo.records import (
     Candidates,
     Example,
@@ -29,6 +29,7 @@ from aipo.records import (
     Pair,
     Prompt,
     RankedPrompt,
+    WinProbabilities,
     from_row,
     read_jsonl,
     read_parquet,
@@ -48,6 +49,8 @@ class Policy:
     iteration: int
 
 
+CHANCES = "chances.parquet"
+"""What a ranker that compares candidates leaves beside its scores: no pair is asked about again."""
 DRAWN = "drawn"
 """Where a stage keeps completions while it draws more; gone when it is complete."""
 
@@ -174,19 +177,21 @@ class Stages:
         by_ranker = self.recipe.ranking == "ranker"
 
         def build(folder: Path) -> StageReport:
-            ranked = self.ranked(candidates)
+            ranked, chances = self.ranked(candidates)
+            if chances:
+                write_parquet(folder / CHANCES, chances)
             write_parquet(folder / "ranking.parquet", ranked)
             return StageReport({"prompts": len(ranked)})
 
         content = ranker_content(self.run) if by_ranker else {"ranker": "dataset"}
         return self.make("ranking", content, {"candidates": candidates.fingerprint}, build, iteration, resumable=True)
 
-    def ranked(self, candidates: Artifact) -> list[RankedPrompt]:
-        """The scores themselves, by the ranker or as the data set brings them."""
+    def ranked(self, candidates: Artifact) -> tuple[list[RankedPrompt], list[WinProbabilities]]:
+        """The scores themselves, by the ranker or as the data set brings them, and what it learned on the way."""
         rows = read_parquet(candidates.path / "candidates.parquet", Candidates)
         if self.recipe.ranking == "ranker":
             return rank(informed(self.ranker, [row.prompt for row in rows]), rows)
-        return [RankedPrompt(row.prompt.prompt_id, row.scores or ()) for row in rows]
+        return [RankedPrompt(row.prompt.prompt_id, row.scores or ()) for row in rows], []
 
     @property
     def ranker(self) -> Ranker:
@@ -214,7 +219,7 @@ class Stages:
             require_pairs(built)
             pairs = built.pairs
             if self.recipe.ranking == "ranker":
-                ranker = informed(self.ranker, [row.prompt for row in rows])
+                ranker = recalled(informed(self.ranker, [row.prompt for row in rows]), rows, ranking.path / CHANCES)
                 chats = {row.prompt.prompt_id: row.prompt.chat for row in rows}
                 pairs = with_win_probabilities(ranker, pairs, chats)
                 if shares:

@@ -7,9 +7,10 @@ key-value cache. The shares of peak that are really reached are settings of the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from aipo.models.shape import ModelShape
+from aipo.rankers.ranker import Reading
 
 GIB = 2**30
 
@@ -29,11 +30,20 @@ class Hardware:
     """Share of `tflops` that a forward pass reaches."""
     decoding_share: float
     """Share of `memory_gb_per_s` that decoding reaches."""
+    float32_tflops: float | None = None
+    """Peak of a ranker that computes in float32, and `tfloat32_tflops` of one in TF32. None: `tflops`."""
+    tfloat32_tflops: float | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if getattr(self, field.name) <= 0:
-                raise ValueError(f"hardware.{field.name} must be positive, got {getattr(self, field.name)}")
+            value = getattr(self, field.name)
+            if value is not None and value <= 0:
+                raise ValueError(f"hardware.{field.name} must be positive, got {value}")
+
+    def peak(self, dtype: str) -> float:
+        """The peak in 10^12 FLOP/s of what multiplies in `dtype`, a ranker's."""
+        known = {"float32": self.float32_tflops, "tfloat32": self.tfloat32_tflops}
+        return known.get(dtype) or self.tflops
 
 
 @dataclass(frozen=True)
@@ -71,7 +81,7 @@ class Cost:
 def forward_cost(shape: ModelShape, hardware: Hardware, sequences: float, tokens: float) -> Cost:
     """A forward pass over `sequences` rows of `tokens` each."""
     total = sequences * tokens
-    flops = total * _forward_flops_per_token(shape, tokens)
+    flops = total * shape.forward_flops(tokens)
     return Cost(total, _hours(flops, hardware, hardware.prefill_share))
 
 
@@ -87,7 +97,7 @@ def decoding_cost(
     context = workload.prompt_tokens + new_tokens / 2
     bytes_a_step = 2 * shape.parameters + batch * context * shape.kv_bytes_per_token
     seconds_a_step = bytes_a_step / (replica_devices * hardware.memory_gb_per_s * 1e9 * hardware.decoding_share)
-    flops_a_step = batch * _forward_flops_per_token(shape, context)
+    flops_a_step = batch * shape.forward_flops(context)
     compute_s = flops_a_step / (replica_devices * hardware.tflops * 1e12 * hardware.prefill_share)
     steps = sequences / replicas / batch * new_tokens
     hours = prefill.hours + steps * max(seconds_a_step, compute_s) / 3600
@@ -97,8 +107,14 @@ def decoding_cost(
 def training_cost(shape: ModelShape, hardware: Hardware, workload: Workload, pairs: float, checkpointing: bool) -> Cost:
     """One epoch over `pairs`; a pair is one row: its prompt, chosen and rejected."""
     tokens = workload.prompt_tokens + 2 * workload.completion_tokens
-    flops = pairs * tokens * _forward_flops_per_token(shape, tokens) * (4 if checkpointing else 3)
+    flops = pairs * tokens * shape.forward_flops(tokens) * (4 if checkpointing else 3)
     return Cost(pairs * tokens, _hours(flops, hardware, hardware.training_share))
+
+
+def reading_cost(hardware: Hardware, reading: Reading) -> Cost:
+    """What a ranker's own model reads, on as many devices as its processes take."""
+    used = replace(hardware, devices=min(hardware.devices, reading.processes), tflops=hardware.peak(reading.dtype))
+    return Cost(reading.tokens, _hours(reading.flops, used, hardware.prefill_share))
 
 
 def devices_per_replica(shape: ModelShape, hardware: Hardware) -> int:
@@ -108,13 +124,6 @@ def devices_per_replica(shape: ModelShape, hardware: Hardware) -> int:
     while count < needed and count < hardware.devices:
         count *= 2
     return count
-
-
-def _forward_flops_per_token(shape: ModelShape, context: float) -> float:
-    embedding = shape.vocab_size * shape.hidden_size
-    matrices = shape.parameters - (0 if shape.tie_word_embeddings else embedding)
-    attention = 2 * context * shape.num_hidden_layers * shape.num_attention_heads * shape.head_dim
-    return 2 * matrices + attention
 
 
 def _hours(flops: float, hardware: Hardware, share: float) -> float:

@@ -11,10 +11,10 @@ from aipo.judges.endpoints import Priced
 from aipo.judges.judge import Judge
 from aipo.models.policy import PolicyRef
 from aipo.models.shape import ModelShape, shape_of_folder
-from aipo.planning.costs import Cost, decoding_cost, forward_cost, training_cost
+from aipo.planning.costs import Cost, decoding_cost, forward_cost, reading_cost, training_cost
 from aipo.planning.memory import TrainingSetup, average_gib, policy_gib
 from aipo.planning.subject import Subject
-from aipo.rankers.ranker import JudgedRanker
+from aipo.rankers.ranker import JudgedRanker, ReadingRanker
 
 
 def model_shape(run: Subject, events: Sequence[StageEvent]) -> ModelShape | None:
@@ -35,7 +35,10 @@ def prompts_of_a_round(run: Subject) -> int:
 
 
 def stage_costs(run: Subject, shape: ModelShape) -> dict[str, Cost]:
-    """The cost of one execution of each kind of stage that uses the policy, in the order of a round."""
+    """The cost of one execution of each kind of stage that uses the policy, in the order of a round.
+
+    And of ranking, where the ranker has a model of its own and its size is known.
+    """
     hardware, workload, iteration, recipe = run.hardware, run.workload, run.iteration, run.recipe
     trained_on = replace(hardware, devices=run.trainer.processes)
     prompts = prompts_of_a_round(run)
@@ -48,6 +51,16 @@ def stage_costs(run: Subject, shape: ModelShape) -> dict[str, Cost]:
     if recipe.responses == "generated":
         new_tokens = min(workload.completion_tokens, iteration.decoding.max_new_tokens)
         costs["candidates"] = decoding_cost(shape, hardware, workload, prompts, iteration.candidates, new_tokens)
+    ranker = run.ranker
+    if recipe.ranking == "ranker" and isinstance(ranker, ReadingRanker):
+        reading = ranker.reading(
+            prompts=prompts,
+            candidates=iteration.candidates,
+            prompt_tokens=workload.prompt_tokens,
+            completion_tokens=workload.completion_tokens,
+        )
+        if reading is not None:
+            costs["ranking"] = reading_cost(hardware, reading)
     if iteration.reference_logps == "model":
         costs["reference"] = forward_cost(shape, trained_on, pairs, row)
     trained = pairs * run.trainer.epochs

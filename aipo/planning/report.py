@@ -116,7 +116,8 @@ def _print_estimates(console: Console, run: Subject, shape: ModelShape, events: 
     )
     table = _table("stage", "to run", "M tokens each", "time each", "time")
     total = 0.0
-    for kind, cost in stage_costs(run, shape).items():
+    costs = stage_costs(run, shape)
+    for kind, cost in costs.items():
         runs = runs_of(kind, events)
         total += runs * cost.hours
         table.add_row(
@@ -130,7 +131,8 @@ def _print_estimates(console: Console, run: Subject, shape: ModelShape, events: 
     table.add_row("total", "", "", "", duration(total))
     console.print(table)
     held = duration(total * devices_held(run))
-    console.print(f"{held} of device time. Not counted: ranking, judging, loading, starting servers")
+    left = "" if "ranking" in costs or not runs_of("ranking", events) else "ranking, "
+    console.print(f"{held} of device time. Not counted: {left}judging, loading, starting servers")
 
 
 def _print_memory(console: Console, run: Subject, shape: ModelShape) -> None:

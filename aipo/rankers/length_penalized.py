@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from aipo.components import needs_of
 from aipo.judges.judge import Judge
 from aipo.judges.replies import ReplyStore
-from aipo.rankers.ranker import InformedRanker, JudgedRanker, Ranker
+from aipo.rankers.ranker import InformedRanker, JudgedRanker, Ranker, Reading, ReadingRanker
 from aipo.rankers.ranking import informed
 from aipo.records import Chat, Prompt
 
@@ -66,6 +66,19 @@ class LengthPenalizedRanker:
     def stored(self, store: ReplyStore) -> LengthPenalizedRanker:
         """The same, keeping what the wrapped ranker pays for where that can be kept."""
         return replace(self, ranker=self.ranker.stored(store)) if isinstance(self.ranker, JudgedRanker) else self
+
+    def reading(
+        self, *, prompts: float, candidates: float, prompt_tokens: float, completion_tokens: float
+    ) -> Reading | None:
+        """The wrapped ranker's."""
+        if not isinstance(self.ranker, ReadingRanker):
+            return None
+        return self.ranker.reading(
+            prompts=prompts,
+            candidates=candidates,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+        )
 
     def knowing(self, prompts: Sequence[Prompt]) -> LengthPenalizedRanker:
         """The same, with the wrapped ranker told what the prompts ask for where it wants to know."""

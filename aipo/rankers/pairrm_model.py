@@ -19,7 +19,7 @@ class PairRMModel(DebertaV2PreTrainedModel):
     def __init__(self, config: DebertaV2Config) -> None:
         super().__init__(config)
         width = config.hidden_size
-        self.marker_ids = (config.source_prefix_id, config.cand1_prefix_id, config.cand2_prefix_id)
+        self.marker_ids = marker_ids(config)
         self.pretrained_model = DebertaV2Model(config)
         self.head_layer = nn.Sequential(
             nn.Dropout(config.drop_out),
@@ -37,19 +37,35 @@ class PairRMModel(DebertaV2PreTrainedModel):
         """
         hidden = self.pretrained_model(input_ids=ids, attention_mask=mask).last_hidden_state
         source, first, second = hidden[torch.arange(len(ids), device=ids.device).unsqueeze(1), markers].unbind(1)
-        left, right = (self.head_layer(torch.cat([source, one], dim=-1)) for one in (first, second))
+        # Three vectors a row: in float32 they cost nothing, and a difference of rounded scores would tie.
+        wide = next(self.head_layer.parameters()).dtype
+        left, right = (self.head_layer(torch.cat([source, one], dim=-1).to(wide)) for one in (first, second))
         return (left - right).mean(-1)
 
 
-def load_pairrm(path: str, revision: str | None, dtype: torch.dtype) -> PairRMModel:
-    """The model in evaluation mode, from safetensors alone. PairRMError unless every weight is there and used."""
-    logging.disable_progress_bar()
+def marker_ids(config: DebertaV2Config) -> tuple[int, int, int]:
+    """The ids of the tokens before prompt, first and second candidate."""
+    return config.source_prefix_id, config.cand1_prefix_id, config.cand2_prefix_id
+
+
+def pairrm_config(path: str, revision: str | None) -> DebertaV2Config:
+    """The checkpoint's config.json. PairRMError where it lacks PairRM's keys."""
     config = DebertaV2Config.from_pretrained(path, revision=revision)
     if absent := [key for key in CONFIG_KEYS if not hasattr(config, key)]:
         raise PairRMError(
             f"{path}/config.json: expected PairRM's keys {', '.join(CONFIG_KEYS)}, got none named {', '.join(absent)}; "
             "use llm-blender/PairRM-hf or a folder in its layout (llm-blender/PairRM has another)"
         )
+    return config
+
+
+def load_pairrm(path: str, revision: str | None, dtype: torch.dtype) -> PairRMModel:
+    """The model in evaluation mode, from safetensors alone. PairRMError unless every weight is there and used.
+
+    The backbone is in `dtype`, the head in float32 at least.
+    """
+    logging.disable_progress_bar()
+    config = pairrm_config(path, revision)
     model, report = PairRMModel.from_pretrained(
         path, config=config, revision=revision, dtype=dtype, use_safetensors=True, attn_implementation="eager",
         output_loading_info=True,
@@ -60,4 +76,5 @@ def load_pairrm(path: str, revision: str | None, dtype: torch.dtype) -> PairRMMo
                 f"{path}: expected PairRM's keys, got {len(wrong)} {kind.replace('_', ' ')}: {', '.join(wrong[:4])}; "
                 "use llm-blender/PairRM-hf or a folder in its layout"
             )
+    model.head_layer.to(torch.promote_types(dtype, torch.float32))
     return model.eval()

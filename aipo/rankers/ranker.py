@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from aipo.judges.judge import Judge
@@ -41,6 +42,49 @@ class Ranker(Protocol):
 
     def win_probabilities(self, prompts: Sequence[Chat], pairs: Sequence[tuple[str, str]]) -> list[float] | None:
         """P(first beats second) for each prompt's pair, or None when this ranker gives no probability."""
+        ...
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What the comparisons of one prompt's candidates say."""
+
+    scores: tuple[float, ...]
+    """As of `rank`."""
+    chances: tuple[tuple[float, ...], ...]
+    """[i][j]: P(candidate i beats candidate j); 1/2 on the diagonal."""
+
+
+@runtime_checkable
+class ComparingRanker(Ranker, Protocol):
+    """A ranker whose scores come from comparing every candidate with every other: win probabilities cost no more."""
+
+    def compare(self, prompts: Sequence[Chat], candidates: Sequence[Sequence[str]]) -> list[Compared]:
+        """Scores and win probabilities of each prompt's candidates."""
+        ...
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a ranker's own model reads, by count."""
+
+    tokens: float
+    flops: float
+    """Of all forward passes."""
+    dtype: str
+    """What it multiplies in."""
+    processes: int
+    """That share it, each on a device of its own."""
+
+
+@runtime_checkable
+class ReadingRanker(Ranker, Protocol):
+    """A ranker with a model of its own, whose work can be told beforehand."""
+
+    def reading(
+        self, *, prompts: float, candidates: float, prompt_tokens: float, completion_tokens: float
+    ) -> Reading | None:
+        """The work of ranking so many prompts; lengths are means. None while the model's size is not known."""
         ...
 
 

@@ -4,9 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Protocol
 
-from aipo.rankers.ranker import InformedRanker, Ranker
-from aipo.records import Candidates, Chat, Pair, Prompt, RankedPrompt
+from aipo.rankers.ranker import ComparingRanker, InformedRanker, Ranker
+from aipo.records import Candidates, Chat, Pair, Prompt, RankedPrompt, WinProbabilities, read_parquet
+
+
+class Chances(Protocol):
+    """Who says how likely one completion beats another: a ranker, or what it said before."""
+
+    @property
+    def name(self) -> str: ...
+
+    def win_probabilities(self, prompts: Sequence[Chat], pairs: Sequence[tuple[str, str]]) -> list[float] | None:
+        """As of a Ranker."""
+        ...
 
 
 def informed(ranker: Ranker, prompts: Sequence[Prompt]) -> Ranker:
@@ -14,14 +28,66 @@ def informed(ranker: Ranker, prompts: Sequence[Prompt]) -> Ranker:
     return ranker.knowing(prompts) if isinstance(ranker, InformedRanker) else ranker
 
 
-def rank(ranker: Ranker, rows: Sequence[Candidates]) -> list[RankedPrompt]:
-    """A row for each prompt, in order."""
+def rank(ranker: Ranker, rows: Sequence[Candidates]) -> tuple[list[RankedPrompt], list[WinProbabilities]]:
+    """A row for each prompt, in order; and, from a ranker that compares, what it learned of every two candidates."""
+    chats = [row.prompt.chat for row in rows]
     texts = [[completion.text for completion in row.completions] for row in rows]
-    scores = ranker.rank([row.prompt.chat for row in rows], texts)
-    return [RankedPrompt(row.prompt.prompt_id, tuple(score)) for row, score in zip(rows, scores, strict=True)]
+    ids = [row.prompt.prompt_id for row in rows]
+    if not isinstance(ranker, ComparingRanker):
+        scores = ranker.rank(chats, texts)
+        return [RankedPrompt(prompt_id, tuple(score)) for prompt_id, score in zip(ids, scores, strict=True)], []
+    found = list(zip(ids, ranker.compare(chats, texts), strict=True))
+    return (
+        [RankedPrompt(prompt_id, compared.scores) for prompt_id, compared in found],
+        [WinProbabilities(prompt_id, tuple(chain.from_iterable(compared.chances))) for prompt_id, compared in found],
+    )
 
 
-def with_win_probabilities(ranker: Ranker, pairs: Sequence[Pair], chats: Mapping[str, Chat]) -> list[Pair]:
+def recalled(ranker: Ranker, rows: Sequence[Candidates], kept: Path) -> Chances:
+    """The ranker, or where its ranking pass left win probabilities in the file `kept`, what it said then."""
+    return Recalled(ranker, rows, read_parquet(kept, WinProbabilities)) if kept.exists() else ranker
+
+
+class Recalled:
+    """A ranker's win probabilities, from the comparisons of its ranking pass; it is asked about other texts only."""
+
+    def __init__(self, ranker: Ranker, rows: Sequence[Candidates], kept: Sequence[WinProbabilities]) -> None:
+        self._ranker = ranker
+        self._kept: dict[Chat, tuple[dict[str, int], tuple[float, ...]]] = {}
+        for row, found in zip(rows, kept, strict=True):
+            # Of equal texts any place will do: their comparisons are equal, too.
+            places = {completion.text: place for place, completion in enumerate(row.completions)}
+            self._kept.setdefault(row.prompt.chat, (places, found.chances))
+        self._size = {chat: round(len(chances) ** 0.5) for chat, (_, chances) in self._kept.items()}
+
+    @property
+    def name(self) -> str:
+        """The ranker's."""
+        return self._ranker.name
+
+    def win_probabilities(self, prompts: Sequence[Chat], pairs: Sequence[tuple[str, str]]) -> list[float] | None:
+        """As the ranker's own, to rounding: a comparison was made in another batch."""
+        asked = list(zip(prompts, pairs, strict=True))
+        chances = [self._recall(chat, *pair) for chat, pair in asked]
+        unknown = [place for place, chance in enumerate(chances) if chance is None]
+        if unknown:
+            more = self._ranker.win_probabilities(
+                [prompts[place] for place in unknown], [pairs[place] for place in unknown]
+            )
+            if more is None:
+                return None
+            for place, chance in zip(unknown, more, strict=True):
+                chances[place] = chance
+        return [chance for chance in chances if chance is not None]
+
+    def _recall(self, chat: Chat, first: str, second: str) -> float | None:
+        places, chances = self._kept.get(chat, ({}, ()))
+        if first not in places or second not in places:
+            return None
+        return chances[places[first] * self._size[chat] + places[second]]
+
+
+def with_win_probabilities(ranker: Chances, pairs: Sequence[Pair], chats: Mapping[str, Chat]) -> list[Pair]:
     """The pairs with the ranker's P(chosen beats rejected); as they are when it gives none. `chats`: by prompt id."""
     texts = [(pair.chosen.text, pair.rejected.text) for pair in pairs]
     chances = ranker.win_probabilities([chats[pair.prompt_id] for pair in pairs], texts)
@@ -30,7 +96,7 @@ def with_win_probabilities(ranker: Ranker, pairs: Sequence[Pair], chats: Mapping
     return [replace(pair, win_probability=chance) for pair, chance in zip(pairs, chances, strict=True)]
 
 
-def with_win_shares(ranker: Ranker, pairs: Sequence[Pair], rows: Mapping[str, Candidates]) -> list[Pair]:
+def with_win_shares(ranker: Chances, pairs: Sequence[Pair], rows: Mapping[str, Candidates]) -> list[Pair]:
     """The pairs with each side's win share: its mean probability of beating a candidate of its prompt.
 
     All candidates count, the completion itself among them at 1/2, as in SPPO's code (arXiv 2405.00675). `rows`: by

@@ -6,10 +6,13 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from aipo.models.shape import shape_of_folder
 from aipo.rankers.batches import length_batches, padded
 from aipo.rankers.checkpoint import checkpoint_identity, missing_checkpoint
+from aipo.rankers.ranker import Reading
 from aipo.records import Chat
 from aipo.terminal import bar
 
@@ -72,6 +75,20 @@ class RewardModel:
     def identity(self) -> dict[str, str]:
         """A hash of a local folder."""
         return checkpoint_identity(self.path, self.revision)
+
+    def reading(
+        self, *, prompts: float, candidates: float, prompt_tokens: float, completion_tokens: float
+    ) -> Reading | None:
+        """Every candidate is read once behind its prompt, on one device. None for a model that is not here."""
+        if not (Path(self.path) / "config.json").is_file():
+            return None
+        try:
+            shape = shape_of_folder(Path(self.path))
+        except KeyError:  # not a decoder of this kind
+            return None
+        length = min(prompt_tokens + completion_tokens, self.max_tokens)
+        tokens = prompts * candidates * length
+        return Reading(tokens, tokens * shape.forward_flops(length, head=False), self.dtype, 1)
 
     def rank(self, prompts: Sequence[Chat], candidates: Sequence[Sequence[str]]) -> list[list[float]]:
         """The model's output for every candidate. Equal texts are read once and get equal scores."""

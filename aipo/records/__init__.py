@@ -28,6 +28,7 @@ from aipo.records.rows import (
     QuestionScore,
     RankedPrompt,
     ReferenceLogps,
+    WinProbabilities,
 )
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "QuestionScore",
     "RankedPrompt",
     "ReferenceLogps",
+    "WinProbabilities",
     "from_row",
     "markdown_header",
     "markdown_row",

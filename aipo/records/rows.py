@@ -191,3 +191,12 @@ class RankedPrompt:
 
     prompt_id: str
     scores: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class WinProbabilities:
+    """What a ranker that compares candidates found on the way: P(candidate i beats candidate j) of one prompt."""
+
+    prompt_id: str
+    chances: tuple[float, ...]
+    """N x N, row by row: i N + j holds (i, j). 1/2 where i = j or the texts are equal."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -254,6 +255,27 @@ def test_training_takes_the_devices_it_is_given(tmp_path: Path) -> None:
         assert many[stage].hours == pytest.approx(few[stage].hours / 4)
     assert many["candidates"] == few["candidates"]  # sampled on the first node alone
     assert (devices_held(one), devices_held(four)) == (8, 32)
+
+
+def test_ranking_is_counted_where_the_rankers_model_is_known(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    given = [*MODEL, "ranker=pairrm", "iteration.iterations=2", "iteration.prompts=20000", "iteration.candidates=5"]
+    text, _ = _plan(capsys, *given, f"store.root={tmp_path}/none")
+    assert "Not counted: judging" in text and re.search(r"^ranking +2 +", text, re.MULTILINE)
+    job = build_run(check(composed(*given, f"store.root={tmp_path}/none")))
+    shape = model_shape(job, [])
+    assert shape is not None
+    cost = stage_costs(job, shape)["ranking"]
+    row = job.workload.prompt_tokens + 2 * job.workload.completion_tokens
+    assert cost.tokens == 20_000 * 5 * 4 * row
+    # deberta-v3-large: 24 layers, width 1024; contents, 2 x 256 positions twice; eight devices of 67 TFLOP/s
+    each = 2 * 24 * (12 * 1024**2 + 2 * row * 1024 + 4 * 256 * 1024)
+    assert cost.hours == pytest.approx(cost.tokens * each / (8 * 67e12 * job.hardware.prefill_share) / 3600)
+    faster = build_run(check(composed(*given, "ranker.dtype=tfloat32", f"store.root={tmp_path}/none")))
+    assert stage_costs(faster, shape)["ranking"].hours == pytest.approx(cost.hours * 67 / 495)
+    alone = build_run(check(composed(*given, "ranker.processes=1", f"store.root={tmp_path}/none")))
+    assert stage_costs(alone, shape)["ranking"].hours == pytest.approx(8 * cost.hours)
 
 
 def test_a_plan_without_a_shape_estimates_nothing_and_does_not_fail(

@@ -14,9 +14,11 @@ from safetensors.torch import load_file, save_file
 from tiny_pairrm import write_pairrm
 from transformers import AutoTokenizer, DebertaV2Config, DebertaV2Model
 
-from aipo.rankers.batches import length_batches
 from aipo.rankers.checkpoint import PairRMError
 from aipo.rankers.pairrm import PairRM, source_text
+from aipo.rankers.pairrm_processes import useful_processes
+from aipo.rankers.pairrm_scoring import Comparison, comparison_batches
+from aipo.rankers.pairrm_shape import backbone_shape
 from aipo.records import Chat, Message
 
 WORDS = ("red", "blue", "the", "and", "cab", "a", "b?", "zoo!", "B", "line\nbreak", "it's")
@@ -135,8 +137,9 @@ def ranks(scores: list[float]) -> list[int]:
     return sorted(range(len(scores)), key=scores.__getitem__)
 
 
-def test_batches_keep_to_their_bound(folder: Path) -> None:
-    batches = list(length_batches([5, 30, 10, 10, 31, 4], PairRM(str(folder), max_attention_cells=1000)._rows_for))
+def test_batches_keep_to_their_bound() -> None:
+    rows = [Comparison((0,) * length, (0, 0, 0)) for length in (5, 30, 10, 10, 31, 4)]
+    batches = comparison_batches(rows, 1000)
     assert batches == [[4], [1], [2, 3, 0, 5]]
 
 
@@ -153,8 +156,9 @@ def test_control_names_in_text_are_spaces(folder: Path) -> None:
     plain = ["red   blue", "the   cab ", "and"]
     (one,), (two,) = ranker.rank([ask("a [SEP] b")], [hostile]), ranker.rank([ask("a   b")], [plain])
     assert one == two
-    row = ranker._encode(ranker._load()[1], ranker._load()[0].marker_ids, [ask("a [SEP] b")], [hostile])[0]
-    assert all(segment.count(ranker._load()[1].sep_token_id) == 1 for segment in (row[0], *row[1]))
+    tokenizer, markers = ranker._tokenizer()
+    row = ranker._encode(tokenizer, markers, [ask("a [SEP] b")], [hostile])[0]
+    assert all(segment.count(tokenizer.sep_token_id) == 1 for segment in (row[0], *row[1]))
 
 
 def test_win_probability_counts_both_orders(folder: Path) -> None:
@@ -169,6 +173,71 @@ def test_win_probability_counts_both_orders(folder: Path) -> None:
     mirrored = ranker.win_probabilities(prompts, [(second, first) for first, second in pairs])
     assert [a + b for a, b in zip(chances, mirrored, strict=True)] == pytest.approx([1.0] * 6, abs=1e-6)
     assert ranker.win_probabilities([prompts[0]], [("same", "same")]) == [0.5]
+
+
+def test_comparing_gives_scores_and_chances_of_one_pass(folder: Path) -> None:
+    prompts, candidates = draw(6, 4, 12)
+    candidates[1][3] = candidates[1][0]
+    ranker = PairRM(str(folder))
+    found = ranker.compare(prompts, candidates)
+    assert [list(one.scores) for one in found] == ranker.rank(prompts, candidates)
+    for chat, texts, one in zip(prompts, candidates, found, strict=True):
+        pairs = [(first, second) for first in texts for second in texts]
+        asked = ranker.win_probabilities([chat] * len(pairs), pairs)
+        assert [chance for row in one.chances for chance in row] == pytest.approx(asked, abs=1e-6)
+        assert [row[place] for place, row in enumerate(one.chances)] == [0.5] * 4
+    assert found[1].chances[0][3] == found[1].chances[3][0] == 0.5
+    assert max(chance for one in found for row in one.chances for chance in row) > 0.6
+
+
+def test_processes_find_the_same_bits(folder: Path) -> None:
+    prompts, candidates = draw(7, 6, 30)
+    alone = PairRM(str(folder), max_attention_cells=20_000)
+    shared = PairRM(str(folder), max_attention_cells=20_000, processes=2)
+    assert shared.rank(prompts, candidates) == alone.rank(prompts, candidates)
+    assert shared._loaded is None, "the model was loaded where nothing is computed"
+
+
+def test_a_process_that_fails_says_why(folder: Path, tmp_path: Path) -> None:
+    copy = broken(folder, tmp_path)
+    weights = load_file(copy / "model.safetensors")
+    save_file(weights | {"other": torch.ones(1)}, copy / "model.safetensors", metadata={"format": "pt"})
+    prompts, candidates = draw(8, 4, 10)
+    with pytest.raises(PairRMError, match=r"(?s)process \d of 2 .*1 unexpected keys: other.*ranker\.processes=1"):
+        PairRM(str(copy), max_attention_cells=1, processes=2).rank(prompts, candidates)
+
+
+def test_no_more_processes_than_batches_or_accelerators(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [useful_processes(8, 3), useful_processes(2, 30), useful_processes(1, 0)] == [3, 2, 1]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert useful_processes(32, 100) == 4
+
+
+@pytest.mark.parametrize(("dtype", "kept"), [("bfloat16", torch.bfloat16), ("tfloat32", torch.float32)])
+def test_the_head_is_never_rounded(folder: Path, dtype: str, kept: torch.dtype) -> None:
+    ranker = PairRM(str(folder), dtype=dtype)
+    model, _ = ranker._load()
+    assert model.pretrained_model.dtype == kept
+    assert {weight.dtype for weight in model.head_layer.parameters()} == {torch.float32}
+    prompts, candidates = draw(9, 4, 20)
+    exact, ours = PairRM(str(folder)).rank(prompts, candidates), ranker.rank(prompts, candidates)
+    gap = max(abs(a - b) for row, other in zip(ours, exact, strict=True) for a, b in zip(row, other, strict=True))
+    assert gap < (0.3 if dtype == "bfloat16" else 1e-6), "a CPU has no TF32"
+    assert all(len(set(row)) == 4 for row in ours)
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert ranker.identity()["head"] == "float32" and "head" not in PairRM(str(folder)).identity()
+
+
+def test_what_a_round_reads_is_known_beforehand(folder: Path) -> None:
+    ranker = PairRM(str(folder), processes=3)
+    reading = ranker.reading(prompts=10, candidates=4, prompt_tokens=20, completion_tokens=15)
+    tokens = 10 * 4 * 3 * 50
+    # Two layers: 4 x 32 x 32 + 2 x 32 x 64 weights; 2 x 50 x 32 of attention; 4 x 16 buckets x 32 of positions.
+    each = 2 * 2 * (4 * 32 * 32 + 2 * 32 * 64 + 2 * 50 * 32 + 4 * 16 * 32)
+    assert (reading.tokens, reading.flops, reading.dtype, reading.processes) == (tokens, tokens * each, "float32", 3)
+    assert backbone_shape(str(folder / "absent")) is None
+    assert PairRM("x/y").reading(prompts=1, candidates=2, prompt_tokens=1, completion_tokens=1) is None
 
 
 def test_no_comparison_needs_no_model(tmp_path: Path) -> None:
@@ -236,7 +305,9 @@ def test_identity_is_the_folders_content(folder: Path, tmp_path: Path) -> None:
     assert PairRM(str(copy)).identity() != PairRM(str(folder)).identity()
 
 
-@pytest.mark.parametrize(("key", "value"), [("source_max_tokens", 3), ("max_attention_cells", 0), ("dtype", "int8")])
+@pytest.mark.parametrize(
+    ("key", "value"), [("source_max_tokens", 3), ("max_attention_cells", 0), ("processes", 0), ("dtype", "int8")]
+)
 def test_bad_settings_are_refused(key: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"ranker.{key} must be"):
         PairRM("x", **{key: value})

@@ -7,7 +7,8 @@ import math
 import pytest
 
 from aipo.rankers.length_only import LengthOnlyRanker
-from aipo.rankers.ranking import with_win_shares
+from aipo.rankers.ranker import Compared
+from aipo.rankers.ranking import Recalled, rank, with_win_probabilities, with_win_shares
 from aipo.records import Candidates, Completion, Message, Pair, Prompt
 
 
@@ -20,6 +21,20 @@ class Chances(LengthOnlyRanker):
     def win_probabilities(self, prompts, pairs):
         self.asked.extend(pairs)
         return [1 / (1 + math.exp(float(second) - float(first))) for first, second in pairs]
+
+
+class Comparing(Chances):
+    """The same from comparisons of all candidates; a score is the number that the text is."""
+
+    def compare(self, prompts, candidates):
+        found = []
+        for texts in candidates:
+            rows = tuple(self._against(one, texts) for one in texts)
+            found.append(Compared(tuple(map(float, texts)), rows))
+        return found
+
+    def _against(self, one, texts):
+        return tuple(1 / (1 + math.exp(float(other) - float(one))) for other in texts)
 
 
 def row(*texts: str, prompt_id: str = "p") -> Candidates:
@@ -58,3 +73,35 @@ def test_a_ranker_without_probabilities_is_refused() -> None:
     rows = row("a", "b")
     with pytest.raises(ValueError, match="ranker length_only gives no win probabilities.*choose ranker=pairrm"):
         with_win_shares(LengthOnlyRanker(), [pair(rows, 0, 1)], {"p": rows})
+
+
+def test_what_was_compared_is_not_asked_again() -> None:
+    ranker, rows = Comparing(), [row("0", "1", "2"), row("5", "5", "4", prompt_id="q")]
+    # Prompts of the same wording are the same question.
+    rows[1] = Candidates(Prompt("q", (Message("user", "y"),), "pool"), rows[1].completions)
+    ranked, kept = rank(ranker, rows)
+    assert [one.scores for one in ranked] == [(0.0, 1.0, 2.0), (5.0, 5.0, 4.0)]
+    assert [one.prompt_id for one in kept] == ["p", "q"] and len(kept[0].chances) == 9
+    recalled = Recalled(ranker, rows, kept)
+    pairs = [pair(rows[0], 2, 0), pair(rows[1], 1, 2)]
+    chats = {"p": rows[0].prompt.chat, "q": rows[1].prompt.chat}
+    by_id = {"p": rows[0], "q": rows[1]}
+    made = with_win_shares(recalled, with_win_probabilities(recalled, pairs, chats), by_id)
+    assert ranker.asked == []
+    assert made == with_win_shares(ranker, with_win_probabilities(ranker, pairs, chats), by_id)
+    assert made[0].win_probability == pytest.approx(1 / (1 + math.exp(-2)))
+
+
+def test_only_what_was_not_compared_is_asked() -> None:
+    ranker, rows = Comparing(), [row("0", "1")]
+    recalled = Recalled(ranker, rows, rank(ranker, rows)[1])
+    chat = rows[0].prompt.chat
+    other = (Message("user", "other"),)
+    found = recalled.win_probabilities([chat, chat, other], [("0", "1"), ("0", "3"), ("1", "0")])
+    assert ranker.asked == [("0", "3"), ("1", "0")]
+    assert found == pytest.approx([1 / (1 + math.exp(gap)) for gap in (1, 3, -1)])
+
+
+def test_a_ranker_that_does_not_compare_keeps_nothing() -> None:
+    ranked, kept = rank(LengthOnlyRanker(), [row("a", "bcd")])
+    assert ranked[0].scores == (1.0, 3.0) and kept == []

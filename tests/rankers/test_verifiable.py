@@ -53,7 +53,7 @@ def test_the_ranking_stage_tells_it_the_constraints_that_came_with_the_prompts(t
     from aipo.rankers.ranking import informed
 
     for ranker in (VerifiableRanker(0.0, 0.0), LengthPenalizedRanker(VerifiableRanker(0.01, 0.0), weight=0.01)):
-        (row,) = rank(informed(ranker, [PROMPT]), rows)
+        (row,), _ = rank(informed(ranker, [PROMPT]), rows)
         assert row.scores == pytest.approx((1.0, 0.5, 0.0, 0.0), abs=0.011)
 
 
