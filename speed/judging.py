@@ -12,6 +12,8 @@ import math
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from aipo.judges.endpoints import OpenAIEndpoint
 from aipo.judges.openai_judge import OpenAIJudge
@@ -19,16 +21,16 @@ from aipo.records import Message
 
 SERVER = """
 import asyncio, json, sys
-latency = float(sys.argv[1])
+latency, text = float(sys.argv[1]), sys.argv[2]
 body = json.dumps({"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [{"index": 0,
-    "finish_reason": "stop", "message": {"role": "assistant", "content": "m"}}]}).encode()
+    "finish_reason": "stop", "message": {"role": "assistant", "content": text}}]}).encode()
 reply = b"HTTP/1.1 200 OK\\r\\ncontent-type: application/json\\r\\ncontent-length: %d\\r\\n\\r\\n" % len(body) + body
 
 async def serve(reader, writer):
     try:
         while head := await reader.readuntil(b"\\r\\n\\r\\n"):
             lines = head.lower().split(b"\\r\\n")
-            length = next(int(line.split(b":")[1]) for line in lines if b"content-length" in line)
+            length = next((int(line.split(b":")[1]) for line in lines if b"content-length" in line), 0)
             await reader.readexactly(length)
             await asyncio.sleep(latency)
             writer.write(reply)
@@ -44,21 +46,28 @@ asyncio.run(main())
 """
 
 
+@contextmanager
+def serving(latency_s: float, text: str) -> Iterator[str]:
+    """The base URL of a server in a process of its own that answers every request with `text`, after a while."""
+    command = [sys.executable, "-c", SERVER, str(latency_s), text]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        yield f"http://127.0.0.1:{server.stdout.readline().strip()}/v1"
+    finally:
+        server.kill()
+        server.wait()
+
+
 def measure(items: int, concurrent: int, latency_s: float) -> dict[str, float]:
     """Seconds for `items` verdicts, and their ratio to the ideal."""
-    server = subprocess.Popen([sys.executable, "-c", SERVER, str(latency_s)], stdout=subprocess.PIPE, text=True)
-    try:
-        port = server.stdout.readline().strip()
-        endpoint = OpenAIEndpoint(f"http://127.0.0.1:{port}/v1", None)
-        judge = OpenAIJudge("m", endpoint, "benchmark", max_concurrent=concurrent)
+    with serving(latency_s, "m") as url:
+        judge = OpenAIJudge("m", OpenAIEndpoint(url, None), "benchmark", max_concurrent=concurrent)
         chats = [(Message("user", f"item {number} " + "word " * 300),) for number in range(items)]
         judge.reply(chats[:1], max_tokens=1)  # imports
         start = time.perf_counter()
         judge.reply(chats, max_tokens=1)
         seconds = time.perf_counter() - start
-    finally:
-        server.kill()
-        server.wait()
     ideal = math.ceil(items / concurrent) * latency_s
     return {"items": items, "concurrent": concurrent, "seconds": seconds, "ideal_s": ideal, "ratio": seconds / ideal}
 
