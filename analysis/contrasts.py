@@ -83,8 +83,13 @@ def paired(curves: Sequence[Curves]) -> list[Curves]:
 
 def contrasts(curves: Sequence[Curves], control: str = CONTROL) -> list[Contrast]:
     """Every objective minus the control, at every horizon; [] without the control or without shared replicates."""
-    against = next((series for series in curves if series.series[0] == control), None)
+    against = control_of(curves, control)
     return _families(curves, [pair for other in curves if other is not against and (pair := _pair(other, against))])
+
+
+def control_of(curves: Sequence[Curves], control: str = CONTROL) -> Curves | None:
+    """The series that the others are held against: of several variants of the control, the first of the sweep's."""
+    return next((series for series in curves if series.series[0] == control), None)
 
 
 def subject_contrasts(curves: Sequence[Curves], subject: str = SUBJECT) -> list[Contrast]:
@@ -97,6 +102,20 @@ def subject_contrasts(curves: Sequence[Curves], subject: str = SUBJECT) -> list[
         return []
     pairs = [pair for other in curves if other is not mine[0] and (pair := _pair(mine[0], other, names=other))]
     return _families(curves, pairs) if len(pairs) > 1 else []
+
+
+def pair_contrasts(one: Curves, control: Curves) -> dict[str, Contrast]:
+    """Quantity -> one objective minus the control at their last common round, at lengths that these two pass.
+
+    So an arm that reaches no length of a third one is still comparable; p is not corrected for other pairs. {} where
+    the two share no replicates; a quantity without common lengths or scores is absent.
+    """
+    pair = _pair(one, control)
+    if pair is None:
+        return {}
+    found = _families([one, control], [pair])
+    last = max(contrast.horizon for contrast in found)
+    return {contrast.quantity: contrast for contrast in found if contrast.horizon == last}
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,12 @@ def all_contrasts(sweep: Sweep, benchmark: str) -> list[Contrast]:
     return contrasts(series) if series else []
 
 
+def control_name(sweep: Sweep, benchmark: str) -> str:
+    """What the control is called: with its variant where the sweep has several of them."""
+    series = [one.series for one in curves(sweep, benchmark) if one.series[0] == CONTROL]
+    return style.series_name(*series[0]) if len(series) > 1 else style.objective_name(CONTROL)
+
+
 @lru_cache(maxsize=16)
 def _subject_contrasts(sweep: Sweep, benchmark: str) -> list[Contrast]:
     return subject_contrasts(curves(sweep, benchmark))
@@ -56,7 +62,7 @@ def _subject_contrasts(sweep: Sweep, benchmark: str) -> list[Contrast]:
 
 def contrasts_table(sweep: Sweep, benchmark: str, name: str) -> Table | None:
     """Every objective against DPO, paired by seed and base model, at rounds 5, 10, 15 or as far as the sweep goes."""
-    control = style.objective_name(CONTROL)
+    control = control_name(sweep, benchmark)
     note = f"Minus or over {control}'s of the same seed and base model"
     return _table(sweep, benchmark, name, all_contrasts(sweep, benchmark), f"against {control}", note, QUANTITIES)
 
@@ -192,7 +198,7 @@ def verdict(sweep: Sweep, benchmarks: Sequence[str]) -> list[str]:
     sentences = []
     for contrast in sorted(last, key=lambda c: style.series_order(c.objective, c.variant)):
         if contrast.quantity in ("log_length", "score_at_equal_length"):
-            sentences.append(_sentence(contrast, title(sweep, name)))
+            sentences.append(_sentence(contrast, title(sweep, name), control_name(sweep, name)))
     sentences += left_out(sweep, name)
     n = found[0].estimate.n_replicates
     if n == 1:
@@ -329,10 +335,9 @@ def _power_notes(found: Sequence[Contrast], digits: int, headers: dict[str, str]
     return notes
 
 
-def _sentence(contrast: Contrast, benchmark: str) -> str:
+def _sentence(contrast: Contrast, benchmark: str, control: str) -> str:
     value, low, high = _shown(contrast, 3)
     name = style.series_name(contrast.objective, contrast.variant)
-    control = style.objective_name(CONTROL)
     what = (
         f"answers are {value} times as long as {control}'s"
         if contrast.quantity == "log_length"

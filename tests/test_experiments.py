@@ -18,6 +18,7 @@ from aipo.pipeline.check import check
 from aipo.pipeline.loop import walk
 from aipo.pipeline.run import build_run
 from aipo.pipeline.sweep import combinations
+from analysis.league import Choice, commands
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
@@ -64,6 +65,7 @@ SIZES = {
     "ablation_ranker": 3,
     "ablation_reference": 3,
     "smoke": 1,
+    "league": 186,
 }
 """Jobs of each experiment in the miniature."""
 
@@ -75,8 +77,9 @@ def test_these_are_the_experiments() -> None:
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_job_passes_the_check_and_differs_from_the_others(name: str) -> None:
     jobs = _jobs(f"+experiment={name}", "scale=miniature")
-    configs = [json.dumps(_checked(job), sort_keys=True) for job in jobs]
-    assert len(set(configs)) == len(jobs) == SIZES[name]
+    assert len(jobs) == len(set(map(tuple, jobs))) == SIZES[name]
+    tried = jobs[:: max(1, len(jobs) // 30)]  # of the league every sixth, which are all objectives
+    assert len({json.dumps(_checked(job), sort_keys=True) for job in tried}) == len(tried)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -129,6 +132,17 @@ def test_an_experiment_wins_over_the_scale_and_the_command_line_over_both() -> N
     assert objectives == ["dpo", "kto"]
 
 
+def test_the_league_has_every_objective_and_its_confirming_commands_pass_the_check() -> None:
+    swept = {item for job in _jobs("+experiment=league") for item in job if item.startswith("objective=")}
+    everything = {path.stem for path in (ROOT / "conf" / "objective").glob("*.yaml")}
+    assert swept == {f"objective={name}" for name in everything}
+    lines = commands([Choice(name, 1e-3, 0.0, True, 3) for name in ("dpo", "r_dpo", "simpo")], "5")
+    names = [
+        _checked(["+experiment=league", *job])["objective"]["name"] for line in lines for job in _jobs(*line.split())
+    ]
+    assert names == ["dpo", "r_dpo", "simpo", "dpo_placebo", "r_dpo_flipped", "simpo_low_beta"]
+
+
 def test_the_jobs_of_an_experiment_run_and_get_their_table(tmp_path: Path) -> None:
     small = [*SMALL, "iteration.iterations=1", "iteration.candidates=2", "tracker=jsonl"]
     result = _sweep(tmp_path, "+experiment=ablation_reference", *small)
@@ -142,7 +156,7 @@ def test_the_jobs_of_an_experiment_run_and_get_their_table(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name != "smoke"])  # tests/command runs that one
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name not in ("smoke", "league")])
 def test_every_experiment_runs_in_the_miniature(name: str, tmp_path: Path) -> None:
     result = _sweep(tmp_path, f"+experiment={name}", "scale=miniature", "iteration.iterations=2", *SMALL)
     assert result.returncode == 0, result.stderr[-3000:]
@@ -173,4 +187,4 @@ def test_script_is_valid_shell_and_documents_itself(path: Path) -> None:
     assert os.access(path, os.X_OK)
     for heading in ("Hardware:", "Estimates", "Expected"):
         assert heading in text, heading
-    assert "SCALE=${SCALE:-paper}" in text or path.stem == "laptop" and "scale=laptop" in text
+    assert "SCALE=${SCALE:-paper}" in text or path.stem == "laptop" and "scale=laptop" in text or path.stem == "league"

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from analysis import findings, style
-from analysis.contrasts import CONTROL, Contrast
+from analysis.contrasts import Contrast, control_of
 from analysis.findings import LEADING
+from analysis.replicates import Series, curves
 from analysis.summary import GROUP, metric_names, over_seeds, points, title
 from analysis.table import digits_for, number
 
@@ -61,11 +62,13 @@ def verdict(sweep: Sweep, benchmarks: Sequence[str]) -> Verdict | None:
     ratios = {(c.objective, c.variant): c for c in found if (c.horizon, c.quantity) == (horizon, "log_length")}
     at_end = frame[(frame["objective"] == "") | (frame["iteration"] == horizon - 1)]
     digits = digits_for([float(value) for value in at_end["score"]])
+    control = control_of(curves(sweep, name))
+    against = control.series if control else None
     rows = tuple(
-        _row(one, ratios.get((str(one["objective"]), str(one["variant"]))), digits) for one in _records(at_end)
+        _row(one, ratios.get((str(one["objective"]), str(one["variant"]))), against, digits) for one in _records(at_end)
     )
     score, length = (style.metric_name(metric, name) for metric in metric_names(sweep, name))
-    ratio = f"length / {style.objective_name(CONTROL)}’s"
+    ratio = f"length / {findings.control_name(sweep, name)}’s"
     header = ("objective", score, "95 % interval", length, ratio, "questions", "seeds")
     caption = f"{title(sweep, name)} after {horizon} round{'s' * (horizon > 1)}"
     sentences = (*findings.verdict(sweep, benchmarks), *findings.warnings(sweep, benchmarks))
@@ -76,7 +79,7 @@ def _records(frame: pd.DataFrame) -> list[dict[str, object]]:
     return over_seeds(frame).to_dict("records")
 
 
-def _row(one: dict[str, object], contrast: Contrast | None, digits: int) -> Row:
+def _row(one: dict[str, object], contrast: Contrast | None, control: Series | None, digits: int) -> Row:
     objective, variant, n = str(one["objective"]), str(one["variant"]), int(str(one["n"]))
     low, high = (number(float(str(one[side])), digits) for side in ("ci95_low", "ci95_high"))
     return Row(
@@ -84,7 +87,7 @@ def _row(one: dict[str, object], contrast: Contrast | None, digits: int) -> Row:
         score=number(float(str(one["score"])), digits),
         interval=f"{low} to {high}",
         length=number(float(str(one["length"])), 1),
-        ratio="1 (control)" if objective == CONTROL and not variant and contrast is None else _ratio(contrast),
+        ratio="1 (control)" if (objective, variant) == control else _ratio(contrast),
         p="" if contrast is None or math.isnan(contrast.p_holm) else findings.shown_p(contrast.p_holm),
         n=int(str(one["n_scored"])),
         seeds=str(n),

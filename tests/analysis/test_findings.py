@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from aipo.stats import common_lengths, estimate, holm
-from analysis import findings
+from analysis import findings, page
 from analysis.collect import collect
 from analysis.contrasts import contrasts, order_agreement, statistic_of, subject_contrasts
 from analysis.replicates import Curves, Replicate, curves
@@ -185,3 +185,19 @@ def test_length_control_beyond_its_data_is_warned_of(paper_sweep, monkeypatch):
         assert findings.share_longer_than_baseline(sweep, "alpaca_eval") == pytest.approx(longer / 10)
         found = [line for line in findings.warnings(sweep, ["alpaca_eval"]) if "extrapolated" in line]
         assert bool(found) == warned and all("90 % of the last policies' answers are longer" in line for line in found)
+
+
+def test_of_several_controls_the_one_that_is_meant_is_named(fake_sweep):
+    for beta, seed in ((b, s) for b in ("0.1", "0.5") for s in (0, 1)):
+        fake_sweep.job("dpo", seed, iterations=2, benchmarks=("gold",), overrides=[f"objective.loss.beta={beta}"])
+    fake_sweep.job("aipo", 0, iterations=2, benchmarks=("gold",))
+    fake_sweep.job("aipo", 1, iterations=2, benchmarks=("gold",))
+    sweep = collect(fake_sweep.folder)
+    assert findings.control_name(sweep, "gold") == "DPO [beta=0.1]"
+    sentences = findings.verdict(sweep, ["gold"])
+    assert all("DPO [beta=0.1]'s" in sentence for sentence in sentences if "after round 2" in sentence)
+    found = page.verdict(sweep, ["gold"])
+    assert {row.series: row.ratio == "1 (control)" for row in found.rows} == {
+        "base model": False, "DPO [beta=0.1]": True, "DPO [beta=0.5]": False, "AIPO": False,
+    }  # fmt: skip
+    assert "length / DPO [beta=0.1]’s" in found.header
