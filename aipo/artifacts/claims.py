@@ -13,6 +13,7 @@ import shutil
 import socket
 import stat
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -20,12 +21,14 @@ from filelock import BaseFileLock, FileLock, SoftFileLease, Timeout
 
 from aipo.artifacts.files import (
     MANIFEST,
+    PRUNED,
     StaleArtifactError,
     StoreError,
     check_files,
     file_names,
     hash_file,
     make_folder,
+    record_files,
     remove,
 )
 from aipo.artifacts.manifest import load_manifest
@@ -37,6 +40,8 @@ LockKind = Literal["flock", "lease"]
 LOCKS = ".locks"
 ASIDE = ".aside"
 """Where files go that no longer are what a manifest says: kept, since somebody may have paid for them."""
+INCOMING = ".incoming"
+"""Where artifacts of a remote store are put together."""
 LEASE_SECONDS = 60.0
 _POLL_SECONDS = 1.0
 _ASK_AGAIN_SECONDS = 60.0
@@ -223,6 +228,16 @@ class Claim:
             self._clear_manifest()
         self._made = True
         return complete is not None
+
+    def put_back(self, made: Mapping[str, Path]) -> None:
+        """Move weights that were pruned from the finished artifact, and are here again, to their places."""
+        self.confirm()
+        for name, path in made.items():
+            reached("artifact.restore", path)
+            (self.final / name).parent.mkdir(exist_ok=True)
+            os.replace(path, self.final / name)
+        (self.final / PRUNED).unlink()
+        record_files(self.final, ())
 
     def discard(self) -> None:
         """Remove what this claim built, after it lost its right to."""

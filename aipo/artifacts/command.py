@@ -1,4 +1,4 @@
-"""`python -m aipo.artifacts`: look into a store, verify it, and remove what nothing needs."""
+"""`python -m aipo.artifacts`: look into a store, verify it, exchange artifacts, and remove what nothing needs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 from aipo.artifacts.claims import LockKind
+from aipo.artifacts.exchange import pull_whole, push_all
 from aipo.artifacts.files import StaleArtifactError, StoreError, missing_weights
 from aipo.artifacts.garbage import ALSO, Keep, Sweeps, carry_out, plan
 from aipo.artifacts.inventory import Entry, Inventory, size_bytes
@@ -44,6 +45,13 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("fingerprint", help="or as many of its first digits as make it unique")
     verify = add("verify", "Compare every byte of every artifact with its manifest.", _verify)
     verify.add_argument("fingerprint", nargs="*", help="only these (default: all)")
+    push = add("push", "Send all finished artifacts and kept replies to a remote store.", _push)
+    push.add_argument("fingerprint", nargs="*", help="only these artifacts (default: all)")
+    pull = add("pull", "Bring artifacts from a remote store, with their weights.", _pull)
+    pull.add_argument("fingerprint", nargs="+", help="which; or as many of its first digits as make it unique")
+    for command in (push, pull):
+        command.add_argument("--remote", required=True, help="its URL, as store.remote")
+    pull.add_argument("--lock", choices=get_args(LockKind), default="flock", help="the store's lock (store.lock)")
     gc = add("gc", "Tell what no sweep needs, and remove it with --delete.", _gc)
     gc.add_argument("--results", type=Path, default=Path("results"), help="the sweeps' folder (default: results)")
     gc.add_argument("--delete", action="store_true", help="remove it; without this nothing is changed")
@@ -81,8 +89,12 @@ def _du(options: argparse.Namespace) -> int:
     for entry in store.entries.values():
         sizes.setdefault(entry.artifact.stage, []).append(entry.size_bytes)
     for name, paths in (
-        ("unfinished", store.partials), ("set aside", store.aside), ("replies", store.replies), ("locks", store.locks),
-    ):  # fmt: skip
+        ("unfinished", store.partials),
+        ("set aside", store.aside),
+        ("replies", store.replies),
+        ("locks", store.locks),
+        ("incoming", store.incoming),
+    ):
         if paths:
             sizes[name] = [size_bytes(path) for path in paths]
     for name, found in sorted(sizes.items(), key=lambda item: -sum(item[1])):
@@ -111,6 +123,19 @@ def _verify(options: argparse.Namespace) -> int:
     checked = sum(entry.size_bytes for entry in entries)
     print(f"{len(entries) - changed} of {len(entries)} artifacts are as they were made ({_size(checked)})")
     return 1 if changed else 0
+
+
+def _push(options: argparse.Namespace) -> int:
+    store = Inventory.of(options.store)
+    entries = _chosen(store, options.fingerprint) if options.fingerprint else list(store.entries.values())
+    print(push_all(options.store, options.remote, entries))
+    return 0
+
+
+def _pull(options: argparse.Namespace) -> int:
+    for folder in pull_whole(options.store, options.remote, options.fingerprint, options.lock):
+        print(folder)
+    return 0
 
 
 def _gc(options: argparse.Namespace) -> int:

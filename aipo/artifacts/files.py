@@ -137,14 +137,18 @@ def weights_of(folder: Path) -> list[Path]:
 
 def prune(folder: Path) -> None:
     """Remove the weights of a finished artifact. All else stays, and a note that says what is missing on purpose."""
-    names = sorted({path.relative_to(folder).as_posix() for path in weights_of(folder)} | set(_pruned(folder)))
+    note_pruned(folder, {path.relative_to(folder).as_posix() for path in weights_of(folder)} | set(_pruned(folder)))
+    for path in weights_of(folder):
+        remove(path)
+
+
+def note_pruned(folder: Path, names: Iterable[str]) -> None:
+    """Write down in an artifact which of its weights are not there on purpose."""
     temporary = folder / f"{PRUNED}.tmp"
-    temporary.write_text(json.dumps(names), encoding="utf-8")
+    temporary.write_text(json.dumps(sorted(names)), encoding="utf-8")
     sync_file(temporary)
     os.replace(temporary, folder / PRUNED)
     sync_folder(folder)
-    for path in weights_of(folder):
-        remove(path)
 
 
 def missing_weights(folder: Path) -> list[str]:

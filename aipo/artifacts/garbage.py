@@ -124,6 +124,7 @@ def plan(store: Inventory, sweeps: Sweeps, also: Collection[str] = (), keep_weig
             kept.append((path, "unfinished, but it holds judge replies (--also replies)"))
         else:
             removals.append(Removal(path, size_bytes(path), "an unfinished build"))
+    removals += [Removal(path, size_bytes(path), "an unfinished download") for path in store.incoming]
     for places, name in ((store.aside, "aside"), (store.replies, "replies")):
         for path in places:
             if name in also:
@@ -169,8 +170,8 @@ def carry_out(store: Inventory, planned: Plan, lock: LockKind) -> list[Removal]:
             done.append(removal)
             continue
         stage, digest = path.parent.name, path.name.partition(".")[0]
-        if path in store.locks:
-            stage, _, digest = path.stem.rpartition("-")
+        if path in store.locks or path in store.incoming:
+            stage, _, digest = path.name.partition(".")[0].rpartition("-")
         claim = Claim(store.root, stage, digest, lock)
         if not claim.acquire(wait=False):
             continue

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aipo.artifacts.claims import ASIDE, LOCKS
+from aipo.artifacts.claims import ASIDE, INCOMING, LOCKS
 from aipo.artifacts.files import StaleArtifactError, StoreError, weights_of
 from aipo.artifacts.manifest import Artifact
 
@@ -54,6 +54,8 @@ class Inventory:
     locks: tuple[Path, ...]
     aside: tuple[Path, ...]
     replies: tuple[Path, ...]
+    incoming: tuple[Path, ...]
+    """Folders in which artifacts of a remote store are put together."""
 
     @classmethod
     def of(cls, root: Path) -> Inventory:
@@ -78,7 +80,7 @@ class Inventory:
                 except StaleArtifactError:
                     manifest = None
                 entries[digest] = Entry(artifact, size_bytes(path), manifest)
-        kept = [_children(root / name) for name in (LOCKS, ASIDE, REPLIES)]
+        kept = [_children(root / name) for name in (LOCKS, ASIDE, REPLIES, INCOMING)]
         return cls(root, entries, tuple(partials), *kept)
 
     def ancestors(self, digests: Iterable[str]) -> set[str]:

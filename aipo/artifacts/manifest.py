@@ -86,8 +86,18 @@ def load_manifest(folder: Path, stage: str, digest: str) -> dict[str, Any]:
     """The manifest in `folder`, which must be that of `stage` and `digest` and hash to what it says of itself."""
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        text = path.read_bytes()
+    except OSError as error:
+        raise StaleArtifactError(f"{path} cannot be read ({error})", folder) from error
+    return manifest_of(text, path, stage, digest)
+
+
+def manifest_of(text: bytes, path: Path | str, stage: str, digest: str) -> dict[str, Any]:
+    """A manifest's content from its text, which was read at `path`; as `load_manifest`."""
+    folder = Path(path).parent
+    try:
+        manifest = json.loads(text.decode("utf-8"))
+    except ValueError as error:
         raise StaleArtifactError(f"{path} cannot be read ({error})", folder) from error
     if not isinstance(manifest, dict) or SELF_HASH not in manifest:
         raise StaleArtifactError(f"{path}: expected a manifest with {SELF_HASH}, found none", folder)

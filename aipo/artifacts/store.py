@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from aipo.artifacts.claims import Claim, ClaimLost, LockKind, logger
-from aipo.artifacts.files import PRUNED, StoreError, hash_file, missing_weights, record_files, remove, sync_folder
+from aipo.artifacts.files import StoreError, hash_file, missing_weights, remove, sync_folder
 from aipo.artifacts.manifest import Artifact, fingerprint, seal
+from aipo.artifacts.mirror import Mirror
 from aipo.artifacts.points import reached
 from aipo.artifacts.provenance import commit, provenance
+from aipo.artifacts.remote_store import RemoteStore
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -60,15 +62,25 @@ class Store:
     an owner that wakes up after that can put nothing into place any more.
 
     A store that is complete for a job is only read. Its files are compared with their manifests whenever they are used.
+
+    `remote` is the URL of a second store, on an object store or elsewhere: what it has is pulled, not made, and what is
+    made is pushed to it, or with `push=False` not.
     """
 
-    def __init__(self, root: str | os.PathLike[str], lock: LockKind = "flock") -> None:
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        lock: LockKind = "flock",
+        remote: str | None = None,
+        push: bool = True,
+    ) -> None:
         if lock not in ("flock", "lease"):
             raise ValueError(f"store.lock must be flock or lease, got {lock!r}")
         if not str(root).strip():
             raise ValueError(f"store.root must name a folder, got {str(root)!r}")
         self.root = Path(root)
         self.lock: LockKind = lock
+        self.mirror = None if remote is None else Mirror(self.root, RemoteStore(remote, push))
         self.listeners: list[Callable[[StageEvent], None]] = []
         self.on_begin: list[Callable[[str, str], None]] = []
         """Called with stage and note when an artifact is not there and is now made, or waited for."""
@@ -86,10 +98,13 @@ class Store:
         if not place.is_dir():
             return [f"store.root={self.root}: {place} is not a folder; choose another"]
         if place == self.root and os.access(place, os.R_OK | os.X_OK) and any(place.iterdir()):
-            return []
+            return self._missing_remote()
         if not os.access(place, os.W_OK | os.X_OK):
             return [f"store.root={self.root}: no permission to write in {place}; choose another"]
-        return []
+        return self._missing_remote()
+
+    def _missing_remote(self) -> list[str]:
+        return [] if self.mirror is None else self.mirror.remote.missing()
 
     def existing_folder(self) -> Path:
         """`root`, or as much of its path as is there."""
@@ -135,6 +150,8 @@ class Store:
         self._remake[digest] = lambda: self._restore(content, build, resumable, verify)
         artifact = Artifact(stage, digest, final, executed)
         manifest = artifact.manifest() if executed else artifact.check()
+        if self.mirror is not None:
+            self.mirror.push(artifact, manifest)
         self._known[digest] = artifact
         report = StageReport(manifest["counts"], manifest["dropped"])
         seconds = time.perf_counter() - started
@@ -164,6 +181,8 @@ class Store:
                 if claim.final.exists():
                     return False
                 try:
+                    if self.mirror is not None and self.mirror.pull(claim):
+                        return False
                     self._check_parents(content["parents"], verify)
                     self._build(claim, content, build, resumable)
                     return True
@@ -207,7 +226,7 @@ class Store:
         """Make the pruned weights of an artifact again, and put them back when they are the same to the bit."""
         with Claim(self.root, content["stage"], content["fingerprint"], self.lock) as claim:
             names = missing_weights(claim.final)
-            if not names:
+            if not names or (self.mirror is not None and self.mirror.restore(claim, names)):
                 return
             logger.info("%-11s %s  its weights were pruned and are made again", claim.stage, claim.digest)
             self._check_parents(content["parents"], verify)
@@ -229,13 +248,7 @@ class Store:
                     "manifest names; what came from the pruned ones would not belong to these. Run on a machine like "
                     f"the manifest's, or `mv {claim.final} elsewhere` and run again with new weights"
                 )
-            claim.confirm()
-            for name, path in made.items():
-                reached("artifact.restore", path)
-                (claim.final / name).parent.mkdir(exist_ok=True)
-                os.replace(path, claim.final / name)
-            (claim.final / PRUNED).unlink()
-            record_files(claim.final, ())
+            claim.put_back(made)
             claim.discard()
 
     def _build(
@@ -283,6 +296,13 @@ class Store:
 class PlanStore(Store):
     """A store that executes nothing: it only tells which stages would run and which are there."""
 
+    @classmethod
+    def of(cls, store: Store) -> PlanStore:
+        """What `store` would do."""
+        plan = cls(store.root, store.lock)
+        plan.mirror = store.mirror
+        return plan
+
     def run(
         self,
         stage: str,
@@ -297,12 +317,17 @@ class PlanStore(Store):
     ) -> Artifact:
         digest = fingerprint(stage, version, config, parents)
         found = self.find(stage, digest)
-        report = StageReport()
-        if found is not None:
-            manifest = found.manifest()
-            report = StageReport(manifest["counts"], manifest["dropped"])
-        self._tell(StageEvent(stage, digest, "cached" if found else "planned", 0.0, report, note))
+        manifest = self._remote_manifest(stage, digest) if found is None else found.manifest()
+        report = StageReport() if manifest is None else StageReport(manifest["counts"], manifest["dropped"])
+        self._tell(StageEvent(stage, digest, "cached" if manifest else "planned", 0.0, report, note))
         return Artifact(stage, digest, self.root / stage / digest)
+
+    def _remote_manifest(self, stage: str, digest: str) -> dict[str, Any] | None:
+        try:
+            there = None if self.mirror is None else self.mirror.remote.manifest(stage, digest)
+        except StoreError:  # the plan's list of what is missing says it
+            return None
+        return there[1] if there else None
 
 
 __all__ = ["PlanStore", "StageEvent", "StageReport", "Store", "StoreError"]

@@ -161,7 +161,7 @@ def assets(context: typer.Context) -> None:
 
 @app.command(context_settings=PASSED_ON)
 def store(context: typer.Context) -> None:
-    """The artifact store: ls, du, show, verify, gc."""
+    """The artifact store: ls, du, show, verify, push, pull, gc."""
     from aipo.artifacts.command import main as command
 
     raise typer.Exit(command(context.args))

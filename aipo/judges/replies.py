@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import logging
 import os
 import threading
 import time
@@ -23,7 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from aipo.artifacts.claims import LockKind
-from aipo.artifacts.files import make_folder
+from aipo.artifacts.files import StoreError, make_folder
+from aipo.artifacts.inventory import REPLIES
+from aipo.artifacts.mirror import Mirror, MirroredFolder
 from aipo.judges.budget import Account, Budget
 from aipo.judges.claims import ByteLocks, KeyClaims, Leases
 from aipo.judges.judge import Receipt
@@ -31,7 +34,10 @@ from aipo.records import Chat, JudgeReply, from_row, to_row
 from aipo.remote import Fatal, Journal, Line, redact
 from aipo.remote.redaction import hide_values, hide_values_in_bytes
 
+logger = logging.getLogger("aipo")
 WHO = "judge.json"
+PUSH_SECONDS = 60.0
+"""A machine that vanishes in the middle of a judging takes no more with it than it was paid in so long."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +59,26 @@ class Ledger:
 class Replies:
     """One judge's folder. Safe for threads and processes; nothing is written before `keep`, `spend` or `ask_again`.
 
+    With a `mirror`, replies of other machines are there from the last `pull` on; this one's are sent by `push`: after
+    each call of the judge, and once a minute in between.
+
     With `lock="lease"`, for file systems without locks, which other machines may write to as well: claims are leases,
     and each line is on the disk when its writer goes on.
     """
 
-    def __init__(self, folder: Path, judge: Mapping[str, str], lock: LockKind = "flock") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        judge: Mapping[str, str],
+        lock: LockKind = "flock",
+        mirror: MirroredFolder | None = None,
+    ) -> None:
         self.folder = folder
         self.judge = dict(judge)
         self.account = Account()
+        self._mirror = mirror
+        self._pushed = time.monotonic()
+        self._pushing = threading.Lock()
         self._lease = lock == "lease"
         self._claims: KeyClaims = Leases(folder) if self._lease else ByteLocks(folder)
         self._journal = Journal(folder, shared=self._lease)
@@ -188,6 +206,29 @@ class Replies:
         self._journal.sync()
         self._synced = time.monotonic()
 
+    def pull(self) -> None:
+        """Take in what was sent to the mirror. Raises StoreError."""
+        if self._mirror is not None:
+            with self._pushing:
+                self._mirror.pull()
+
+    def push(self) -> None:
+        """Send what is new to the mirror. Raises StoreError."""
+        if self._mirror is not None:
+            with self._pushing:
+                self._mirror.push()
+            self._pushed = time.monotonic()
+
+    def push_in_time(self) -> None:
+        """Send what is new if that was not done for a minute; a fault can wait for the next time."""
+        if self._mirror is None or time.monotonic() - self._pushed < PUSH_SECONDS:
+            return
+        self._pushed = time.monotonic()
+        try:
+            self.push()
+        except StoreError as error:
+            logger.warning("replies of judge %s: %s", self.judge.get("name", ""), error)
+
     def ledger(self) -> Ledger:
         """Sums over everything that was written."""
         replies = unreadable = tokens_in = tokens_out = 0
@@ -248,24 +289,34 @@ class Replies:
 class ReplyStore:
     """Every judge's replies, beside the artifacts of a store."""
 
-    _open: dict[tuple[Path, str], Replies] = {}
+    _open: dict[tuple[Path, str, bool], Replies] = {}
     """One object for each folder of this process: its locks are the process's, not the object's."""
     _opening = threading.Lock()
 
-    def __init__(self, root: str | os.PathLike[str], lock: LockKind = "flock", *, asks: bool = True) -> None:
-        self.root = Path(root) / "replies"
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        lock: LockKind = "flock",
+        mirror: Mirror | None = None,
+        *,
+        asks: bool = True,
+    ) -> None:
+        self.root = Path(root) / REPLIES
         self.asks = asks
         """False: what is not kept is not asked for; a judging that would ask raises NotKept."""
         self._lock = lock
+        self._mirror = mirror
 
     def of(self, judge: Mapping[str, str]) -> Replies:
         """Those of the judge with this identity."""
         name = judge_hash(judge)
-        place = (self.root.resolve(), name)
+        place = (self.root.resolve(), name, self._mirror is None)  # whoever plans, without one, pulls nothing
         with self._opening:
             found = self._open.get(place)
             if found is None:
-                found = self._open[place] = Replies(self.root / name, judge, self._lock)
+                mirrored = None if self._mirror is None else self._mirror.folder(f"{REPLIES}/{name}")
+                found = self._open[place] = Replies(self.root / name, judge, self._lock, mirrored)
+        found.pull()
         found.refresh()
         return found
 

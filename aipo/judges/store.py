@@ -61,24 +61,10 @@ class StoredJudge:
         decoding = {"max_tokens": max_tokens, "temperature": temperature, "top_logprobs": top_logprobs}
         identity = self.identity()
         keys = [reply_key(identity, chat, decoding, self._asked) for chat in chats]
-        told = False
-        while open_ones := [index for index, key in enumerate(keys) if key not in self._replies]:
-            if not self._asks:
-                raise NotKept
-            clerk = StoreClerk(self._replies, [keys[index] for index in open_ones], decoding, self._judge.budget)
-            asked = [chats[index] for index in open_ones]
-            try:
-                self._judge.reply_each(
-                    asked, clerk, max_tokens=max_tokens, temperature=temperature, top_logprobs=top_logprobs
-                )
-            finally:
-                self._replies.sync()
-            if clerk.claimed == 0 and any(keys[index] not in self._replies for index in open_ones):
-                if not told:
-                    logger.info("judge %s: waiting for replies that another process asks for", self.name)
-                told = True
-                time.sleep(POLL_S)
-                self._replies.refresh()
+        try:
+            self._answer(chats, keys, decoding)
+        finally:
+            self._replies.push()
         found = [self._replies.get(key) for key in keys]
         self._given |= {id(reply): (key, reply) for reply, key in zip(found, keys, strict=True)}
         if self._asks and (unreadable := [reply for reply in found if reply.error is not None]):
@@ -87,6 +73,25 @@ class StoredJudge:
                 *(self.name, len(unreadable), len(found), unreadable[0].error),
             )
         return found
+
+    def _answer(self, chats: Sequence[Chat], keys: Sequence[str], decoding: Mapping[str, Any]) -> None:
+        """Until the store has a reply under every key."""
+        told = False
+        while open_ones := [index for index, key in enumerate(keys) if key not in self._replies]:
+            if not self._asks:
+                raise NotKept
+            clerk = StoreClerk(self._replies, [keys[index] for index in open_ones], decoding, self._judge.budget)
+            asked = [chats[index] for index in open_ones]
+            try:
+                self._judge.reply_each(asked, clerk, **decoding)
+            finally:
+                self._replies.sync()
+            if clerk.claimed == 0 and any(keys[index] not in self._replies for index in open_ones):
+                if not told:
+                    logger.info("judge %s: waiting for replies that another process asks for", self.name)
+                told = True
+                time.sleep(POLL_S)
+                self._replies.refresh()
 
     def ask_again(self, without_verdict: Iterable[JudgeReply]) -> int:
         """Let the next judging ask anew for replies that gave no verdict, up to `asks_per_verdict` times in all.
@@ -134,6 +139,7 @@ class StoreClerk:
     def keep(self, position: int, reply: JudgeReply, receipt: Receipt) -> None:
         """A line in the journal."""
         self._replies.keep(self._keys[position], self._decoding, reply, receipt)
+        self._replies.push_in_time()
 
     def release(self, position: int) -> None:
         """Others may ask it, where it got no reply."""

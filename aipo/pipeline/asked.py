@@ -56,7 +56,12 @@ class Foreseen(Stages):
     """The stages of a job, none of which runs: notes who would be asked."""
 
     def __init__(self, run: Run, everyone: Mapping[str, Any], known: dict[str, bool]) -> None:
-        super().__init__(replace(run, store=PlanStore(run.store.root, run.store.lock)))
+        super().__init__(replace(run, store=PlanStore.of(run.store)))
+        self._there: set[str] = set()
+        """Fingerprints of what is in the store or its remote one."""
+        self.store.listeners.append(
+            lambda told: self._there.add(told.fingerprint) if told.outcome == "cached" else None
+        )
         self.replies = ReplyStore(run.store.root, run.store.lock, asks=False)
         self.asked: set[str] = set()
         self._everyone = everyone
@@ -81,7 +86,7 @@ class Foreseen(Stages):
     ) -> Artifact:
         """What stages of this kind ask for where they have to run."""
         artifact = super().make(stage, content, parents, build, iteration, resumable=resumable, name=name)
-        if stage in self._askers and not artifact.path.exists():
+        if stage in self._askers and artifact.fingerprint not in self._there:
             self._ask(self._askers[stage])
         return artifact
 
@@ -106,7 +111,7 @@ class Foreseen(Stages):
     def _judging(
         self, name: str, judge: Judge, artifact: Artifact, parents: Iterable[Artifact], again: Callable[[], object]
     ) -> None:
-        if name in self.asked or artifact.path.exists() or not isinstance(self._everyone[name], HasNeeds):
+        if name in self.asked or artifact.fingerprint in self._there or not isinstance(self._everyone[name], HasNeeds):
             return
         if artifact.fingerprint not in self._known:
             told = judge.keeps_replies and all(parent.path.exists() for parent in parents)

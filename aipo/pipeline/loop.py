@@ -103,7 +103,7 @@ def planned(job: Run, missing: Sequence[str]) -> list[StageEvent]:
 
 def walk(job: Run) -> list[StageEvent]:
     """Every stage of a job, cached or planned, in the order of a run; one that is met again only once."""
-    store = PlanStore(job.store.root, job.store.lock)
+    store = PlanStore.of(job.store)
     events: dict[tuple[str, str], StageEvent] = {}
 
     def note(event: StageEvent) -> None:

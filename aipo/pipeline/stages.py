@@ -61,7 +61,7 @@ class Stages:
     def __init__(self, run: Run, log_step: Callable[[Mapping[str, Any]], None] = lambda step: None) -> None:
         self.run = run
         self.store = run.store
-        self.replies = ReplyStore(run.store.root, run.store.lock)
+        self.replies = ReplyStore(run.store.root, run.store.lock, run.store.mirror)
         self.seed = run.seed
         self.recipe = run.recipe
         self.iteration = run.iteration

@@ -35,9 +35,9 @@ STEPS = 6
 REPLIES = 8
 
 
-def job(root: Path, lock: LockKind = "flock") -> None:
+def job(root: Path, lock: LockKind = "flock", remote: str | None = None) -> None:
     """Pool -> judgments (a journal) -> training (checkpoints) -> scores. Every stage checks its parents."""
-    store = Store(root, lock)
+    store = Store(root, lock, remote)
 
     def pool(folder: Path) -> StageReport:
         (folder / "pool.txt").write_text("prompt\n" * 50)
