@@ -16,6 +16,7 @@ from analysis import (
     comparisons,
     escape,
     findings,
+    headline,
     machines,
     overoptimization,
     page,
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CAPTIONS = {
+    "headline": "What the sweep shows, on its leading benchmark: how long answers become round by round, and the score "
+    "at that length. Means over seeds; bands: one standard error of the mean to each side. Right, the higher curve "
+    "at the same length is the better objective.",
     "length_vs_score": "Score against mean answer length, from the base model (star) round by round: a marker per "
     "round (mean over seeds), pale for the first, full for the last, which is numbered; thin: the seeds. On official "
     "benchmarks the order is dotted and the straight line is the fit of the paper's figure (tables/fits.md); on the "
@@ -129,12 +133,13 @@ def _write(
         if any(lines.values()):
             add_table(tables.fits_table(sweep, lines, paper))
         drawn, sources = sweep_folder / "plots", plots.score_sources(sweep, plotted)
+        leading = next((name for name in findings.LEADING if name in plotted), plotted[0])
+        add_plot(headline.of_sweep(sweep, leading, drawn / "headline", pdf=pdf), plots.score_sources(sweep, [leading]))
         add_plot(plots.per_iteration(sweep, plotted, "length", drawn / "length_per_iteration", pdf=pdf), sources)
         add_plot(plots.length_vs_score(sweep, plotted, lines, drawn / "length_vs_score", paper=paper, pdf=pdf), sources)
         add_plot(published.length_figure(drawn / "paper_length_vs_score", pdf=pdf), sources)
         add_plot(plots.per_iteration(sweep, plotted, "score", drawn / "score_per_iteration", pdf=pdf), sources)
         if overoptimization.measured(sweep, plotted[0]):
-            leading = next((name for name in findings.LEADING if name in plotted), plotted[0])
             add_plot(overoptimization.figure(sweep, leading, drawn / "overoptimization", pdf=pdf), sources)
     add_table(comparisons.recipes_table(sweep, comparable))
     add_table(comparisons.paper_table(sweep, comparable))

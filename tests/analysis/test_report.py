@@ -44,7 +44,8 @@ def test_everything_is_written_and_sourced(analysed):
     expected = {f"tables/{name}.{suffix}" for name in names for suffix in ("csv", "md", "tex")}
     expected |= {f"tables/{name}.csv" for name in ("scores", "agreement", "pairs_per_job")}
     expected |= {"report.md", "index.html", "verdict.json", "sources.json"}
-    figures = ("length_per_iteration", "length_vs_score", "paper_length_vs_score", "score_per_iteration", "agreement")
+    figures = ("headline", "length_per_iteration", "length_vs_score", "paper_length_vs_score")
+    figures += ("score_per_iteration", "agreement")
     expected |= {f"plots/{name}.png" for name in figures}
     assert set(contents(folder)) == expected and f"{len(expected)} files in" in printed
     sources = json.loads((folder / "sources.json").read_text(encoding="utf-8"))

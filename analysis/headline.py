@@ -1,0 +1,129 @@
+"""The picture a report opens with: how long answers become, and what quality that length buys. Means alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from analysis import style
+from analysis.collect import BASE_ITERATION, Sweep
+from analysis.plots import looks_of, new_figure, save, score_sources, style_context
+from analysis.summary import metric_names, over_seeds, points
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+MOST_SERIES = 10
+"""Of more, names beside the curves cannot be told apart."""
+NAME_POINTS = 11.5
+"""The least distance of two names, from the baseline of one to that of the other."""
+
+
+def of_sweep(sweep: Sweep, benchmark: str, path: Path, *, pdf: bool = False) -> list[Path]:
+    """The picture of one benchmark of a sweep; see `headline`."""
+    score, length = metric_names(sweep, benchmark)
+    said = style.metric_name(score, benchmark), style.metric_name(length)
+    frame = points(sweep, benchmark)
+    return headline(
+        over_seeds(frame[frame["score"].notna()]),
+        path,
+        score=said[0][:1].upper() + said[0][1:],
+        length=said[1][:1].upper() + said[1][1:],
+        sources=score_sources(sweep, [benchmark]),
+        pdf=pdf,
+    )
+
+
+def headline(
+    rows: pd.DataFrame, path: Path, *, score: str, length: str, sources: Sequence[str], pdf: bool = False
+) -> list[Path]:
+    """Mean length over rounds, and mean score over mean length, each curve with its name and last value beside it.
+
+    rows: a row per policy, of the base model and of every objective and round, with the columns objective ("" for the
+    base model), variant, iteration, length, score and n (seeds). `score` and `length`: what the axes say. Bands are one
+    standard error of the mean over seeds to each side (columns `length_sd`, `score_sd`), where there are several.
+    Draws nothing, and returns [], for no trained policy or more than ten series.
+    """
+    looks = looks_of(rows)
+    if not 0 < len(looks) <= MOST_SERIES:
+        return []
+    base = rows[rows["iteration"] == BASE_ITERATION]
+    with style_context():
+        from matplotlib.ticker import MaxNLocator
+
+        figure = new_figure(9.6, 3.9)
+        left, right = figure.subplots(1, 2)
+        ends: dict[Any, list[tuple[float, float, str, str]]] = {left: [], right: []}
+        for series, look in looks.items():
+            mine = rows[(rows["objective"] == series[0]) & (rows["variant"] == series[1])].sort_values("iteration")
+            one = [*base.itertuples(), *mine.itertuples()] if len(base) == 1 else [*mine.itertuples()]
+            rounds, lengths, scores = ([getattr(row, what) for row in one] for what in ("iteration", "length", "score"))
+            rounds = [iteration + 1 for iteration in rounds]
+            name = style.series_name(*series)
+            _curve(left, rounds, lengths, [_error(row, "length") for row in one], look)
+            _curve(right, lengths, scores, [_error(row, "score") for row in one], look)
+            ends[left].append((rounds[-1], lengths[-1], f"{name} {lengths[-1]:.0f}", look["color"]))
+            ends[right].append((lengths[-1], scores[-1], f"{name} {scores[-1]:.3g}", look["color"]))
+        if len(base) == 1:
+            star: dict[str, Any] = {"marker": "*", "s": 90, "color": style.BASE_COLOUR, "zorder": 6, "linewidth": 0}
+            left.scatter([0], base["length"], **star)
+            right.scatter(base["length"], base["score"], **star)
+            where = float(base["length"].iloc[0]), float(base["score"].iloc[0])
+            quiet: dict[str, Any] = {"fontsize": 8.5, "color": style.BASE_COLOUR}
+            right.annotate(style.BASE_NAME, where, xytext=(9, -3), textcoords="offset points", **quiet)
+        for axes, title, x, y in (
+            (left, "How long answers become", "Round (0: the base model)", length),
+            (right, "What that length buys", length, score),
+        ):
+            axes.set_title(title, loc="left")
+            axes.set_xlabel(x)
+            axes.set_ylabel(y)
+            axes.margins(x=0.04)
+            low, high = axes.get_xlim()
+            axes.set_xticks(
+                [tick for tick in MaxNLocator(6, integer=True).tick_values(low, high) if low <= tick <= high]
+            )
+            axes.set_xlim(low, high + 0.36 * (high - low))  # room for the names
+        figure.draw_without_rendering()
+        for axes, names in ends.items():
+            _names(axes, names)
+        return save(figure, path, source="fingerprints: " + " ".join(sources), pdf=pdf)
+
+
+def _error(row: Any, what: str) -> float:
+    return float(getattr(row, f"{what}_sd")) / row.n**0.5 if row.n > 1 else 0.0
+
+
+def _curve(axes: Axes, x: Sequence[float], y: Sequence[float], errors: Sequence[float], look: dict[str, Any]) -> None:
+    low, high = ([v + sign * e for v, e in zip(y, errors, strict=True)] for sign in (-1, 1))
+    axes.fill_between(x, low, high, color=look["color"], alpha=0.12, linewidth=0, zorder=1)
+    axes.plot(x, y, color=look["color"], linewidth=1.8, zorder=3)
+    axes.plot(x[-1:], y[-1:], **look, markersize=6.5, markeredgecolor="white", markeredgewidth=0.6, zorder=5)
+
+
+def _names(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
+    """Names right of the last points, from the top down, each at least NAME_POINTS below the one above it."""
+    points_per_pixel = 72 / axes.figure.dpi
+    placed: list[float] = []
+    found = []
+    for x, y, text, colour in sorted(ends, key=lambda end: -end[1]):
+        height = float(axes.transData.transform((x, y))[1]) * points_per_pixel
+        at = min(height, placed[-1] - NAME_POINTS) if placed else height
+        placed.append(at)
+        found.append((x, y, text, colour, at - height))
+    # As far as the lot was pushed down, half of it goes up again, so that names stay about their points.
+    lift = -min(0.0, *(shift for *_, shift in found), 0.0) / 2
+    right = max(x for x, *_ in ends)
+    for x, y, text, colour, shift in found:
+        beside = (
+            float(axes.transData.transform((right, y))[0] - axes.transData.transform((x, y))[0])
+        ) * points_per_pixel
+        axes.annotate(
+            text, (x, y), xytext=(beside + 9, shift + lift - 3), textcoords="offset points", color=colour, fontsize=9,
+            fontweight="bold", annotation_clip=False, zorder=7,
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.5, "shrinkA": 1, "shrinkB": 4}
+            if beside > 12 or abs(shift + lift) > 6
+            else None,
+        )  # fmt: skip

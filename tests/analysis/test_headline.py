@@ -1,0 +1,78 @@
+"""The picture a report opens with: what is drawn, and that the names beside its curves stand apart."""
+
+from __future__ import annotations
+
+import itertools
+
+import pandas as pd
+import pytest
+
+from analysis import headline as module
+from analysis.headline import MOST_SERIES, NAME_POINTS, headline
+
+
+def frame(ends: dict[str, tuple[float, float]], rounds: int = 3, n: int = 2) -> pd.DataFrame:
+    """A base model at (10, 0.5), and straight curves from there to each (length, score)."""
+    rows = [("", -1, 10.0, 0.5)]
+    for name, (length, score) in ends.items():
+        for done in range(1, rounds + 1):
+            share = done / rounds
+            rows.append((name, done - 1, 10 + share * (length - 10), 0.5 + share * (score - 0.5)))
+    found = pd.DataFrame(rows, columns=["objective", "iteration", "length", "score"])
+    return found.assign(variant="", n=n, length_sd=2.0, score_sd=0.02)
+
+
+@pytest.fixture
+def drawn(tmp_path, monkeypatch):
+    """Draws, and returns the two panels."""
+    kept = []
+    monkeypatch.setattr(module, "save", lambda figure, path, **_: kept.append(figure) or [path])
+
+    def draw(rows: pd.DataFrame):
+        assert headline(rows, tmp_path / "headline", score="Score", length="Length", sources=["a"]) != []
+        return kept[-1].axes
+
+    return draw
+
+
+def test_curves_start_at_the_base_model_and_names_say_where_they_end(drawn) -> None:
+    left, right = drawn(frame({"dpo": (60.0, 0.8), "aipo": (40.0, 0.9)}))
+    curves = {tuple(line.get_xdata()): tuple(line.get_ydata()) for line in left.lines if len(line.get_xdata()) > 1}
+    assert set(curves) == {(0, 1, 2, 3)} and len(left.lines) == 4
+    lengths = sorted(tuple(round(float(y), 9) for y in line.get_ydata()) for line in left.lines)
+    assert lengths == [(10.0, 20.0, 30.0, 40.0), (10.0, 26.666666667, 43.333333333, 60.0), (40.0,), (60.0,)]
+    assert {text.get_text() for text in left.texts} == {"DPO 60", "AIPO 40"}
+    assert {text.get_text() for text in right.texts} == {"DPO 0.8", "AIPO 0.9", "base model"}
+    assert [tick for tick in left.get_xticks()] == [0, 1, 2, 3]
+
+
+def test_names_of_curves_that_end_together_stand_apart_and_in_order(drawn) -> None:
+    ends = {
+        name: (50.0 + number / 10, 0.8 + number / 1000) for number, name in enumerate(("dpo", "kto", "aipo", "exo"))
+    }
+    for axes in drawn(frame(ends)):
+        places = {}
+        for text in axes.texts:
+            if text.get_text() != "base model":
+                anchor = float(axes.transData.transform(text.xy)[1]) * 72 / axes.figure.dpi
+                places[text.get_text().split()[0]] = anchor + text.xyann[1]
+        ordered = sorted(places, key=places.__getitem__)
+        assert ordered == ["DPO", "kto", "AIPO", "exo"]  # by where the curves end, the lowest first
+        gaps = [places[b] - places[a] for a, b in itertools.pairwise(ordered)]
+        assert min(gaps) >= NAME_POINTS - 1e-6
+
+
+def test_what_cannot_be_drawn_is_left_out(tmp_path) -> None:
+    options = {"score": "Score", "length": "Length", "sources": []}
+    only_base = frame({})
+    assert headline(only_base, tmp_path / "headline", **options) == []
+    many = frame({f"objective_{number}": (20.0 + number, 0.6) for number in range(MOST_SERIES + 1)})
+    assert headline(many, tmp_path / "headline", **options) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_seed_and_no_base_model_are_drawn_too(tmp_path) -> None:
+    rows = frame({"dpo": (30.0, 0.7)}, rounds=1, n=1)
+    rows.loc[rows["n"] == 1, ["length_sd", "score_sd"]] = float("nan")
+    written = headline(rows[rows["objective"] != ""], tmp_path / "headline", score="S", length="L", sources=["a", "b"])
+    assert [path.name for path in written] == ["headline.png"] and written[0].stat().st_size > 5000
