@@ -1,9 +1,10 @@
 """From preference pairs to token batches: who shares a batch, and how a batch is laid out.
 
-Two layouts give the same log-probs. In the shared layout a pair is one row, `prompt + chosen + rejected`, so the
-prompt is encoded once; a mask keeps the two completions apart and the position ids of the rejected one start again
-after the prompt. In the separate layout every completion is a row of its own behind its own copy of the prompt.
-The last token of a completion is predicted but predicts nothing, so it is never fed to the model.
+Two layouts here, and a third in `aipo.models.packing`, give the same log-probs. In the shared layout a pair is one row,
+`prompt + chosen + rejected`, so the prompt is encoded once; a mask keeps the two completions apart and the position ids
+of the rejected one start again after the prompt. In the separate layout every completion is a row of its own behind
+its own copy of the prompt. The last token of a completion is predicted but predicts nothing, so it is never fed to the
+model.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ class PairBatch:
     """The largest position id plus one: what a sliding attention window is compared with."""
     sample: Tensor | None = None
     """(targets,) bool: as many tokens of each side as the shorter has, drawn at random; None unless needed."""
+    packed: tuple[tuple[int, int, int], ...] | None = None
+    """Input tokens of each pair's prompt, chosen and rejected side where all pairs are one row, behind one another."""
     alignment: bool = False
     """True: how likely the tokens are beside what the policy would draw is computed too."""
 

@@ -31,14 +31,19 @@ class Capabilities:
     """The number of learned absolute positions; None where positions are rotary or relative."""
     reason: str = ""
     """Why rows are not shared."""
+    packs: bool = False
+    """True when several pairs in one row have the hidden states they have apart; False as well where nobody asked."""
 
 
 # Relative to the size of the compared values. Wrong layouts differ by far more than rounding does.
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 2e-2}
 
 
-def inspect_model(model: PreTrainedModel) -> Capabilities:
-    """Run `model` on a few made-up tokens. Raises UnsupportedModelError when its head is not understood."""
+def inspect_model(model: PreTrainedModel, *, packed: bool = False) -> Capabilities:
+    """Run `model` on a few made-up tokens. Raises UnsupportedModelError when its head is not understood.
+
+    `packed`: find out, too, whether pairs can be packed.
+    """
     head = model.get_output_embeddings()
     if head is None or model.base_model is model or getattr(model.config, "is_encoder_decoder", False):
         raise UnsupportedModelError(
@@ -52,9 +57,10 @@ def inspect_model(model: PreTrainedModel) -> Capabilities:
         with torch.no_grad():
             _require_known_head(model, transform)
             reason = _why_rows_differ(model)
+            packs = packed and not reason and _packs(model)
     finally:
         model.train(was_training)
-    return Capabilities(transform, not reason, _window(config), _learned_positions(model), reason)
+    return Capabilities(transform, not reason, _window(config), _learned_positions(model), reason, packs)
 
 
 def _logit_transform(config: Any) -> LogitTransform:
@@ -91,7 +97,7 @@ def _probe_tokens(model: PreTrainedModel) -> tuple[list[int], list[int], list[in
     return ids[:5], ids[5:9], ids[9:13]
 
 
-def _hidden(model: PreTrainedModel, ids: list[int], **arguments: Tensor) -> Tensor:
+def _hidden(model: PreTrainedModel, ids: list[int], **arguments: Any) -> Tensor:
     device = next(model.parameters()).device
     output = model.base_model(input_ids=torch.tensor([ids], device=device), use_cache=False, **arguments)
     return output.last_hidden_state[0]
@@ -142,3 +148,36 @@ def _why_rows_differ(model: PreTrainedModel) -> str:
         if not difference <= _TOLERANCE[head.weight.dtype]:
             return f"a shared row changes its hidden states by {difference:.1e} (relative)"
     return ""
+
+
+def _packs(model: PreTrainedModel) -> bool:
+    """True when two pairs in one packed row get the hidden states of a row each."""
+    from aipo.models.batching import collate
+    from aipo.models.packing import NAME, pack, packed_arguments, packed_rows
+    from aipo.records import Completion, Pair
+
+    head = model.get_output_embeddings()
+    if model.config.get_text_config()._attn_implementation not in ("sdpa", NAME):
+        return False
+    prompt, chosen, rejected = _probe_tokens(model)
+
+    def pair(first: list[int], second: list[int], third: list[int]) -> Pair:
+        one, other = (Completion("", tuple(ids), "stop") for ids in (second, third))
+        return Pair("", "", tuple(first), one, other, 0.0, 0.0)
+
+    # In the second pair the rejected side is longer than the prompt, which attention treats in another way.
+    pairs = [pair(prompt, chosen, rejected), pair(prompt[:2], rejected, chosen)]
+    batch = pack(collate(pairs)).to(head.weight.device)
+    try:
+        with packed_rows(model):
+            arguments = packed_arguments(batch, head.weight.dtype)
+            found = _hidden(model, batch.input_ids[0].tolist(), **arguments)
+    except Exception:  # any failure means the same: this model does not hand on what its attention has to know
+        return False
+    rows = [(start, completion) for start, one, other in ((prompt, chosen, rejected), (prompt[:2], rejected, chosen))
+            for completion in (one, other)]  # fmt: skip
+    expected = []
+    for number, (start, completion) in enumerate(rows):
+        hidden = _hidden(model, start + completion[:-1])
+        expected.append(hidden if number % 2 == 0 else hidden[len(start) :])
+    return _difference(found, torch.cat(expected)) <= _TOLERANCE[head.weight.dtype]

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from aipo.models.batching import PairBatch, attention_mask, collate
 from aipo.models.capabilities import Capabilities, inspect_model
+from aipo.models.layouts import LayerCosts, Layout, layer_costs, pair_lengths
+from aipo.models.packing import pack, packed_arguments, take_packed_rows
 from aipo.models.vocabulary import log_collisions, token_logps
 from aipo.records import Pair
 
@@ -48,12 +50,22 @@ class PairScorer(nn.Module):
 
     Building one runs the model on a few tokens: a head that does something unknown to the logits raises
     UnsupportedModelError, a model that cannot share rows is given separate ones, with a warning.
+
+    `cheapest`: each batch gets the layout that costs least, packed pairs among them, where the model allows it. Else
+    it gets a padded row a pair. Results differ by rounding.
     """
 
-    def __init__(self, model: PreTrainedModel, capabilities: Capabilities | None = None) -> None:
+    def __init__(
+        self, model: PreTrainedModel, capabilities: Capabilities | None = None, *, cheapest: bool = False
+    ) -> None:
         super().__init__()
         self.model = model
-        self.capabilities = inspect_model(model) if capabilities is None else capabilities
+        self.capabilities = inspect_model(model, packed=cheapest) if capabilities is None else capabilities
+        self.packs = cheapest and self.capabilities.packs
+        self.costs: LayerCosts | None = None
+        """Of this model on its device; found at the first batch."""
+        if self.packs:
+            take_packed_rows(model)
         self._warned: set[str] = set()
         if not self.capabilities.shares_rows:
             self._warn_once(
@@ -65,7 +77,8 @@ class PairScorer(nn.Module):
         """Lay pairs out as this model needs them, on its device."""
         device = next(self.model.parameters()).device
         multiple = 1 if device.type == "cpu" else 8  # fused attention kernels want rows aligned to 16 bytes
-        batch = collate(pairs, shared=self.capabilities.shares_rows, pad_to_multiple_of=multiple)
+        layout = self._layout(pairs)
+        batch = collate(pairs, shared=layout != "separate", pad_to_multiple_of=multiple)
         window = self.capabilities.window
         if batch.shared and window is not None and batch.span > window:
             self._warn_once(
@@ -80,14 +93,25 @@ class PairScorer(nn.Module):
                 f"a pair spans {batch.span} tokens, but the model has position embeddings for {limit}; "
                 "filter pairs by length (max_length)"
             )
-        return batch.to(device)
+        return (pack(batch) if layout == "packed" and batch.shared else batch).to(device)
+
+    def _layout(self, pairs: Sequence[Pair]) -> Layout:
+        if not self.capabilities.shares_rows:
+            return "separate"
+        if not self.packs:
+            return "shared"
+        if self.costs is None:
+            self.costs = layer_costs(self.model, next(self.model.parameters()).device.type)
+        return self.costs.cheapest(pair_lengths(pairs))
 
     def forward(self, batch: PairBatch) -> SideLogps:
         """Log-probs of both sides. `batch` comes from `collate` of the same scorer."""
         backbone, head = self.model.base_model, self.model.get_output_embeddings()
         # A row per completion needs no mask: it is padded on the right, where a causal model never looks.
-        arguments: dict[str, Tensor] = {}
-        if batch.shared:
+        arguments: dict[str, Any] = {}
+        if batch.packed is not None:
+            arguments = packed_arguments(batch, head.weight.dtype)
+        elif batch.shared:
             arguments["attention_mask"] = attention_mask(batch.branch, head.weight.dtype)
             arguments["position_ids"] = batch.position_ids
         hidden = backbone(input_ids=batch.input_ids, use_cache=False, **arguments).last_hidden_state

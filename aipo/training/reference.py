@@ -24,11 +24,12 @@ def compute_reference_logps(
     world: World | None = None,
     sharded: bool = False,
     dtype: Literal["float32"] | None = None,
+    layout: Literal["cheapest"] | None = None,
 ) -> list[ReferenceLogps]:
     """One row per pair, in the order of `pairs`, on the accelerator where there is one.
 
-    Computed from the weights, and in the dtype, with which training with the same `dtype` (`trainer.dtype`) and
-    `sharded` begins, so that its first log-ratios are 0.
+    Computed from the weights, and in the dtype, with which training with the same `dtype` (`trainer.dtype`),
+    `layout` and `sharded` begins, so that its first log-ratios are 0.
 
     `tokens_per_batch` bounds the padded input tokens of a batch; None: a default for the device. The processes of
     `world` (None: this one alone) share the batches, each with all weights or, with `sharded`, with its part of them;
@@ -42,7 +43,7 @@ def compute_reference_logps(
 
     require_trainable(pairs)
     world = world or World.join(1)
-    scorer = _scorer(policy, world, sharded, dtype or policy.dtype)
+    scorer = _scorer(policy, world, sharded, dtype or policy.dtype, layout is not None)
     # Without a backward pass nothing is kept, so a batch may be larger than in training.
     budget = tokens_per_batch or DEFAULT_TOKENS_PER_BATCH[world.device.type] * (1 if world.device.type == "cpu" else 4)
     batches = list(token_batches([shared_row_tokens(pair) for pair in pairs], budget))
@@ -67,7 +68,7 @@ def compute_reference_logps(
     return [ReferenceLogps(pair.pair_id, *everyone[index]) for index, pair in enumerate(pairs)]
 
 
-def _scorer(policy: PolicyRef, world: World, sharded: bool, dtype: str) -> PairScorer:
+def _scorer(policy: PolicyRef, world: World, sharded: bool, dtype: str, cheapest: bool) -> PairScorer:
     import torch
 
     from aipo.models.logps import PairScorer
@@ -77,10 +78,10 @@ def _scorer(policy: PolicyRef, world: World, sharded: bool, dtype: str) -> PairS
 
         computed = getattr(torch, dtype)
         if policy.masters is None:
-            return sharded_scorer(policy, world, dtype=computed)
-        return sharded_scorer(policy, world, dtype=torch.float32, computed=computed)
+            return sharded_scorer(policy, world, dtype=computed, cheapest=cheapest)
+        return sharded_scorer(policy, world, dtype=torch.float32, computed=computed, cheapest=cheapest)
     model = policy.load_masters() if dtype == "float32" else policy.load_model()
-    return PairScorer(model.to(world.device))
+    return PairScorer(model.to(world.device), cheapest=cheapest)
 
 
 def sampler_reference_logps(pairs: Sequence[Pair]) -> list[ReferenceLogps]:

@@ -47,6 +47,9 @@ class TrainingSettings:
     """Padded input tokens of a micro-batch. Changes the gradient by rounding only. None: found automatically."""
     memory_limit_gib: float | None = None
     """Where `tokens_per_batch` is None: peak memory allowed per process. None: 90 % of a GPU; on a CPU, the default."""
+    layout: Literal["cheapest"] | None = None
+    """How micro-batches and the reference pass lay pairs out. None: a padded row a pair, as ever. cheapest: rows, or
+    all pairs packed into one row without padding, whichever costs this model less. Changes results by rounding only."""
     gradient_checkpointing: bool = False
     dtype: Literal["float32"] | None = None
     """What forward and backward pass compute in, the reference's too. None: the policy's dtype. float32: a policy that
@@ -72,6 +75,7 @@ class TrainingSettings:
 
     SHORT_FORMS: ClassVar[Mapping[str, Any]] = {"lora": Mapping[str, Any] | bool}
     """What a config may write in place of a component; the constructor makes one of it."""
+    OPTIONAL: ClassVar[tuple[str, ...]] = ("layout",)
     OPERATIONAL: ClassVar[tuple[str, ...]] = (
         *("checkpoint_every_steps", "checkpoint_every_seconds", "evaluate_every_steps", "memory_limit_gib", "nodes"),
     )
@@ -99,6 +103,7 @@ class TrainingSettings:
             ("memory_limit_gib", self.memory_limit_gib is None or _positive(self.memory_limit_gib), "above 0, or null"),
             ("checkpoint_every_seconds", seconds is None or _within(seconds, 0, math.inf), "at least 0, or null"),
             ("evaluation_share", _within(self.evaluation_share, 0, 0.5), "from 0 to 0.5"),
+            ("layout", self.layout in (None, "cheapest"), "cheapest, or null for a padded row a pair"),
             ("dtype", self.dtype in (None, "float32"), "float32, or null for the policy's"),
             ("keep_masters", isinstance(self.keep_masters, bool), "true or false"),
             ("strategy", self.strategy in ("ddp", "fsdp2"), "ddp or fsdp2"),
@@ -116,7 +121,8 @@ class TrainingSettings:
     def identity(self) -> dict[str, Any]:
         """The settings that shape the result: a checkpoint made with others is refused."""
         values = dataclasses.asdict(self)
-        return {name: value for name, value in values.items() if name not in self.OPERATIONAL}
+        unset = [name for name in self.OPTIONAL if values[name] is None]
+        return {name: value for name, value in values.items() if name not in (*self.OPERATIONAL, *unset)}
 
 
 def _within(value: object, least: float, most: float) -> bool:

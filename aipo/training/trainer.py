@@ -33,7 +33,8 @@ class Trainer(TrainingSettings):
     def reference_settings(self) -> dict[str, Any]:
         """The settings that shape the reference log-probs; none where they are the policy's own business."""
         shards = {"strategy": self.strategy} if self.processes > 1 and self.strategy == "fsdp2" else {}
-        return shards | ({"dtype": self.dtype} if self.dtype is not None else {})
+        chosen = {"dtype": self.dtype, "layout": self.layout}
+        return shards | {name: value for name, value in chosen.items() if value is not None}
 
     def reference(self, *, policy: PolicyRef, pairs: Sequence[Pair], out: Path) -> list[ReferenceLogps]:
         """The log-probs of `pairs` under `policy`, with as many processes, laid out the same way, as train.
@@ -47,7 +48,7 @@ class Trainer(TrainingSettings):
             return reference_in_processes(self, policy, pairs, out)
         from aipo.training.reference import compute_reference_logps
 
-        return compute_reference_logps(policy, pairs, dtype=self.dtype)
+        return compute_reference_logps(policy, pairs, dtype=self.dtype, layout=self.layout)
 
     def run(
         self,

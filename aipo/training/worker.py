@@ -41,7 +41,9 @@ def main(task: str, folder: Path) -> None:
             result.write_text(json.dumps(summary), encoding="utf-8")
     else:
         sharded = settings.strategy == "fsdp2"
-        rows = compute_reference_logps(job.policy, job.pairs, world=world, sharded=sharded, dtype=settings.dtype)
+        rows = compute_reference_logps(
+            job.policy, job.pairs, world=world, sharded=sharded, dtype=settings.dtype, layout=settings.layout
+        )
         if world.is_main:
             write_parquet(result, rows)
     world.leave()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from composing import composed
 
-from aipo.components import build_component
+from aipo.components import build_component, content_of
 from aipo.pipeline.check import check
 from aipo.training.lora import Lora, as_lora
 from aipo.training.trainer import Trainer
@@ -36,6 +36,7 @@ INFINITE, NO_NUMBER = float("inf"), float("nan")
         *(("epochs", value, "from 1 to 10,000,") for value in (0, 10**23)),
         *(("dtype", value, "float32, or null") for value in ("bfloat16", 32)),
         ("keep_masters", 1, "true or false"),
+        ("layout", "rows", "cheapest, or null"),
         ("strategy", "zero3", "ddp or fsdp2"),
         ("lora", 5, "true, false, null or settings"),
     ],
@@ -78,3 +79,13 @@ def test_the_reference_depends_on_the_trainer_only_where_its_numbers_do() -> Non
     assert replace(TRAINER, strategy="fsdp2").reference_settings() == {}  # one process has no shards
     assert replace(TRAINER, strategy="fsdp2", processes=8).reference_settings() == {"strategy": "fsdp2"}
     assert replace(TRAINER, dtype="float32").reference_settings() == {"dtype": "float32"}
+    assert replace(TRAINER, layout="cheapest").reference_settings() == {"layout": "cheapest"}
+
+
+def test_a_layout_that_nobody_chose_is_no_setting() -> None:
+    # Stages and checkpoints of before the choice are met again.
+    assert "layout" not in TRAINER.identity()
+    assert replace(TRAINER, layout="cheapest").identity() == TRAINER.identity() | {"layout": "cheapest"}
+    node = {"_target_": "aipo.training.Trainer", "learning_rate": 1e-5}
+    assert content_of(node | {"layout": None}) == node
+    assert content_of(node | {"layout": "cheapest"}) == node | {"layout": "cheapest"}

@@ -159,6 +159,24 @@ def test_gradient_checkpointing_changes_nothing(policy: PolicyRef, reference, tm
     assert equal(weights(tmp_path / "plain"), weights(tmp_path / "checkpointed"), 1e-6)
 
 
+def test_packed_pairs_train_the_same_policy(
+    policy: PolicyRef, reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def packs(self, pairs):
+        return "packed"
+
+    monkeypatch.setattr("aipo.models.layouts.LayerCosts.cheapest", packs)
+    trainer = replace(TRAINER, learning_rate=1e-3, layout="cheapest")
+    found = trainer.reference(policy=policy, pairs=PAIRS, out=tmp_path)
+    for one, other in zip(found, reference, strict=True):
+        assert [one.chosen, one.rejected] == pytest.approx([other.chosen, other.rejected], abs=2e-5)
+    rows, _ = run(policy, found, tmp_path / "packed", trainer)
+    assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    plain, _ = run(policy, reference, tmp_path / "rows", replace(TRAINER, learning_rate=1e-3))
+    assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in plain], abs=1e-5)
+    assert equal(weights(tmp_path / "packed"), weights(tmp_path / "rows"), 2e-5)
+
+
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(
     policy: PolicyRef, reference, tmp_path: Path
 ) -> None:

@@ -38,7 +38,7 @@ class Strategy:
         self.adapted = prepare(
             self.model, lora=settings.adapters, gradient_checkpointing=settings.gradient_checkpointing, seed=job.seed
         )
-        self.scorer = PairScorer(self.model)
+        self.scorer = PairScorer(self.model, cheapest=settings.layout is not None)
         self.forward: Callable[[PairBatch], SideLogps] = self.scorer
         exact = None
         if not in_float32 and settings.adapters is None and job.policy.masters is not None:

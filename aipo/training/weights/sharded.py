@@ -48,6 +48,7 @@ def sharded_scorer(
     *,
     dtype: torch.dtype,
     computed: torch.dtype | None = None,
+    cheapest: bool = False,
     set_up: Callable[[PreTrainedModel], object] = lambda model: None,
 ) -> PairScorer:
     """A scorer of `policy` in shards of `dtype`, one per process, that computes in `computed` (None: in `dtype`).
@@ -59,10 +60,10 @@ def sharded_scorer(
     whole = None
     if world.is_main:
         whole = policy.load_masters() if dtype == torch.float32 else policy.load_model()
-    capabilities = world.from_main(None if whole is None else inspect_model(whole))
+    capabilities = world.from_main(None if whole is None else inspect_model(whole, packed=cheapest))
     model = policy.load_outline(dtype)
     set_up(model)
-    scorer = PairScorer(model, capabilities)
+    scorer = PairScorer(model, capabilities, cheapest=cheapest)
     arguments: dict[str, Any] = {
         "mesh": init_device_mesh(world.device.type, (world.size,)),
         "mp_policy": MixedPrecisionPolicy(param_dtype=computed, reduce_dtype=torch.float32),
@@ -107,6 +108,7 @@ class Sharded(Strategy):
             world,
             dtype=torch.float32,
             computed=torch.bfloat16 if half else None,
+            cheapest=settings.layout is not None,
             set_up=lambda model: prepare(
                 model, lora=None, gradient_checkpointing=settings.gradient_checkpointing, seed=job.seed
             ),
