@@ -161,6 +161,11 @@ def run_ours(folder: Path, shape: Shape, pairs: list[Pair]) -> dict[str, Any]:
     }
 
 
+def words(ids: tuple[int, ...]) -> str:
+    """Text that the tokenizer of the workplace turns into these ids."""
+    return "".join(f" {EOS if token == 1 else f'w{token}'}" for token in ids)
+
+
 def run_trl(folder: Path, shape: Shape, pairs: list[Pair], per_device: int) -> dict[str, Any]:
     """The same with TRL: `per_device` pairs at a time, precomputed reference log-probs, our order of the pairs."""
     import torch
@@ -182,9 +187,6 @@ def run_trl(folder: Path, shape: Shape, pairs: list[Pair], per_device: int) -> d
 
         def _get_train_sampler(self, dataset: Any = None) -> Any:
             return SequentialSampler(dataset if dataset is not None else self.train_dataset)
-
-    def words(ids: tuple[int, ...]) -> str:
-        return "".join(f" {EOS if token == 1 else f'w{token}'}" for token in ids)
 
     steps = steps_per_epoch(len(pairs), shape.pairs_per_step)
     # One pass over a data set of `epochs` copies, in our order: TRL would shuffle each epoch in its own way.
