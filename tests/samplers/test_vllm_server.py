@@ -102,3 +102,25 @@ def test_vllm_ends_with_a_killed_owner(policy: PolicyRef, environment: Path) -> 
     while _is_running(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not _is_running(pid)
+
+
+def test_what_a_dead_vllm_leaves_running_is_ended(tmp_path: Path) -> None:
+    """Its engine is a process of its own, which would keep the devices from the next one."""
+    leaves_a_child = f"sleep 60 & echo $! > {tmp_path / 'child'}; exit 3"
+    keeper = subprocess.Popen(
+        [sys.executable, "-m", "aipo.samplers.keeper", "sh", "-c", leaves_a_child], stdin=subprocess.PIPE, cwd=ROOT
+    )
+    with keeper:  # which would close stdin first, had the keeper not ended
+        assert keeper.wait(60) == 3
+    child = int((tmp_path / "child").read_text())
+    deadline = time.monotonic() + 10
+    while _is_there(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _is_there(child)
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        return _is_running(pid)
+    except FileNotFoundError:  # it went between the two looks
+        return False
