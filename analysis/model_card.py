@@ -339,7 +339,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m analysis.model_card",
         description="Export a trained policy as a Hugging Face folder with a card.",
     )
-    parser.add_argument("job", type=Path, help="a job's folder: results/<sweep>/jobs/<number>")
+    parser.add_argument("job", type=Path, help="a job's folder: results/<sweep>/jobs/<job>")
     parser.add_argument("--out", type=Path, required=True, help="the folder to write; must not exist")
     parser.add_argument(
         "--iteration", type=int, help="the iteration to export, as in run.json: 0 is round 1 (default: the last)"
