@@ -188,7 +188,7 @@ def curves_table(sweep: Sweep, benchmark: str, name: str) -> Table | None:
 
 def verdict(sweep: Sweep, benchmarks: Sequence[str]) -> list[str]:
     """What may be concluded from the leading benchmark and what may not, a sentence each."""
-    name = next((benchmark for benchmark in LEADING if benchmark in benchmarks), None)
+    name = next((benchmark for benchmark in (*LEADING, *benchmarks) if benchmark in benchmarks), None)
     series = curves(sweep, name) if name else []
     found = all_contrasts(sweep, name) if name else []
     if not found or name is None:

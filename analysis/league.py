@@ -19,12 +19,11 @@ from aipo.stats import Range, common_lengths, holm, mean_score_over
 from analysis import style
 from analysis.collect import AnalysisError, Run, Sweep, collect
 from analysis.contrasts import CONTROL, Contrast, pair_contrasts
-from analysis.findings import shown_p
+from analysis.findings import LEADING, shown_p
 from analysis.replicates import Curves, Replicate, curves, key_of
 from analysis.summary import points, unique
 from analysis.table import Table, number
 
-BENCHMARK = "gold"
 LEVEL = 0.05
 KNOB = "trainer.learning_rate"
 
@@ -120,8 +119,13 @@ def _read(replicate: Replicate, where: Range) -> float:
 
 
 def _with_rates(sweep: Sweep) -> Iterator[tuple[Curves, float]]:
-    for one in curves(sweep, BENCHMARK):
+    for one in curves(sweep, _benchmark(sweep)):
         yield one, _rate(sweep, one)
+
+
+def _benchmark(sweep: Sweep) -> str:
+    names = sweep.runs[0].primary
+    return next(name for name in (*LEADING, *names) if name in names)
 
 
 def _rate(sweep: Sweep, one: Curves) -> float:
@@ -157,7 +161,7 @@ def league_table(league: Sweep, choices: Sequence[Choice]) -> Table:
 
     rates = {choice.objective: choice.learning_rate for choice in choices}
     rates |= {arm.name: rates[arm.of] for arm in (PLACEBO, *FAULTS) if arm.of in rates}
-    series = list(curves(league, BENCHMARK))
+    series = list(curves(league, _benchmark(league)))
     for one in series:
         name, rate = one.series[0], _rate(league, one)
         if rates.get(name) != rate:
@@ -180,7 +184,7 @@ def league_table(league: Sweep, choices: Sequence[Choice]) -> Table:
             e = contrast.estimate
             data[-1] |= {quantity: e.value, f"{quantity}_ci95_low": e.low, f"{quantity}_ci95_high": e.high}
             data[-1] |= {f"{quantity}_p_holm": contrast.p_holm}
-    fingerprints = unique(d for digests in points(league, BENCHMARK)["fingerprints"] for d in digests)
+    fingerprints = unique(d for digests in points(league, _benchmark(league))["fingerprints"] for d in digests)
     tried = max(choice.settings for choice in choices)
     return Table(
         name="league",

@@ -201,3 +201,11 @@ def test_of_several_controls_the_one_that_is_meant_is_named(fake_sweep):
         "base model": False, "DPO [beta=0.1]": True, "DPO [beta=0.5]": False, "AIPO": False,
     }  # fmt: skip
     assert "length / DPO [beta=0.1]’s" in found.header
+
+
+def test_a_benchmark_that_is_no_usual_one_leads_where_there_is_no_other(fake_sweep, monkeypatch):
+    """The real model's `constraints` is in no list of usual benchmarks; its sweeps have a verdict like any."""
+    for name, seed in ((n, s) for n in ("dpo", "aipo") for s in (0, 1)):
+        fake_sweep.job(name, seed, iterations=2, benchmarks=("gold",))
+    monkeypatch.setattr(findings, "LEADING", ("alpaca_eval",))
+    assert any("AIPO, after round 2" in sentence for sentence in findings.verdict(collect(fake_sweep.folder), ["gold"]))

