@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aipo.jobs import BASE_ITERATION
 from analysis import (
-    agreement,
     closing,
-    comparisons,
     escape,
     findings,
     headline,
@@ -27,7 +22,16 @@ from analysis import (
     tables,
 )
 from analysis.closing import SOURCES
-from analysis.collect import AnalysisError, Problem, Sweep, collect, iteration_label
+from analysis.collect import AnalysisError
+from analysis.sheets import (
+    Material,
+    comparison_sheets,
+    fit_lines,
+    gather,
+    pair_sheets,
+    paper_lines,
+    score_sheets,
+)
 from analysis.table import Table
 
 if TYPE_CHECKING:
@@ -68,41 +72,26 @@ def analyse(sweep_folder: Path, *, pdf: bool = False) -> list[Path]:
     `analysis.stamp`). Files of an earlier analysis that are not written again are removed. Raises
     AnalysisError when there is no sweep here, or its files contradict each other.
     """
-    sweep = collect(sweep_folder)
-    gaps, gap_problems = agreement.agreement(sweep)
-    names = summary.benchmarks(sweep)
-    protocols = {name: summary.protocols(sweep, name) for name in names}
-    mixed = [
-        Problem(
-            "",
-            None,
-            f"{name} was graded in {len(protocols[name])} ways (judge, questions): a table for each, nothing compared",
-        )
-        for name in names
-        if len(protocols[name]) > 1
-    ]
-    sweep = replace(sweep, problems=tuple(dict.fromkeys((*sweep.problems, *gap_problems, *mixed))))
-    content = stamp.content_hash(sweep, [gaps], page.available(sweep)) + " with PDF" * pdf
+    material = gather(sweep_folder)
+    content = stamp.content_hash(material.sweep, [material.gaps], page.available(material.sweep)) + " with PDF" * pdf
     files = stamp.unchanged(sweep_folder, content)
     if files is None:
-        files = _write(sweep, gaps, names, protocols, pdf)
-    stamp.leave(sweep_folder, content, files, page.folders(sweep), pdf=pdf)
+        files = _write(material, pdf)
+    stamp.leave(sweep_folder, content, files, page.folders(material.sweep), pdf=pdf)
     return files
 
 
-def _write(
-    sweep: Sweep, gaps: pd.DataFrame, names: list[str], protocols: dict[str, list[tuple[str, str]]], pdf: bool
-) -> list[Path]:
+def _write(material: Material, pdf: bool) -> list[Path]:
+    sweep, gaps, plotted = material.sweep, material.gaps, material.plotted
     sweep_folder = sweep.folder
-    comparable = [name for name in names if len(protocols[name]) == 1]
     for folder in ("tables", "plots"):
         (sweep_folder / folder).mkdir(exist_ok=True)
 
     written: dict[Path, tuple[str, ...]] = {}
     shown: list[Table] = []
 
-    def add_table(table: Table | None) -> None:
-        if table is not None:
+    def add_tables(tables: Iterable[Table]) -> None:
+        for table in tables:
             shown.append(table)
             written.update(dict.fromkeys(table.write(sweep_folder / "tables"), table.fingerprints))
 
@@ -114,24 +103,9 @@ def _write(
         path.write_text(escape.csv(data), encoding="utf-8")
         written[path] = tuple(fingerprints)
 
-    for name in names:
-        for number, (judge, protocol) in enumerate(protocols[name]):
-            suffix = "" if len(protocols[name]) == 1 else f"__{number}_{judge}"
-            one = summary.restricted(sweep, name, protocol)
-            add_table(tables.score_table(one, name, file_name(name + suffix)))
-    plotted = [name for name in comparable if _trained(sweep, name)]
-    for name in plotted:
-        add_table(findings.contrasts_table(sweep, name, file_name(f"contrasts_{name}")))
-        add_table(findings.subject_table(sweep, name, file_name(f"contrasts_{name}_of_aipo")))
-        add_table(findings.curves_table(sweep, name, file_name(f"curves_{name}")))
-        add_table(overoptimization.table(sweep, name, file_name(f"overoptimization_{name}")))
-    if comparable:
-        add_table(tables.seeds_table(sweep, comparable))
+    add_tables(score_sheets(material))
     if plotted:
-        lines = plots.fit_lines(sweep, [name for name in plotted if summary.official(sweep, name)])
-        paper = _comparable_lines(sweep, plotted)
-        if any(lines.values()):
-            add_table(tables.fits_table(sweep, lines, paper))
+        lines, paper = fit_lines(material), paper_lines(material)
         drawn, sources = sweep_folder / "plots", plots.score_sources(sweep, plotted)
         leading = next((name for name in findings.LEADING if name in plotted), plotted[0])
         add_plot(headline.of_sweep(sweep, leading, drawn / "headline", pdf=pdf), plots.score_sources(sweep, [leading]))
@@ -141,48 +115,29 @@ def _write(
         add_plot(plots.per_iteration(sweep, plotted, "score", drawn / "score_per_iteration", pdf=pdf), sources)
         if overoptimization.measured(sweep, plotted[0]):
             add_plot(overoptimization.figure(sweep, leading, drawn / "overoptimization", pdf=pdf), sources)
-    add_table(comparisons.recipes_table(sweep, comparable))
-    add_table(comparisons.paper_table(sweep, comparable))
+    add_tables(comparison_sheets(material))
     if not gaps.empty:
         add_csv("agreement", gaps, plots.agreement_sources(gaps))
         picture = sweep_folder / "plots" / "agreement"
         add_plot(plots.agreement_plot(gaps, picture, pdf=pdf), plots.agreement_sources(gaps))
+    add_tables(pair_sheets(material))
     if not sweep.pairs.empty:
-        add_table(tables.pairs_table(sweep))
         add_csv("pairs_per_job", tables.pairs_per_job(sweep), summary.unique(sweep.pairs["fingerprint"]))
     add_csv("scores", sweep.scores.drop(columns="protocol"), summary.unique(sweep.scores["fingerprint"]))
 
     report = sweep_folder / "report.md"
     figures = [path for path in written if path.suffix == ".png"]
-    report.write_text(_report(sweep, shown, figures, plotted), encoding="utf-8", newline="\n")
+    report.write_text(_report(material, shown, figures), encoding="utf-8", newline="\n")
     behind = summary.unique(digest for digests in list(written.values()) for digest in digests)
-    gaps_shown = [describe(problem) for problem in sweep.problems]
     found = page.verdict(sweep, plotted)
-    html = page.write_page(sweep, shown, found, gaps_shown)
+    html = page.write_page(sweep, shown, found, material.missing)
     ending = closing.write(sweep_folder, found)
     written |= dict.fromkeys((report, html, ending), behind)
-    return _record(sweep, written)
+    return _record(material, written)
 
 
-def file_name(name: str) -> str:
-    """The name with everything but letters, digits, dot, minus and underscore replaced."""
-    return re.sub(r"[^\w.-]+", "_", name).strip(".")
-
-
-def _comparable_lines(sweep: Sweep, benchmarks: list[str]) -> pd.DataFrame:
-    """The paper's lines on those of the benchmarks that have its questions; none if any run has another model."""
-    lines = published.fits()
-    same_model = all(run.model.startswith(published.FIGURE_MODEL) for run in sweep.runs)
-    shown = [name for name in benchmarks if same_model and summary.official(sweep, name)]
-    return lines[lines["benchmark"].isin(shown)]
-
-
-def _trained(sweep: Sweep, benchmark: str) -> bool:
-    rows = sweep.scores
-    return bool(((rows["benchmark"] == benchmark) & (rows["iteration"] != BASE_ITERATION)).any())
-
-
-def _report(sweep: Sweep, shown: list[Table], figures: list[Path], plotted: list[str]) -> str:
+def _report(material: Material, shown: list[Table], figures: list[Path]) -> str:
+    sweep, plotted = material.sweep, material.plotted
     parts = [f"# Analysis of {escape.markdown(sweep.folder.resolve().name)}\n"]
     done = sum(run.status == "done" for run in sweep.runs)
     parts.append(f"{done} of {len(sweep.runs)} jobs are done.")
@@ -191,7 +146,7 @@ def _report(sweep: Sweep, shown: list[Table], figures: list[Path], plotted: list
     parts[-1] += "\n"
     if sweep.problems:
         parts.append("**Missing from what follows:**\n")
-        parts += [f"- {escape.markdown(describe(problem))}" for problem in sweep.problems]
+        parts += [f"- {escape.markdown(line)}" for line in material.missing]
         parts.append("")
     if sentences := findings.verdict(sweep, plotted):
         parts.append("## What this shows\n")
@@ -209,23 +164,16 @@ def _report(sweep: Sweep, shown: list[Table], figures: list[Path], plotted: list
     return "\n".join(parts)
 
 
-def describe(problem: Problem) -> str:
-    """A problem as one line."""
-    where = f"job {problem.job}" if problem.job else "sweep"
-    if problem.iteration is not None:
-        where += f", round {iteration_label(problem.iteration)}" if problem.iteration >= 0 else ", base model"
-    return f"{where}: {problem.what}"
-
-
-def _record(sweep: Sweep, written: dict[Path, tuple[str, ...]]) -> list[Path]:
+def _record(material: Material, written: dict[Path, tuple[str, ...]]) -> list[Path]:
     """Writes sources.json and removes what the one before it lists and this analysis did not write."""
-    path = sweep.folder / SOURCES
-    files = {str(file.relative_to(sweep.folder)): list(digests) for file, digests in sorted(written.items())}
+    folder = material.sweep.folder
+    path = folder / SOURCES
+    files = {str(file.relative_to(folder)): list(digests) for file, digests in sorted(written.items())}
     for name in _former_files(path):
-        former = (sweep.folder / name).resolve()
-        if name not in files and former.is_relative_to(sweep.folder.resolve()) and former.is_file():
+        former = (folder / name).resolve()
+        if name not in files and former.is_relative_to(folder.resolve()) and former.is_file():
             former.unlink()
-    content = {"files": files, "missing": [describe(problem) for problem in sweep.problems]}
+    content = {"files": files, "missing": material.missing}
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
     return [*written, path]
 

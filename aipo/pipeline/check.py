@@ -26,7 +26,19 @@ from aipo.pipeline.roles import COLLECTIONS, PARTIAL, ROLES, class_problem, obje
 from aipo.pipeline.values import component_types, hints_of, is_component, misfit, shown
 
 COMPONENTS = tuple(group for group in ROLES if group not in COLLECTIONS)
-SCALARS = ("seed", "plan", "detach", "pilot", "cpu_threads", "kl_prompts", "sweep", "choices", "verbose", "limit")
+SCALARS = (
+    "seed",
+    "plan",
+    "detach",
+    "pilot",
+    "cpu_threads",
+    "kl_prompts",
+    "sweep",
+    "choices",
+    "verbose",
+    "limit",
+    "live_page",
+)
 HYDRA_KEYS = {"_target_", "_partial_", "_args_", "_convert_", "_recursive_"}
 LARGEST_SEED = 2**32 - 1
 """What the random generators of all libraries take."""
@@ -105,6 +117,7 @@ def _scalars(config: Mapping[str, Any]) -> Iterator[str]:
         ("kl_prompts", int, "a whole number, 0 for no measurement"),
         ("plan", bool, "true or false"),
         ("verbose", bool, "true or false"),
+        ("live_page", bool, "true or false"),
         ("detach", bool, "true or false"),
         ("sweep", str, "the name of a folder under results/"),
         ("pilot", str, "the folder of an analysed sweep, or nothing"),

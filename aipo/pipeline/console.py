@@ -228,7 +228,7 @@ class JobConsole:
 
 def overrides_shown(overrides: Sequence[str]) -> tuple[str, ...]:
     """Those that tell a job apart for a person: not where it writes, nor what its heading names already."""
-    hidden = ("objective=", "seed=", "sweep=", "store.", "verbose=", "hydra", "plan=", "+experiment=")
+    hidden = ("objective=", "seed=", "sweep=", "store.", "verbose=", "live_page=", "hydra", "plan=", "+experiment=")
     return tuple(item for item in overrides if not item.startswith(hidden))
 
 

@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from aipo.pipeline.asked import asked
 from aipo.pipeline.check import ConfigError, check
 from aipo.pipeline.console import JobConsole, Place
 from aipo.pipeline.ends import EndsWhenTold, Terminated
+from aipo.pipeline.live import LivePage
 from aipo.pipeline.missing import missing_needs
 from aipo.pipeline.reached import reached
 from aipo.pipeline.run import Run, build_run
@@ -70,7 +72,10 @@ def run(
     job.store.listeners += [log_event, shown.ends]
     job.store.on_begin.append(shown.begins)
     trackers.start(folder, file.record)
-    with file, EndsWhenTold(), shown:
+    page = _live_page(folder) if plain["live_page"] else None
+    if page is not None:
+        job.store.listeners.append(page.stage)
+    with file, EndsWhenTold(), shown, page or nullcontext():
         try:
             stages = Stages(job, lambda step: trackers.log("train", step))
             for point in loop(stages):
@@ -80,6 +85,8 @@ def run(
                     trackers.log("score", row)
                 shown.reached(point, rows)
                 trackers.round(partial(reached, job.store.root, point))
+                if page is not None:
+                    page.round()
             file.finish("done")
         except BaseException as error:
             stopped: Status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
@@ -99,6 +106,11 @@ def planned(job: Run, missing: Sequence[str]) -> list[StageEvent]:
         if not missing:
             raise
         raise ConfigError([f"missing {item}" for item in missing]) from error
+
+
+def _live_page(folder: Path) -> LivePage | None:
+    """Of the sweep that the job's folder belongs to; None for a folder that is in none."""
+    return LivePage(folder.parent.parent) if folder.parent.name == "jobs" else None
 
 
 def walk(job: Run) -> list[StageEvent]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -27,8 +28,18 @@ SCRIPTS = ("core.js", "texts.js", "charts.js", "overview.js", "tables.js", "card
 def write_page(sweep: Sweep, tables: Sequence[Table], verdict: Verdict | None, problems: Sequence[str]) -> Path:
     """Writes index.html into the sweep's folder; the same artifacts give the same bytes."""
     path = sweep.folder / FILE
-    path.write_text(render(sweep, tables, verdict, problems), encoding="utf-8", newline="\n")
+    replace(path, render(sweep, tables, verdict, problems))
     return path
+
+
+def replace(path: Path, html: str) -> None:
+    """Write a page, whole or not at all: somebody may be reading the one that is there."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_text(html, encoding="utf-8", newline="\n")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def render(sweep: Sweep, tables: Sequence[Table], verdict: Verdict | None, problems: Sequence[str]) -> str:
@@ -36,13 +47,13 @@ def render(sweep: Sweep, tables: Sequence[Table], verdict: Verdict | None, probl
     from jinja2 import Environment, StrictUndefined
 
     view, texts = overview(sweep, tables)
-    style = _asset("page.css") + _colours(view.series)
-    script = "\n".join(_asset(name) for name in SCRIPTS)
+    style = asset("page.css") + _colours(view.series)
+    script = "\n".join(asset(name) for name in SCRIPTS)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     done = sum(job.status == "done" for job in view.jobs)
-    return environment.from_string(_asset("page.html")).render(
+    return environment.from_string(asset("page.html")).render(
         title=view.title,
-        policy=f"default-src 'none'; script-src {_digest(script)}; style-src {_digest(style)}; base-uri 'none'; "
+        policy=f"default-src 'none'; script-src {digest(script)}; style-src {digest(style)}; base-uri 'none'; "
         "form-action 'none'",
         style=style,
         script=script,
@@ -55,11 +66,13 @@ def render(sweep: Sweep, tables: Sequence[Table], verdict: Verdict | None, probl
     )
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """The text of a file of the page's own."""
     return (resources.files("analysis.page") / "assets" / name).read_text(encoding="utf-8")
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """How a content security policy names an inline script or style."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 

@@ -14,7 +14,7 @@ from analysis import analyse, page
 from analysis.collect import collect
 from analysis.page import texts as texts_module
 from analysis.page.packing import pack, unpack
-from analysis.page.render import SCRIPTS, _asset, render
+from analysis.page.render import SCRIPTS, asset, render
 from analysis.stamp import STAMP
 
 from page_sweep import HOSTILE, with_texts  # isort: skip
@@ -58,7 +58,7 @@ def test_the_page_may_load_nothing(html):
     assert policy.startswith("default-src 'none'; ") and "unsafe" not in policy
     assert not re.search(r'(?:src|href)="(?!#)', html)
     for name in SCRIPTS:
-        source = _asset(name)
+        source = asset(name)
         assert not re.search(
             r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|fetch\(|XMLHttp", source
         ), name

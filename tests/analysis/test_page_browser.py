@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
+from functools import partial
+from http.server import ThreadingHTTPServer
 
 import pytest
 
+from aipo.command.viewing import Handler
 from analysis import page
 from analysis.collect import collect
 from analysis.summary import benchmarks
@@ -62,6 +66,15 @@ def go(tab, url, view=""):
     tab.goto(url + view)
     tab.wait_for_selector("html[data-ready]")
     return tab
+
+
+def soon(tab, done):
+    """Wait in steps of this process: the page's policy lets nothing be evaluated in it for longer."""
+    for _ in range(300):
+        if done():
+            return
+        tab.wait_for_timeout(100)
+    raise AssertionError("not within 30 s")
 
 
 def test_a_hostile_completion_is_text(tab, url):
@@ -148,6 +161,34 @@ def test_ten_thousand_samples(tab, tmp_path):
     go(tab, large, "#samples")
     tab.wait_for_selector(".list button")
     tab.locator("#search").fill(f"answer {N_QUESTIONS - 1} of")
-    tab.wait_for_function("document.querySelectorAll('.list button').length === 1")
+    soon(tab, lambda: tab.locator(".list button").count() == 1)
     assert "10,200 texts searched" in tab.locator("#found").inner_text()
-    print(f"filtered in {tab.get_attribute('#view-samples', 'data-filter-ms')} ms")
+    filtered_ms = float(tab.get_attribute("#view-samples", "data-filter-ms"))
+    print(f"filtered in {filtered_ms} ms")
+    assert filtered_ms < 1000
+
+
+def test_the_served_page_takes_the_next_one_and_stays_where_it_was(browser, tmp_path):
+    """Under the policy that stands in the page: no request but to its own server, and the view of before."""
+    page_file = write(tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(page_file.parent))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        context = browser.new_context(viewport={"width": 800, "height": 300})
+        opened, asked, errors = context.new_page(), [], []
+        opened.on("request", lambda request: asked.append(request.url.partition("#")[0]))
+        opened.on("console", lambda message: errors.append(message.text))
+        opened.on("pageerror", lambda error: errors.append(str(error)))
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        go(opened, f"{address}/index.html", "#tables")
+        opened.evaluate("scrollTo(0, 120)")
+        page_file.write_text(page_file.read_text().replace("jobs done", "jobs done, more of them"))
+        soon(opened, lambda: "more of them" in opened.inner_text("header"))
+        soon(opened, lambda: opened.evaluate("scrollY") == 120)
+        assert opened.url.endswith("#tables") and errors == []
+        assert set(asked) == {f"{address}/index.html", f"{address}/version"}
+        opened.get_by_label("Filter Every policy").fill("aipo")
+        page_file.write_text(page_file.read_text().replace("more of them", "all of them"))
+        opened.wait_for_timeout(5000)
+        assert "more of them" in opened.inner_text("header")  # whoever types is not disturbed
+        context.close()
+        server.shutdown()

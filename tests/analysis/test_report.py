@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from analysis import analyse, plots, report, style
+from analysis import analyse, plots, sheets, style
 from analysis.__main__ import main
-from analysis.collect import AnalysisError
+from analysis.collect import AnalysisError, collect
 from analysis.legend import ROW_INCHES, draw_legend, legend_columns
 from analysis.stamp import STAMP
 
@@ -229,14 +229,14 @@ def test_colours_are_fixed_by_name_and_distinct():
 def test_variants_of_an_objective_differ_in_look(fake_sweep):
     for alpha in ("0.03", "0.07", "0.3"):
         fake_sweep.job("aipo", iterations=1, benchmarks=("gold",), overrides=[f"objective.loss.alpha={alpha}"])
-    looks = plots.looks_of(plots.points(report.collect(fake_sweep.folder), "gold"))
+    looks = plots.looks_of(plots.points(collect(fake_sweep.folder), "gold"))
     assert len({(look["color"], look["marker"]) for look in looks.values()}) == 3
     assert style.series_name("aipo", "objective.loss.alpha=0.3,a.b=[1,2]") == "AIPO [alpha=0.3,b=[1,2]]"
 
 
 def test_names_with_dollar_signs_are_drawn_as_they_are(fake_sweep):
     fake_sweep.job("$\\broken{$", iterations=1, benchmarks=("gold",), n_pairs=5)
-    sweep = report.collect(fake_sweep.folder)
+    sweep = collect(fake_sweep.folder)
     with plots.style_context():
         figure = plots.new_figure(3, 2)
         figure.subplots().set_title("$\\broken{$")
@@ -277,15 +277,15 @@ def test_labels_stand_clear_of_markers():
 
 def test_the_papers_lines_are_drawn_only_beside_its_own_model(fake_sweep, tmp_path):
     fake_sweep.job("aipo", iterations=3, official=True, benchmarks=["arena_hard"], model="mistral_nemo_instruct_2407")
-    sweep = report.collect(fake_sweep.folder)
-    lines = report._comparable_lines(sweep, ["arena_hard"])
+    sweep = collect(fake_sweep.folder)
+    lines = sheets.comparable_lines(sweep, ["arena_hard"])
     assert set(lines["benchmark"]) == {"arena_hard"} and len(lines) == 5
     fits = plots.fit_lines(sweep, ["arena_hard"])
     with_lines = plots.length_vs_score(sweep, ["arena_hard"], fits, tmp_path / "a", paper=lines)[0]
     without = plots.length_vs_score(sweep, ["arena_hard"], fits, tmp_path / "b", paper=None)[0]
     assert with_lines.read_bytes() != without.read_bytes()
     fake_sweep.job("dpo", iterations=1, official=True, benchmarks=["arena_hard"], model="gemma_2_27b_it")
-    assert report._comparable_lines(report.collect(fake_sweep.folder), ["arena_hard"]).empty
+    assert sheets.comparable_lines(collect(fake_sweep.folder), ["arena_hard"]).empty
 
 
 def test_numbers_in_variants_go_by_value():
