@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis import (
+    alignment_tax,
     closing,
     escape,
     findings,
@@ -73,11 +74,14 @@ def analyse(sweep_folder: Path, *, pdf: bool = False) -> list[Path]:
     AnalysisError when there is no sweep here, or its files contradict each other.
     """
     material = gather(sweep_folder)
-    content = stamp.content_hash(material.sweep, [material.gaps], page.available(material.sweep)) + " with PDF" * pdf
+    available = [*page.available(material.sweep), *map(repr, material.tax)]
+    content = stamp.content_hash(material.sweep, [material.gaps], available) + " with PDF" * pdf
     files = stamp.unchanged(sweep_folder, content)
     if files is None:
         files = _write(material, pdf)
-    stamp.leave(sweep_folder, content, files, page.folders(material.sweep), pdf=pdf)
+    sources = page.folders(material.sweep)
+    sources += [sweep_folder / alignment_tax.FOLDER] if sources else []
+    stamp.leave(sweep_folder, content, files, sources, pdf=pdf)
     return files
 
 

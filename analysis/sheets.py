@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aipo.jobs import BASE_ITERATION
-from analysis import agreement, comparisons, findings, overoptimization, plots, published, summary, tables
+from analysis import (
+    agreement,
+    alignment_tax,
+    comparisons,
+    findings,
+    overoptimization,
+    plots,
+    published,
+    summary,
+    tables,
+)
 from analysis.collect import Problem, Sweep, collect, iteration_label
 from analysis.fits import Line
 from analysis.table import Table
@@ -26,6 +36,8 @@ class Material:
     """Its problems are complete."""
     gaps: pd.DataFrame
     """Agreement by length gap, `analysis.agreement`."""
+    tax: Sequence[alignment_tax.TaskScore]
+    """What lm-evaluation-harness found, where it was asked."""
     protocols: Mapping[str, Sequence[tuple[str, str]]]
     """Benchmark -> (judge, protocol) of each way in which it was graded."""
 
@@ -56,6 +68,7 @@ def gather(sweep_folder: Path) -> Material:
     """Reads the sweep. Raises AnalysisError when there is none here, or its files contradict each other."""
     sweep = collect(sweep_folder)
     gaps, gap_problems = agreement.agreement(sweep)
+    tax, unreadable = alignment_tax.gather(sweep_folder)
     protocols = {name: summary.protocols(sweep, name) for name in summary.benchmarks(sweep)}
     mixed = [
         Problem(
@@ -66,8 +79,13 @@ def gather(sweep_folder: Path) -> Material:
         for name, ways in protocols.items()
         if len(ways) > 1
     ]
-    sweep = replace(sweep, problems=tuple(dict.fromkeys((*sweep.problems, *gap_problems, *mixed))))
-    return Material(sweep, gaps, protocols)
+    sweep = replace(
+        sweep,
+        problems=tuple(
+            dict.fromkeys((*sweep.problems, *gap_problems, *mixed, *(Problem("", None, line) for line in unreadable)))
+        ),
+    )
+    return Material(sweep, gaps, tax, protocols)
 
 
 def score_sheets(material: Material) -> Iterator[Table]:
@@ -93,10 +111,12 @@ def score_sheets(material: Material) -> Iterator[Table]:
 
 
 def comparison_sheets(material: Material) -> Iterator[Table]:
-    """The recipes, and the paper's own table beside ours."""
+    """The recipes, the paper's own table beside ours, and the alignment tax."""
     for table in (comparisons.recipes_table, comparisons.paper_table):
         if (found := table(material.sweep, material.comparable)) is not None:
             yield found
+    if (found := alignment_tax.table(material.sweep, material.tax)) is not None:
+        yield found
 
 
 def pair_sheets(material: Material) -> Iterator[Table]:

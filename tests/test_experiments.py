@@ -187,4 +187,10 @@ def test_script_is_valid_shell_and_documents_itself(path: Path) -> None:
     assert os.access(path, os.X_OK)
     for heading in ("Hardware:", "Estimates", "Expected"):
         assert heading in text, heading
-    assert "SCALE=${SCALE:-paper}" in text or path.stem == "laptop" and "scale=laptop" in text or path.stem == "league"
+    assert (
+        "SCALE=${SCALE:-paper}" in text
+        or path.stem == "laptop"
+        and "scale=laptop" in text
+        or "SWEEP=${1:?" in text
+        or path.stem == "league"
+    )

@@ -143,6 +143,19 @@ def eval_logs(
     _told(export, sweep, out)
 
 
+@app.command("lm-eval")
+def lm_eval(
+    sweep: Sweep,
+    tasks: Annotated[str, typer.Option(help="The harness's tasks, with commas: arc_challenge,gsm8k.")],
+    every_round: Annotated[bool, typer.Option("--every-round", help="Not the last policies alone.")] = False,
+    arguments: Annotated[list[str] | None, typer.Argument(help="After --: handed to lm_eval as they are.")] = None,
+) -> None:
+    """What training cost elsewhere: lm-evaluation-harness on a sweep's policies. Needs the extra `lm_eval`."""
+    from aipo.command.lm_eval import evaluate
+
+    _told(evaluate, sweep, tasks.split(","), arguments or [], every_round)
+
+
 @app.command(context_settings=PASSED_ON)
 def score(context: typer.Context) -> None:
     """Score files that the official tools wrote."""

@@ -17,7 +17,7 @@ from aipo.records import Completion, Message, Prompt, write_parquet
 
 COMMANDS = (
     *("run", "plan", "status", "rerun", "analyse", "view", "compare", "sample", "chat", "export", "score", "assets"),
-    *("store", "doctor", "eval-logs"),
+    *("store", "doctor", "eval-logs", "lm-eval"),
 )
 
 
