@@ -27,7 +27,7 @@ from train_step import SHAPES, Shape, make_workplace
 
 from aipo.records import Pair, markdown_header, markdown_row, read_parquet
 
-SMALL = dataclasses.replace(SHAPES["cpu"], vocabulary=8000, pairs=8, pairs_per_step=8, epochs=1)
+SMALL = dataclasses.replace(SHAPES["cpu"], vocabulary=8000, pairs=4, pairs_per_step=4, epochs=1)
 RACES: dict[str, Shape] = {
     "reference": dataclasses.replace(SMALL, vocabulary=32_000),
     "long prompts": dataclasses.replace(SMALL, prompt_mean=600, completion_mean=100, longest=1200, sigma=0.3),
@@ -38,10 +38,10 @@ RACES: dict[str, Shape] = {
 }
 SETTINGS = {
     "ours": ["rows", "cheapest"],
-    "plain": ["1", "2", "8"],
-    "trl": ["1 gpu", "2 gpu", "4 gpu", "8 gpu"],
+    "plain": ["1", "2", "4"],
+    "trl": ["1 gpu", "2 gpu", "4 gpu"],
     "trl_cpu": ["1 cpu"],
-    "liger": ["1", "8"],
+    "liger": ["1", "4"],
 }
 NAMES = {
     "ours rows": "ours, a row a pair (default)",

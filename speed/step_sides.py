@@ -30,6 +30,7 @@ def ours(model: Any, pairs: list[Pair], setting: str) -> Step:
     from aipo.objectives import Objective, dpo
     from aipo.training.gradients import BatchGradient
     from aipo.training.job import LossInputs
+    from aipo.training.memory import default_tokens_per_batch
     from aipo.training.processes.world import World
 
     scorer = PairScorer(model, cheapest=setting == "cheapest")
@@ -37,8 +38,9 @@ def ours(model: Any, pairs: list[Pair], setting: str) -> Step:
         sides = scorer(scorer.collate(pairs))
     columns = zip(*(side.tolist() for side in sides[:4] if side is not None), strict=True)
     reference = [ReferenceLogps(pair.pair_id, *row) for pair, row in zip(pairs, columns, strict=True)]
+    tokens = default_tokens_per_batch("cpu", None if setting == "rows" else setting)
     objective = Objective(name="dpo", loss=lambda logps: dpo(logps, beta=BETA))
-    gradient = BatchGradient(scorer, scorer.collate, objective, World(0, 1, torch.device("cpu")), 2048)
+    gradient = BatchGradient(scorer, scorer.collate, objective, World(0, 1, torch.device("cpu")), tokens)
     inputs = LossInputs(pairs, reference)
     return stepping(model, lambda: gradient.accumulate(inputs, len(pairs)).sums["loss"] / len(pairs))
 

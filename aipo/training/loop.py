@@ -16,7 +16,7 @@ from aipo.terminal import bar
 from aipo.training.checkpoint import Checkpoints, MetricsFile
 from aipo.training.gradients import METRICS, BatchGradient, BatchResult
 from aipo.training.job import Job, LossInputs, NonFiniteError, check
-from aipo.training.memory import DEFAULT_TOKENS_PER_BATCH, find_tokens_per_batch, peak_memory_gib, reset_peak
+from aipo.training.memory import default_tokens_per_batch, find_tokens_per_batch, peak_memory_gib, reset_peak
 from aipo.training.processes.preemption import Interruption, Preemption
 from aipo.training.processes.world import World
 from aipo.training.schedule import step_indices, steps_per_epoch, warmup_cosine
@@ -262,7 +262,7 @@ def _tokens_per_batch(
     if settings.tokens_per_batch is not None:
         return settings.tokens_per_batch
     if settings.memory_limit_gib is None and gradient.world.device.type == "cpu":
-        return DEFAULT_TOKENS_PER_BATCH["cpu"]
+        return default_tokens_per_batch("cpu", settings.layout)
     longest = max(range(len(inputs.pairs)), key=lambda index: shared_row_tokens(inputs.pairs[index]))
     width = shared_row_tokens(inputs.pairs[longest])
 

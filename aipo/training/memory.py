@@ -11,8 +11,16 @@ import torch
 
 DEFAULT_TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 16384, "mps": 4096}
 """Padded input tokens of a micro-batch by default. On a CPU, small batches pad least and cost nothing."""
+PACKED_TOKENS_PER_BATCH = 640
+"""The same on a CPU with layout=cheapest: nothing is padded, so what fits a core's cache is fastest
+(speed/RESULTS.md)."""
 
 _GIB = 2**30
+
+
+def default_tokens_per_batch(device: str, layout: str | None) -> int:
+    """Where neither a number nor a limit is set."""
+    return PACKED_TOKENS_PER_BATCH if device == "cpu" and layout == "cheapest" else DEFAULT_TOKENS_PER_BATCH[device]
 
 
 def peak_memory_gib(device: torch.device) -> float:

@@ -38,14 +38,16 @@ def compute_reference_logps(
     import torch
 
     from aipo.models.batching import require_trainable, shared_row_tokens, token_batches, with_sample
-    from aipo.training.memory import DEFAULT_TOKENS_PER_BATCH
+    from aipo.training.memory import default_tokens_per_batch
     from aipo.training.processes.world import World
 
     require_trainable(pairs)
     world = world or World.join(1)
     scorer = _scorer(policy, world, sharded, dtype or policy.dtype, layout is not None)
     # Without a backward pass nothing is kept, so a batch may be larger than in training.
-    budget = tokens_per_batch or DEFAULT_TOKENS_PER_BATCH[world.device.type] * (1 if world.device.type == "cpu" else 4)
+    budget = tokens_per_batch or (
+        default_tokens_per_batch(world.device.type, layout) * (1 if world.device.type == "cpu" else 4)
+    )
     batches = list(token_batches([shared_row_tokens(pair) for pair in pairs], budget))
     mine = batches[world.rank :: world.size]
     idle = len(mine) < len(batches[:: world.size])

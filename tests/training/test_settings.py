@@ -11,6 +11,7 @@ from composing import composed
 from aipo.components import build_component, content_of
 from aipo.pipeline.check import check
 from aipo.training.lora import Lora, as_lora
+from aipo.training.memory import default_tokens_per_batch
 from aipo.training.trainer import Trainer
 
 TRAINER = Trainer(learning_rate=1e-3)
@@ -89,3 +90,8 @@ def test_a_layout_that_nobody_chose_is_no_setting() -> None:
     node = {"_target_": "aipo.training.Trainer", "learning_rate": 1e-5}
     assert content_of(node | {"layout": None}) == node
     assert content_of(node | {"layout": "cheapest"}) == node | {"layout": "cheapest"}
+
+
+def test_micro_batches_without_a_number_follow_device_and_layout() -> None:
+    assert [default_tokens_per_batch("cpu", layout) for layout in (None, "cheapest")] == [2048, 640]
+    assert [default_tokens_per_batch("cuda", layout) for layout in (None, "cheapest")] == [16384, 16384]
