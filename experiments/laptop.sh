@@ -4,9 +4,9 @@
 #   experiments/laptop.sh <folder>          <folder>: written by `python -m aipo.models smollm2 --out <folder>`
 #   experiments/laptop.sh <folder> choose   the learning rate alone; look at it, and set it in conf/trainer/laptop.yaml
 #
-# Hardware: two CPU cores, 4 GiB of memory.
+# Hardware: two CPU cores, 5 GiB of memory.
 # Estimates: 3.7 h for one job of three rounds by the planner (plan=true on 2026-11-25), whose rates for a laptop are
-# assumed and cautious. No job of this size has been measured.
+# assumed and cautious. No job of this size has been measured; docs/laptop.md has a smaller one.
 # Expected: nothing. These runs have not been made yet; no number of this scale is claimed anywhere.
 set -euo pipefail
 cd "$(dirname "$0")/.."
