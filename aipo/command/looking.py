@@ -73,9 +73,12 @@ def artifact_folder(place: Path, stage: str | None = None, number: int | None = 
 
 
 def show_rows(folder: Path, number: int, search: str | None) -> None:
-    """Print the first `number` rows whose text holds `search`, token ids left out."""
+    """Print the first `number` rows whose text holds `search`, token ids left out; a pair with its prompt."""
     shown = 0
+    chats = _chats_behind(folder)
     for row in rows_of(folder):
+        if (chat := chats.get(str(row.get("prompt_id")))) is not None:
+            row = {"prompt": chat, **row}
         text = json.dumps(_without_ids(row), indent=1, ensure_ascii=False)
         if search and search.lower() not in text.lower():
             continue
@@ -85,6 +88,16 @@ def show_rows(folder: Path, number: int, search: str | None) -> None:
             return
     if not shown:
         console.print(f"no row holds {search!r}" if search else "no rows", highlight=False)
+
+
+def _chats_behind(folder: Path) -> dict[str, Any]:
+    """Prompt id -> chat, of the candidates that the artifact was made from; empty where there are none on this disk."""
+    path = folder / "manifest.json"
+    parents = json.loads(path.read_text(encoding="utf-8")).get("parents", {}) if path.exists() else {}
+    candidates = folder.resolve().parents[1] / "candidates" / str(parents.get("candidates"))
+    if not candidates.is_dir():
+        return {}
+    return {row["prompt"]["prompt_id"]: row["prompt"]["chat"] for row in rows_of(candidates)}
 
 
 def _without_ids(value: Any) -> Any:
@@ -105,8 +118,10 @@ def compare(first: Path, second: Path) -> None:
         settings.add_row(key, Text(one), Text(other))
     console.print(settings if settings.row_count else "the same settings")
     scores = Table(box=None, pad_edge=False, title="\nlast round", title_justify="left")
-    for name in ("benchmark", "judge", "metric", first.name, second.name):
+    for name in ("benchmark", "judge", "metric"):
         scores.add_column(name, overflow="fold")
+    for name in (first.name, second.name):
+        scores.add_column(name, overflow="fold", justify="right")
     ours, theirs = _last_scores(left), _last_scores(right)
     for place in dict.fromkeys([*ours, *theirs]):
         scores.add_row(*place, *(_number(found.get(place)) for found in (ours, theirs)))
@@ -128,8 +143,10 @@ def _last_scores(record: JobRecord) -> dict[tuple[str, str, str], float]:
     for score in record.points[-1].scores if record.points else ():
         read_manifest(record.store, "scores", score.fingerprint)
         folder = Path(record.store) / "scores" / score.fingerprint
+        primary, length = shown[score.benchmark]
+        wanted = (primary,) if score.diagnostic else (primary, length)  # the answers have one length, whoever judges
         for metric in json.loads((folder / "metrics.json").read_text(encoding="utf-8")):
-            if metric["name"] in shown[score.benchmark]:
+            if metric["name"] in wanted:
                 found[score.benchmark, score.judge, metric["name"]] = metric["value"]
     return found
 

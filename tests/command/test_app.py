@@ -13,7 +13,7 @@ from aipo.artifacts import seal
 from aipo.command.app import app
 from aipo.command.doctor import examine
 from aipo.command.looking import LookError, differences, policy_folder, rows_of
-from aipo.records import Completion, Message, Prompt, write_parquet
+from aipo.records import Candidates, Completion, Message, Pair, Prompt, write_parquet
 
 COMMANDS = (
     *("run", "plan", "status", "rerun", "analyse", "view", "compare", "sample", "chat", "export", "score", "assets"),
@@ -49,6 +49,24 @@ def test_the_help_of_a_run_composes_nothing_and_fits_the_screen(repository: Path
 def test_a_passed_on_command_shows_its_own_help(command: str) -> None:
     shown = CliRunner().invoke(app, [command, "--help"])
     assert shown.exit_code == 0 and "usage: " in shown.stdout
+
+
+def test_a_pair_is_shown_with_its_prompt(tmp_path: Path) -> None:
+    sides = [Completion(text, (number,), "stop") for number, text in enumerate(("good", "bad"))]
+    made: dict[str, list[object]] = {
+        "candidates": [Candidates(Prompt("p1", (Message("user", "Where is it?"),), "pool"), tuple(sides))],
+        "pairs": [Pair("p1/0-1", "p1", (1,), *sides, chosen_score=1.0, rejected_score=0.0)],
+    }
+    for stage, rows in made.items():
+        folder = tmp_path / stage / "0123456789abcdef"
+        folder.mkdir(parents=True)
+        write_parquet(folder / f"{stage}.parquet", rows)
+        manifest = {"stage": stage, "fingerprint": folder.name, "version": 1, "config": {}}
+        seal(folder, manifest | {"parents": {"candidates": folder.name} if stage == "pairs" else {}})
+    shown = CliRunner().invoke(app, ["sample", str(tmp_path / "pairs" / "0123456789abcdef")])
+    assert shown.exit_code == 0, shown.output
+    places = [shown.stdout.index(text) for text in ("Where is it?", '"good"', '"bad"')]
+    assert places == sorted(places)
 
 
 def test_rows_are_shown_as_text_without_ids(tmp_path: Path) -> None:
