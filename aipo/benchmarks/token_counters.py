@@ -55,11 +55,12 @@ class EstimatedTokens:
 _WORD = re.compile(r"[^\W\d_]+")
 _DIGITS = re.compile(r"\d{1,3}")
 _PUNCTUATION = re.compile(r"[^\w\s]+|_+")
-_NEWLINES = re.compile(r"\s*\n\s*")
+_SPACE = re.compile(r"\s++")
 
 
 def estimate_cl100k(text: str) -> int:
     """Estimated number of cl100k tokens of `text`."""
     words = sum(1 + (len(word) - 1) // 10 for word in _WORD.findall(text))
-    others = len(_DIGITS.findall(text)) + len(_PUNCTUATION.findall(text)) + len(_NEWLINES.findall(text))
+    lines = sum("\n" in space for space in _SPACE.findall(text))
+    others = len(_DIGITS.findall(text)) + len(_PUNCTUATION.findall(text)) + lines
     return round(0.967 * (words + others))

@@ -22,8 +22,8 @@ from aipo.data.prompt_clusters import KMeansClusters
 from aipo.records import Decoding, Message, Prompt
 from aipo.samplers.sampler import Sampler
 
-NUMBERED = re.compile(r"(?:^|\n)\s*\d+\.(?!\d)")
-"""Where a list item begins: a number and a full stop at the start of a line, no decimal fraction."""
+NUMBERED = re.compile(r"(?:^|\n)\s*+(\d++\.(?!\d))?")
+"""Where a line begins, and with it perhaps a list item: a number and a full stop, no decimal fraction."""
 logger = logging.getLogger("aipo")
 
 
@@ -173,7 +173,12 @@ def template(tasks: Sequence[str], header: str) -> str:
 
 def parse_items(text: str) -> list[str]:
     """The list items of a continuation, the first of which has its number in the template."""
-    return [item.strip() for item in NUMBERED.split(text)]
+    items, begun = [], 0
+    for line in NUMBERED.finditer(text):
+        if line[1] is not None:
+            items.append(text[begun : line.start()].strip())
+            begun = line.end()
+    return [*items, text[begun:].strip()]
 
 
 def estimated_tokens(text: str) -> int:
