@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,12 +75,15 @@ def analyse(sweep_folder: Path, *, pdf: bool = False) -> list[Path]:
     AnalysisError when there is no sweep here, or its files contradict each other.
     """
     material = gather(sweep_folder)
+    sources, unreadable = page.behind(material.sweep)
+    told = material.sweep.problems
+    untold = [one for one in unreadable if not any(one.what in other.what for other in told)]
+    material = replace(material, sweep=replace(material.sweep, problems=(*told, *untold)))
     available = [*page.available(material.sweep), *map(repr, material.tax)]
     content = stamp.content_hash(material.sweep, [material.gaps], available) + " with PDF" * pdf
     files = stamp.unchanged(sweep_folder, content)
     if files is None:
         files = _write(material, pdf)
-    sources = page.folders(material.sweep)
     sources += [sweep_folder / alignment_tax.FOLDER] if sources else []
     stamp.leave(sweep_folder, content, files, sources, pdf=pdf)
     return files

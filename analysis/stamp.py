@@ -108,14 +108,16 @@ def _quick_hash(folder: Path, sources: Iterable[str], *, pdf: bool) -> str:
     return sha256(json.dumps(parts, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _files(folder: str) -> list[tuple[str, int, int]] | None:
-    """Name, bytes and time of each file; None for a folder that is not there."""
+def _files(folder: str) -> list[tuple[str, int, int, int]] | None:
+    """Name, bytes and times of each file; None for a folder that is not there.
+
+    The time of the last change of its inode is one that nobody can put back."""
     try:
         with os.scandir(folder) as entries:
             found = [(entry.name, entry.stat()) for entry in entries if entry.is_file()]
     except FileNotFoundError:
         return None
-    return sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in found)
+    return sorted((name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in found)
 
 
 @functools.cache

@@ -30,12 +30,12 @@ MIB = 2**20
 SMALL = (
     *("sweep=soak", "objective=aipo", "kl_prompts=4", "limit=5", "diagnostic_judge=length_only"),
     *(
-        "iteration.prompts=6",
+        "iteration.prompts=8",
         "iteration.candidates=2",
         "iteration.reference=ema",
         "data.self_instruct.calls_per_round=8",
     ),
-    *("iteration.decoding.max_new_tokens=32", "trainer.pairs_per_step=4", "trainer.warmup_ratio=0.0"),
+    *("iteration.decoding.max_new_tokens=64", "trainer.pairs_per_step=4", "trainer.warmup_ratio=0.0"),
     "trainer.learning_rate=1e-6",  # the policy stays as it is, and so does what it writes
     *("benchmark=[gold,mini_mt_bench]", "benchmark.gold.bootstrap_rounds=20", "benchmark.mt_bench.bootstrap_rounds=20"),
     *("benchmark.gold.decoding.max_new_tokens=32", "benchmark.mt_bench.max_new_tokens=32"),

@@ -64,7 +64,7 @@ def overview(sweep: Sweep, tables: Sequence[Table]) -> tuple[Overview, Texts]:
         marked=any(run.record.needs_world for run in sweep.runs),
         chunks=dict(texts.places),
         texts_note=note,
-        gaps=tuple(shelf.gaps),
+        gaps=shelf.gaps,
     )
     return found, texts
 

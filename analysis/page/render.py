@@ -60,7 +60,7 @@ def render(sweep: Sweep, tables: Sequence[Table], verdict: Verdict | None, probl
         done=done,
         jobs=len(view.jobs),
         verdict=verdict,
-        problems=[*problems, *view.gaps],
+        problems=[*problems, *(gap for gap in view.gaps if not any(gap in problem for problem in problems))],
         overview=pack(to_row(view)),
         chunks=texts.chunks,
     )

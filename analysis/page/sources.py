@@ -10,7 +10,7 @@ from typing import Any
 
 from aipo.components import build_component
 from aipo.jobs import Point
-from analysis.collect import AnalysisError, Run, Sweep, read_manifest
+from analysis.collect import AnalysisError, Problem, Run, Sweep, read_manifest
 
 
 class Shelf:
@@ -18,7 +18,17 @@ class Shelf:
 
     def __init__(self) -> None:
         self._known: dict[tuple[Path, str, str], dict[str, Any] | None] = {}
-        self.gaps: dict[str, None] = {}
+        self._gaps: dict[tuple[Path, str, str], str] = {}
+
+    @property
+    def gaps(self) -> tuple[str, ...]:
+        """What could not be read, and why."""
+        return tuple(dict.fromkeys(self._gaps.values()))
+
+    def gap(self, store: Path, stage: str, digest: str) -> str | None:
+        """Why an artifact cannot be read; None where it can."""
+        self.manifest(store, stage, digest)
+        return self._gaps.get((store, stage, digest))
 
     def manifest(self, store: Path, stage: str, digest: str | None) -> dict[str, Any] | None:
         """The manifest of an artifact whose files are what it says; None, and a gap noted, where they are not."""
@@ -30,7 +40,7 @@ class Shelf:
                 self._known[key] = read_manifest(store, stage, digest)
             except AnalysisError as error:
                 self._known[key] = None
-                self.gaps[f"{stage}/{digest}: {error}"] = None
+                self._gaps[key] = str(error)
         return self._known[key]
 
     def parents(self, store: Path, stage: str, digest: str | None) -> dict[str, str]:
@@ -64,20 +74,31 @@ PARENT_STAGES = {"baseline": "answers"} | {
 """By the name that a manifest gives a parent: its stage. Policies are left out, for no analysis reads weights."""
 
 
-def folders(sweep: Sweep) -> list[Path]:
-    """Every artifact that the report and the page read; none where a benchmark's questions are not here yet, which may
-    come without any artifact changing."""
-    if any(set(questions(run)) != set(run.record.settings.get("benchmark", {})) for run in sweep.runs):
-        return []
+def behind(sweep: Sweep) -> tuple[list[Path], list[Problem]]:
+    """Every artifact that the report and the page read, and what is wrong with those that they cannot.
+
+    No artifact is named where a benchmark's questions are not here yet, which may come without any artifact changing.
+    """
     found: dict[Path, None] = {}
+    problems: dict[str, Problem] = {}
     shelf = Shelf()
+
+    def look(run: Run, point: Point, stage: str, digest: str) -> dict[str, str]:
+        found[(run.store / stage / digest).absolute()] = None
+        parents = shelf.parents(run.store, stage, digest)
+        if (gap := shelf.gap(run.store, stage, digest)) is not None:
+            problems.setdefault(gap, Problem(run.job, point.iteration, gap))
+        return parents
+
     for run in sweep.runs:
-        for stage, digest in (place for point in run.points for place in stages_of(point)):
-            found[(run.store / stage / digest).absolute()] = None
-            for name, parent in shelf.parents(run.store, stage, digest).items():
-                if name in PARENT_STAGES:
-                    found[(run.store / PARENT_STAGES[name] / parent).absolute()] = None
-    return list(found)
+        for point in run.points:
+            for stage, digest in stages_of(point):
+                for name, parent in look(run, point, stage, digest).items():
+                    if name in PARENT_STAGES:
+                        look(run, point, PARENT_STAGES[name], parent)
+    if any(set(questions(run)) != set(run.record.settings.get("benchmark", {})) for run in sweep.runs):
+        found.clear()
+    return list(found), list(problems.values())
 
 
 def available(sweep: Sweep) -> list[str]:
