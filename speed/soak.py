@@ -4,9 +4,9 @@ rounds: one job of 200 rounds in one process, every stage real and as small as i
 jobs: a sweep of 200 jobs in one process that find every stage done.
 store: what finding, checking and listing costs in a store of 100, 1,000 and 10,000 artifacts.
 
-Of the process: resident memory, open descriptors, threads; of the disk: the store, the results, and how many files both
-have. All are read by a tracker at the end of a round or job. A line is fitted to what comes after the first quarter,
-which loads libraries and fills caches.
+Of the process: its own memory (also what is swapped out), open descriptors, threads; of the disk: the store, the
+results, and how many files both have. All are read by a tracker at the end of a round or job. A line is fitted to what
+comes after the first quarter, which loads libraries and fills caches.
 """
 
 from __future__ import annotations
@@ -68,9 +68,11 @@ class Meter:
     def _note(self, number: int) -> None:
         from aipo.artifacts.inventory import size_bytes
 
+        lines = [line.split() for line in Path("/proc/self/status").read_text().splitlines()]
+        status = {line[0].rstrip(":"): int(line[1]) for line in lines if line[-1] == "kB"}
         row = {
             "number": number,
-            "memory_mib": int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / MIB,
+            "memory_mib": sum(kib for name, kib in status.items() if name in ("RssAnon", "VmSwap")) / 1024,
             "descriptors": len(os.listdir("/proc/self/fd")) - 1,  # the one that lists them
             "threads": threading.active_count(),
             "system_threads": len(os.listdir("/proc/self/task")),

@@ -21,7 +21,7 @@ from aipo.components import build_component
 from aipo.pipeline.check import ConfigError, check
 from aipo.pipeline.options import explain
 from aipo.pipeline.roles import COLLECTIONS, PARTIAL, ROLES, object_problem
-from aipo.pipeline.sweep import combinations
+from aipo.pipeline.sweep import SweepCallback, combinations
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS_PER_CHECK = 1.0
@@ -264,6 +264,16 @@ def test_a_combination_is_named_by_its_overrides() -> None:
     with open_dict(config):
         config.hydra.overrides.task = ["seed=0,1", "objective=dpo"]
     assert list(combinations(config)) == [["seed=0", "objective=dpo"], ["seed=1", "objective=dpo"]]
+
+
+def test_a_sweep_keeps_no_jobs_config() -> None:
+    """Hydra's launcher holds on to what each job gives back: 0.4 MiB of config a job, in a sweep of many."""
+    from hydra.core.utils import JobReturn, JobStatus
+
+    config = composed()
+    given = JobReturn(cfg=config, hydra_cfg=config, _return_value=3.0, status=JobStatus.COMPLETED)
+    SweepCallback().on_job_end(config, job_return=given)
+    assert given.cfg is None and given.hydra_cfg is None and given.return_value == 3.0
 
 
 # --- Absurd configs ---------------------------------------------------------------------------------------------------
