@@ -28,6 +28,22 @@ def run(context: typer.Context) -> None:
     _run(context.args)
 
 
+@app.command(context_settings={**PASSED_ON, "help_option_names": ["--help"]})
+def search(
+    context: typer.Context,
+    trials: Annotated[int, typer.Option(help="How many trials the sweep has in the end.")] = 20,
+    prune: Annotated[bool, typer.Option(help="Give up a trial that is below the median after a round.")] = True,
+    search_seed: Annotated[int, typer.Option(help="Of the choice of settings.")] = 0,
+) -> None:
+    """Try settings with Optuna, for a higher score, or score at a length (returns_at_length=...): `run` with ranges.
+
+    aipo search sweep=rates 'trainer.learning_rate=tag(log,interval(1e-4,1e-2))' objective=aipo,dpo --trials 12
+    """
+    from aipo.command.search import command
+
+    raise typer.Exit(_told(command, context.args, trials, prune, search_seed))
+
+
 @app.command(context_settings=PASSED_ON)
 def plan(context: typer.Context) -> None:
     """What `run` would do with these arguments: stages, hours, memory, judge cost, what is missing. Runs nothing."""

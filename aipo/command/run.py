@@ -18,8 +18,8 @@ EXPECTED = (ValueError, OSError, RuntimeError)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-def main(config: DictConfig) -> None:
-    """Compose, check, run one job."""
+def main(config: DictConfig) -> float | None:
+    """Compose, check, run one job; a sweeper that searches gets what `loop.run` returns."""
     from hydra.core.hydra_config import HydraConfig
 
     from aipo.pipeline import folders, loop
@@ -31,7 +31,7 @@ def main(config: DictConfig) -> None:
     job = HydraConfig.get()
     try:
         overrides = folders.without_screen(job.overrides.task)
-        loop.run(config, Path(job.runtime.output_dir), overrides, job.runtime.choices, place_in_sweep(job))
+        return loop.run(config, Path(job.runtime.output_dir), overrides, job.runtime.choices, place_in_sweep(job))
     except ConfigError as error:
         print(redact(str(error)), file=sys.stderr)
         sys.exit(2)

@@ -89,7 +89,7 @@ def resubmit(sweep: Path, jobs: Sequence[JobState], *, detach: bool) -> int:
 
 
 def _overrides(job: JobState, sweep: Path) -> list[str]:
-    return [item for item in job.overrides if not item.startswith(("sweep=", "detach=", "hydra/"))] + [
+    return [item for item in job.overrides if not item.startswith(("sweep=", "detach=", "judge_later=", "hydra/"))] + [
         f"sweep={sweep.name}"
     ]
 

@@ -21,9 +21,10 @@ FILE = "run.json"
 BASE_ITERATION = -1
 """The iteration number of the model that no objective has trained yet."""
 
-Status = Literal["running", "done", "failed", "interrupted", "requeued", "cancelled", "timed out"]
+Status = Literal["running", "done", "failed", "interrupted", "requeued", "cancelled", "timed out", "given up"]
 """What a job says of itself. `requeued`: a cluster stopped it, and has it in its queue again. `interrupted`: told to
-end by somebody else. `timed out`: stopped at its limit, and not queued again."""
+end by somebody else. `timed out`: stopped at its limit, and not queued again. `given up`: by a search that saw
+no use in the rest."""
 
 
 class JobFileError(ValueError):

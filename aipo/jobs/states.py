@@ -20,6 +20,7 @@ State = Literal[
     "requeued",
     "cancelled",
     "timed out",
+    "given up",
     "pending",
     "lost",
     "not started",
@@ -72,7 +73,9 @@ def _settled(folder: Path, job: Submission) -> bool:
         record = read_job(folder)
     except JobFileError:
         return False
-    return record.status == "done" or (record.status in ("failed", "timed out") and record.scheduler_id == job.slurm_id)
+    return record.status in ("done", "given up") or (
+        record.status in ("failed", "timed out") and record.scheduler_id == job.slurm_id
+    )
 
 
 def _state_of(folder: Path, job: Submission, slurm: SlurmState | None) -> JobState:
@@ -108,7 +111,7 @@ def _not_begun(job: Submission, slurm: SlurmState | None) -> tuple[State, str]:
 
 def _begun(folder: Path, record: JobRecord, slurm: SlurmState | None) -> tuple[State, str]:
     told = record.error.strip().splitlines()[-1] if record.error and record.error.strip() else ""
-    if record.status in ("done", "failed", "timed out"):
+    if record.status in ("done", "failed", "timed out", "given up"):
         return record.status, told
     where = f"process {record.pid} on {record.host}"
     if slurm is not None and slurm.waits:

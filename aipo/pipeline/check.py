@@ -38,6 +38,8 @@ SCALARS = (
     "verbose",
     "limit",
     "live_page",
+    "returns_at_length",
+    "judge_later",
 )
 HYDRA_KEYS = {"_target_", "_partial_", "_args_", "_convert_", "_recursive_"}
 LARGEST_SEED = 2**32 - 1
@@ -115,16 +117,18 @@ def _scalars(config: Mapping[str, Any]) -> Iterator[str]:
         ("cpu_threads", int, f"a whole number from 1 to {LARGEST_THREADS}"),
         ("limit", int, "a whole number of questions, or null"),
         ("kl_prompts", int, "a whole number, 0 for no measurement"),
+        ("returns_at_length", float, "a length above 0, or null"),
         ("plan", bool, "true or false"),
         ("verbose", bool, "true or false"),
         ("live_page", bool, "true or false"),
         ("detach", bool, "true or false"),
+        ("judge_later", bool, "true or false"),
         ("sweep", str, "the name of a folder under results/"),
         ("pilot", str, "the folder of an analysed sweep, or nothing"),
     ):
         value: Any = config.get(key)
         good = type(value) is kind
-        if key == "detach":
+        if key in ("detach", "judge_later"):
             good = good or value is None
         elif good and key == "seed":
             good = 0 <= value <= LARGEST_SEED
@@ -135,6 +139,8 @@ def _scalars(config: Mapping[str, Any]) -> Iterator[str]:
         elif key == "sweep":  # left out where one job is composed without Hydra's command line
             named = type(value) in (str, int) and bool(str(value).strip()) and _text_problem(str(value)) is None
             good = value is None or named
+        elif key == "returns_at_length":
+            good = value is None or (type(value) in (int, float) and value > 0)
         elif key in ("pilot", "limit"):
             good = value is None or good
         if not good:

@@ -26,6 +26,12 @@ class Terminated(SystemExit):
         return f"told to end by {self.name}" + (f": {self.why}" if self.why else "")
 
 
+class GivenUp(SystemExit):
+    """A search has no use for the rest of this job."""
+
+    status: Status = "given up"
+
+
 class EndsWhenTold:
     """While open, a signal that would kill the process raises Terminated instead, so that the job can say so.
 

@@ -40,6 +40,12 @@ LOADED: Mapping[str, tuple[str, ...]] = {
 and are too large to be hashed at every other use. Small files and data are."""
 
 
+DRAWS = ("prompts", "candidates", "answers", "kl")
+"""Stages that draw from a policy, some of them only with certain settings."""
+BESIDE_A_SERVER = ("prompts", "candidates", "answers", "judgments", "scores")
+"""Stages that leave the devices to a server which holds the policy; before any other one it is stopped."""
+
+
 def ranker_content(run: Run) -> dict[str, Any]:
     """What of the ranker shapes its scores."""
     identity = dict(run.ranker.identity())

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -23,9 +23,10 @@ from aipo.pipeline import measures
 from aipo.pipeline.asked import asked
 from aipo.pipeline.check import ConfigError, check
 from aipo.pipeline.console import JobConsole, Place
-from aipo.pipeline.ends import EndsWhenTold, Terminated
+from aipo.pipeline.ends import EndsWhenTold, GivenUp, Terminated
 from aipo.pipeline.live import LivePage
 from aipo.pipeline.missing import missing_needs
+from aipo.pipeline.quantity import quantity
 from aipo.pipeline.reached import reached
 from aipo.pipeline.run import Run, build_run
 from aipo.pipeline.stages import Policy, Stages
@@ -35,17 +36,27 @@ from aipo.terminal import show_details
 
 logger = logging.getLogger("aipo")
 ALONE = Place()
+LATER = "all but its judging is done (judge_later=true); the same command without that, or `aipo rerun`, adds it"
+Watch = Callable[[int, float | None], None]
+"""Of an iteration and a job's value after it."""
 TRACEBACK = "traceback.txt"
 CHANGES = "changes.diff"
 """What the code had beyond its commit as the job started."""
 
 
 def run(
-    config: DictConfig, folder: Path, overrides: Sequence[str], choices: Mapping[str, Any], place: Place = ALONE
-) -> None:
+    config: DictConfig,
+    folder: Path,
+    overrides: Sequence[str],
+    choices: Mapping[str, Any],
+    place: Place = ALONE,
+    watch: Watch = lambda iteration, value: None,
+) -> float | None:
     """Check the config, then run (or plan) one job; `folder` receives its run.json, metrics and log.
 
-    `choices`: what Hydra chose for each config group; they go into run.json. `place`: for the console.
+    `choices`: what Hydra chose for each config group; they go into run.json. `place`: for the console. `watch` learns
+    after each policy what `run` would return now, and may end the job by raising. Returned is the first benchmark's
+    score, at the length `returns_at_length` where that is set.
 
     Raises ConfigError before anything runs; any error of a stage is written into run.json and passes through.
     """
@@ -58,7 +69,7 @@ def run(
         from aipo.planning.report import print_plan
 
         print_plan(job, planned(job, missing), missing)
-        return
+        return None
     if missing:
         raise ConfigError([f"missing {item}" for item in missing])
     folder.mkdir(parents=True, exist_ok=True)
@@ -78,6 +89,8 @@ def run(
     with file, EndsWhenTold(), shown, page or nullcontext():
         try:
             stages = Stages(job, lambda step: trackers.log("train", step))
+            measured: list[list[dict[str, Any]]] = []
+            value = None
             for point in loop(stages):
                 file.add(point)
                 rows = list(metrics_of(job, point))
@@ -87,10 +100,18 @@ def run(
                 trackers.round(partial(reached, job.store.root, point))
                 if page is not None:
                     page.round()
-            file.finish("done")
+                measured.append(rows)
+                if file.record.benchmarks:
+                    value = quantity(measured, file.record.benchmarks[0], plain["returns_at_length"])
+                watch(point.iteration, value)
+            if job.judge_later and any(benchmark.uses_judge for benchmark in job.benchmarks.values()):
+                file.finish("interrupted", LATER)
+            else:
+                file.finish("done")
+            return value
         except BaseException as error:
             stopped: Status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
-            status = error.status if isinstance(error, Terminated) else stopped
+            status = error.status if isinstance(error, Terminated | GivenUp) else stopped
             file.finish(status, redact(f"{type(error).__name__}: {error}"))
             (folder / TRACEBACK).write_text(redact(traceback.format_exc()), encoding="utf-8")
             raise
@@ -169,6 +190,10 @@ def evaluate(stages: Stages, policy: Policy, base: Policy) -> tuple[tuple[ScoreR
     for name, benchmark in job.benchmarks.items():
         answers = stages.answers(name, policy)
         baseline = stages.answers(name, base) if benchmark.needs_baseline else None
+        if benchmark.uses_judge and job.judge_later:
+            if proxy := measures.proxy(stages, name, answers, policy.iteration):
+                proxies.append(ProxyRecord(name, proxy.fingerprint))
+            continue
         judges = [(job.judge.name if benchmark.uses_judge else name, False, job.judge)]
         if benchmark.uses_judge:
             judges += [(label, True, judge) for label, judge in job.diagnostic_judges.items()]

@@ -59,10 +59,18 @@ class Run:
     store: Store
     hardware: Hardware
     workload: Workload
+    judge_later: bool
+    """Whether judging is left for another run of the same job."""
     kl_prompts: int
     """Pool prompts on which each policy's KL from the base model is measured; 0: it is not."""
     content: Mapping[str, Any]
     """By config group, the settings that shape what its component makes; by name for benchmarks and judges."""
+
+    @property
+    def starts_servers(self) -> bool:
+        """Whether a stage that draws starts a server for it."""
+        policy = self.model if isinstance(self.model, PolicyRef) else PolicyRef("policy")
+        return getattr(self.sampler(policy=policy), "server", None) is not None
 
     def benchmark_content(self, name: str) -> BenchmarkContent:
         """The settings of a benchmark, divided among its three stages."""
@@ -89,6 +97,7 @@ def build_run(config: Mapping[str, Any]) -> Run:
         store=build_component(config["store"]),
         hardware=build_component(config["hardware"]),
         workload=build_component(config["workload"]),
+        judge_later=bool(config.get("judge_later")),
         kl_prompts=config["kl_prompts"],
         content=content(config),
     )

@@ -77,11 +77,10 @@ class SweepCallback(Callback):
             named = zip(jobs, checked, strict=True)
             asked = [cluster.asked(sweep, folders.named(plain), job, plain) for job, plain in named]
             sys.exit(cluster.run(sweep, asked, cluster.launcher_settings(config), detach=bool(config.get("detach"))))
-        submissions = [
-            Submission(folders.job_folder(job.config), folders.without_screen(job.overrides)) for job in jobs
-        ]
-        submit(sweep, submissions)
-        os.environ[JOBS] = str(len(jobs))  # for the jobs' lines, also in processes that launchers start
+        if str(config.hydra.sweeper._target_).endswith(f".{cluster.SWEEPER}"):  # another one's jobs are not known yet
+            found = ((folders.job_folder(job.config), folders.without_screen(job.overrides)) for job in jobs)
+            submit(sweep, [Submission(*item) for item in found])
+            os.environ[JOBS] = str(len(jobs))  # for the jobs' lines, also in processes that launchers start
         # Hydra tells a callback of a sweep's end only when every job succeeded; the rest deserve their tables too.
         atexit.register(_analyse, sweep)
 
@@ -128,6 +127,11 @@ def submit_again(sweep: Path, overrides: Sequence[Sequence[str]], *, detach: boo
 def combinations(config: DictConfig) -> Iterator[list[str]]:
     """The override lists of a sweep's jobs, as Hydra's basic sweeper expands them."""
     given = list(config.hydra.overrides.task)
+    if not str(config.hydra.sweeper._target_).endswith(f".{cluster.SWEEPER}"):
+        # It chooses values by what jobs return; what it leaves alone can be checked beforehand.
+        parsed = OverridesParser.create().parse_overrides(given)
+        yield [str(item.input_line) for item in parsed if not item.is_sweep_override()]
+        return
     parameters = config.hydra.sweeper.get("params") or {}
     named = {item.split("=", 1)[0] for item in given}
     given += [f"{key}={value}" for key, value in parameters.items() if key not in named]

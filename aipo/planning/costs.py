@@ -30,6 +30,8 @@ class Hardware:
     """Share of `tflops` that a forward pass reaches."""
     decoding_share: float
     """Share of `memory_gb_per_s` that decoding reaches."""
+    server_start_minutes: float = 5.0
+    """Until a server has loaded a policy."""
     float32_tflops: float | None = None
     """Peak of a ranker that computes in float32, and `tfloat32_tflops` of one in TF32. None: `tflops`."""
     tfloat32_tflops: float | None = None
@@ -63,6 +65,8 @@ class Workload:
     """Tokens read and written for each new prompt that is kept."""
     decoding_batch: int
     """Sequences decoded at once on one replica of the model."""
+    judge_requests_per_minute: float = 300.0
+    """What a judge answers."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

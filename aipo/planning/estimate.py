@@ -155,11 +155,8 @@ class Totals:
 
 def sweep_totals(jobs: Sequence[tuple[Subject, Sequence[StageEvent]]]) -> Totals:
     """Sums over a sweep's jobs, each with every stage that it would go through."""
-    totals, seen = Totals(jobs=len(jobs)), set()
-    for run, walked in jobs:
-        events = [event for event in walked if (event.stage, event.fingerprint) not in seen]
-        events = [event for event in events if event.outcome == "planned"]
-        seen |= {(event.stage, event.fingerprint) for event in events}
+    totals = Totals(jobs=len(jobs))
+    for run, walked, events in own_stages(jobs):
         totals.stages += len(events)
         for load in judge_loads(run, events):
             totals.requests += load.requests
@@ -175,6 +172,18 @@ def sweep_totals(jobs: Sequence[tuple[Subject, Sequence[StageEvent]]]) -> Totals
         totals.disk_gib += runs_of("train", events) * policy_gib(shape, training_setup(run))
         totals.disk_gib += runs_of("average", events) * average_gib(shape)
     return totals
+
+
+def own_stages(
+    jobs: Sequence[tuple[Subject, Sequence[StageEvent]]],
+) -> Iterator[tuple[Subject, Sequence[StageEvent], list[StageEvent]]]:
+    """Each job with all its stages, and with those still to run that no job before it runs."""
+    seen: set[tuple[str, str]] = set()
+    for run, walked in jobs:
+        events = [event for event in walked if (event.stage, event.fingerprint) not in seen]
+        events = [event for event in events if event.outcome == "planned"]
+        seen |= {(event.stage, event.fingerprint) for event in events}
+        yield run, walked, events
 
 
 def runs_of(kind: str, events: Sequence[StageEvent]) -> int:

@@ -22,6 +22,7 @@ from aipo.planning.estimate import (
     sweep_totals,
     training_setup,
 )
+from aipo.planning.idle import JUDGING, Allocation, allocation, idle_share, sweep_allocations
 from aipo.planning.memory import TrainingSetup, average_gib, checkpoint_gib, policy_gib, training_memory
 from aipo.planning.subject import Subject
 
@@ -58,8 +59,20 @@ def print_sweep(jobs: Sequence[tuple[Subject, Sequence[StageEvent]]]) -> None:
     line += f"{_size(totals.disk_gib)} of trained models, {totals.requests:,} judge requests"
     line += "" if totals.dollars is None else f" for about ${totals.dollars:,.0f}"
     console.print(line, markup=False, soft_wrap=True)
+    within = sweep_allocations(jobs)
+    apart = [one.without(JUDGING) for one in within]
+    console.print(
+        f"With server starts and judging: {_held(within)}; with judge_later=true, judged where no GPU is held: "
+        f"{_held(apart)}",
+        soft_wrap=True,
+    )
     if totals.unknown:
         console.print(f"Hours and disk leave out {totals.unknown} job(s) whose model's shape is unknown")
+
+
+def _held(allocations: Sequence[Allocation]) -> str:
+    hours = sum(one.device_hours for one in allocations)
+    return f"{duration(hours)} of device time, {idle_share(allocations):.1%} of it idle"
 
 
 def duration(hours: float) -> str:
@@ -133,6 +146,25 @@ def _print_estimates(console: Console, run: Subject, shape: ModelShape, events: 
     held = duration(total * devices_held(run))
     left = "" if "ranking" in costs or not runs_of("ranking", events) else "ranking, "
     console.print(f"{held} of device time. Not counted: {left}judging, loading, starting servers")
+    _print_idle(console, allocation(run, shape, events))
+
+
+def _print_idle(console: Console, whole: Allocation) -> None:
+    """How much of the allocation has no work, by what; and what is left of that where judging is done elsewhere."""
+    if not whole.parts:
+        return
+    idle = {part.what: whole.idle_hours(part) for part in whole.parts}
+    reasons = [f"{what} {hours / whole.device_hours:.1%}" for what, hours in idle.items() if hours]
+    line = f"With server starts and judging, if {_devices(whole.held)} are held throughout: "
+    line += f"{duration(whole.device_hours)} of device time, {whole.idle_share:.1%} of it idle"
+    console.print(line + (f" ({', '.join(reasons)})" if reasons else ""), soft_wrap=True)
+    if idle.get(JUDGING):
+        apart = whole.without(JUDGING)
+        console.print(
+            f"Judged afterwards, where no GPU is held (judge_later=true): {duration(apart.device_hours)}, "
+            f"{apart.idle_share:.1%} idle",
+            soft_wrap=True,
+        )
 
 
 def _print_memory(console: Console, run: Subject, shape: ModelShape) -> None:

@@ -40,6 +40,9 @@ class Subject(Protocol):
     def iteration(self) -> Iteration: ...
 
     @property
+    def starts_servers(self) -> bool: ...
+
+    @property
     def trainer(self) -> TrainingSettings: ...
 
     @property

@@ -9,6 +9,7 @@ from aipo.stats.curves import (
     fit_overoptimization,
     mean_log_length_over,
     mean_score_over,
+    score_at_length,
 )
 from aipo.stats.hierarchical import (
     Estimate,
@@ -42,6 +43,7 @@ __all__ = [
     "mean_score_over",
     "pooled_bootstrap",
     "question_draws",
+    "score_at_length",
     "seeds_needed",
     "sign_flip_p",
     "win_rate",

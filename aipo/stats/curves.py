@@ -64,6 +64,12 @@ def mean_score_over(lengths: ArrayLike, scores: ArrayLike, where: Range) -> floa
     return _mean_between(x, y, where)
 
 
+def score_at_length(lengths: ArrayLike, scores: ArrayLike, at: float) -> float:
+    """The score at one length on the curve that `mean_score_over` reads; an end's own score beyond it."""
+    x, y = _rising(np.asarray(lengths, dtype=np.float64), np.asarray(scores, dtype=np.float64))
+    return float(_interpolated(x, y, np.array([at]))[0])
+
+
 def mean_log_length_over(lengths: ArrayLike, scores: ArrayLike, where: Range) -> float:
     """The mean natural logarithm of the length at which the curve first reaches the scores of `where`.
 

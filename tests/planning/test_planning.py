@@ -13,10 +13,12 @@ from hydra.utils import instantiate
 
 from aipo.artifacts import StageEvent
 from aipo.models.shape import ModelShape
+from aipo.pipeline import kinds
 from aipo.pipeline.check import check
 from aipo.pipeline.loop import walk
 from aipo.pipeline.missing import missing_needs
 from aipo.pipeline.run import build_run
+from aipo.planning import idle
 from aipo.planning.costs import (
     Hardware,
     Workload,
@@ -26,6 +28,7 @@ from aipo.planning.costs import (
     training_cost,
 )
 from aipo.planning.estimate import devices_held, judge_loads, model_shape, stage_costs, sweep_totals
+from aipo.planning.idle import JUDGING, STARTS, Allocation, Part, allocation, idle_share, server_starts
 from aipo.planning.memory import Memory, TrainingSetup, activation_bytes, lora_parameters, training_memory
 from aipo.planning.report import duration, print_plan, print_sweep
 
@@ -297,6 +300,51 @@ def test_a_sweep_counts_a_shared_stage_once(capsys: pytest.CaptureFixture[str], 
     assert both.disk_gib == pytest.approx(2 * one.disk_gib) == pytest.approx(2 * 6 * 7_241_732_096 / 2**30)
     print_sweep(jobs)
     assert "Sweep of 2 jobs: 19 stages to run, shared ones once" in capsys.readouterr().out
+
+
+def test_idle_devices_by_hand() -> None:
+    """2 h on 8 of 32 devices, 1 h on all, half an hour on none: 2 x 24 + 0.5 x 32 of 3.5 x 32 device hours."""
+    whole = Allocation(32, (Part("candidates", 2.0, 8), Part("train", 1.0, 32), Part(JUDGING, 0.5, 0)))
+    assert whole.device_hours == 112.0 and whole.idle_share == pytest.approx(64 / 112)
+    assert whole.without(JUDGING).idle_share == pytest.approx(48 / 96)
+    assert idle_share([whole, Allocation(8, (Part("train", 14.0, 8),))]) == pytest.approx(64 / 224)
+    assert Allocation(8, ()).idle_share == 0.0
+
+
+def test_a_plan_says_what_waits_for_what(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    given = [*MODEL, "iteration.iterations=2", f"store.root={tmp_path}/none", "trainer.processes=16"]
+    given += ["trainer.strategy=fsdp2", "trainer.nodes=2", "judge=gpt_4_1106_preview", "benchmark=[mini_alpaca_eval]"]
+    job = build_run(check(composed(*given)))
+    shape = model_shape(job, walk(job))
+    found = allocation(job, shape, walk(job))
+    parts = {part.what: part for part in found.parts}
+    assert found.held == 16 and parts["train"].working == 16 and parts["candidates"].working == 8
+    requests = 3 * job.benchmarks["alpaca_eval"].n_judge_requests
+    assert parts[JUDGING].hours == pytest.approx(requests / 300 / 60) and parts[JUDGING].working == 0
+    assert "server starts" not in parts, "this sampler has no server to start"
+    text, _ = _plan(capsys, *given)
+    assert f"{found.idle_share:.1%} of it idle" in text
+    assert f"{found.without(JUDGING).idle_share:.1%} idle" in text
+    later = build_run(check(composed(*given, "judge_later=true")))
+    assert JUDGING not in {part.what for part in allocation(later, shape, walk(later)).parts}
+
+
+def test_a_server_is_started_once_for_every_policy(tmp_path: Path) -> None:
+    given = [*MODEL, "sampler=vllm", "iteration.iterations=2", f"store.root={tmp_path}/none", "benchmark=[gold]"]
+    job = build_run(check(composed(*given)))
+    drawn = [event.stage for event in walk(job) if event.stage in ("prompts", "candidates", "answers", "kl")]
+    assert len(drawn) == 2 + 2 + 3 + 2
+    assert server_starts(job, walk(job)) == 1 + 2 * 2, (
+        "the base model's; then for each KL, which measures after it drew"
+    )
+    without = build_run(check(composed(*given, "kl_prompts=0")))
+    assert server_starts(without, walk(without)) == 3
+    parts = allocation(without, model_shape(without, walk(without)), walk(without)).parts
+    assert [part for part in parts if part.what == STARTS] == [Part(STARTS, 3 * 5 / 60, 0)]
+
+
+def test_the_plan_and_the_run_agree_on_what_stops_a_server() -> None:
+    assert (idle.DRAWS, idle.BESIDE_A_SERVER) == (kinds.DRAWS, kinds.BESIDE_A_SERVER)
 
 
 def test_judge_and_ranker_get_their_bills(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Sweeps on Slurm: code and configs as they were submitted, the jobs themselves, and the one who waits for them."""
 
 from aipo.pipeline.cluster.driver import run
-from aipo.pipeline.cluster.slurm import asked, launcher_settings, launches
+from aipo.pipeline.cluster.job import run_asked
+from aipo.pipeline.cluster.slurm import SWEEPER, asked, launcher_settings, launches
 from aipo.pipeline.cluster.snapshot import last_launcher
 
-__all__ = ["asked", "last_launcher", "launcher_settings", "launches", "run"]
+__all__ = ["SWEEPER", "asked", "last_launcher", "launcher_settings", "launches", "run", "run_asked"]

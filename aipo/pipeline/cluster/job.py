@@ -18,7 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
 from aipo.jobs import ask, mark, slurm_id
-from aipo.pipeline.cluster.snapshot import read_asked
+from aipo.pipeline.cluster.snapshot import Asked, read_asked
 from aipo.pipeline.ends import Terminated
 
 if TYPE_CHECKING:
@@ -34,27 +34,32 @@ class SweepJob:
     def __call__(self, file: Path) -> None:
         """Run the job whose submission is kept in `file`. An exception fails the Slurm job."""
         warning = ClusterSignals()
-        from omegaconf import OmegaConf
-
-        from aipo.pipeline.loop import run
-        from aipo.remote.redaction import redact_logs
-
         asked = read_asked(file)
-        folder = Path(asked.folder)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if asked.logging is not None:
-                logging.config.dictConfig(dict(asked.logging))
-            redact_logs()
-            run(OmegaConf.create(_literal(asked.config)), folder, asked.overrides, asked.choices)
+            run_asked(asked)
         except Terminated as ended:
-            warning.answer(folder, ended)
+            warning.answer(Path(asked.folder), ended)
 
     def checkpoint(self, file: Path) -> DelayedSubmission:
         """What submitit has run after a warning: the same again."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, file)
+
+
+def run_asked(asked: Asked, watch: Callable[[int, float | None], None] = lambda iteration, value: None) -> float | None:
+    """Run a job as it was asked for, in this process, with the log in its folder. As `loop.run`."""
+    from omegaconf import OmegaConf
+
+    from aipo.pipeline.loop import run
+    from aipo.remote.redaction import redact_logs
+
+    folder = Path(asked.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if asked.logging is not None:
+        logging.config.dictConfig(dict(asked.logging))
+    redact_logs()
+    return run(OmegaConf.create(_literal(asked.config)), folder, asked.overrides, asked.choices, watch=watch)
 
 
 class SweepAnalysis:
