@@ -42,7 +42,7 @@ def kl(stages: Stages, pool: Artifact, policy: Policy, base: Policy, previous: P
         seed = derived_seed(stages.seed, "kl", policy.iteration)
         chats = [prompt.chat for prompt in chosen]
         completions = stages.sampler(policy, folder).sample(chats, decoding, n=KL_COMPLETIONS, seed=seed)
-        stages.stop_serving()
+        stages.serving.stop()
         drawn = [Candidates(prompt, tuple(group)) for prompt, group in zip(chosen, completions, strict=True)]
         others = {"base": base, "previous": previous} if previous != base else {"base": base}
         found = dict(zip(others, measure_kls(policy.ref, [other.ref for other in others.values()], drawn), strict=True))

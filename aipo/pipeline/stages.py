@@ -20,6 +20,7 @@ from aipo.pipeline.answers import optional_answers, read_answers
 from aipo.pipeline.draws import derived_seed, slice_of_pool
 from aipo.pipeline.kinds import BESIDE_A_SERVER, LOADED, VERSIONS, ranker_content, without_place
 from aipo.pipeline.run import Run
+from aipo.pipeline.serving import Serving
 from aipo.rankers.ranker import JudgedRanker, Ranker
 from aipo.rankers.ranking import informed, rank, recalled, with_win_probabilities, with_win_shares
 from aipo.records import (
@@ -66,23 +67,12 @@ class Stages:
         self.recipe = run.recipe
         self.iteration = run.iteration
         self.log_step = log_step
-        self._served: tuple[str, Sampler] | None = None
-        """Fingerprint of a policy and the sampler whose server holds it."""
+        self.serving = Serving(run.sampler)
 
     def sampler(self, policy: Policy, folder: Path) -> Sampler:
-        """The policy's sampler for the build of a stage in `folder`. One that has a server to start is kept for the
-        stages to come: its server loads a policy once, not for every stage that draws from it."""
-        if self._served is not None and self._served[0] == policy.fingerprint:
-            return self._served[1]
-        self.stop_serving()
-        sampler = self.run.sampler(policy=policy.ref)
-        if getattr(sampler, "server", None) is not None:
-            self._served = policy.fingerprint, sampler
+        """The policy's sampler for the build of a stage in `folder`."""
+        sampler = self.serving.sampler(policy.ref, policy.fingerprint)
         return sampler.keeping(folder / DRAWN) if isinstance(sampler, KeepingSampler) else sampler
-
-    def stop_serving(self) -> None:
-        """Free the devices that a server holds. A sampler stops its server when nobody has it any more."""
-        self._served = None
 
     def base_model(self) -> Policy:
         """The policy everything starts from: built here (the miniature) or found in a folder or on the hub."""
@@ -392,7 +382,7 @@ class Stages:
             from aipo.training.memory import release_cached_memory
 
             if stage not in BESIDE_A_SERVER and stage != "kl":  # which stops it once it has drawn
-                self.stop_serving()
+                self.serving.stop()
             release_cached_memory()  # the model of the stage before; training may run in processes of its own
             report = build(folder)
             return replace(report, scratch=(*report.scratch, DRAWN)) if (folder / DRAWN).exists() else report

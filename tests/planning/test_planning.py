@@ -334,13 +334,12 @@ def test_a_server_is_started_once_for_every_policy(tmp_path: Path) -> None:
     job = build_run(check(composed(*given)))
     drawn = [event.stage for event in walk(job) if event.stage in ("prompts", "candidates", "answers", "kl")]
     assert len(drawn) == 2 + 2 + 3 + 2
-    assert server_starts(job, walk(job)) == 1 + 2 * 2, (
-        "the base model's; then for each KL, which measures after it drew"
-    )
+    # Answers; then, in each of two rounds, prompts (the proxy scores of the answers took the devices), KL and answers.
+    assert server_starts(job, walk(job)) == 1 + 2 * 3
     without = build_run(check(composed(*given, "kl_prompts=0")))
-    assert server_starts(without, walk(without)) == 3
+    assert server_starts(without, walk(without)) == 1 + 2 * 2
     parts = allocation(without, model_shape(without, walk(without)), walk(without)).parts
-    assert [part for part in parts if part.what == STARTS] == [Part(STARTS, 3 * 5 / 60, 0)]
+    assert [part for part in parts if part.what == STARTS] == [Part(STARTS, 5 * 5 / 60, 0)]
 
 
 def test_the_plan_and_the_run_agree_on_what_stops_a_server() -> None:
