@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aipo.stats import OveroptimizationFit, estimate, fit_overoptimization
+from aipo.stats import OveroptimizationFit, distance_travelled, estimate, fit_overoptimization
 from analysis import plots, style
 from analysis.legend import draw_legend
 from analysis.replicates import Curves, curves
@@ -71,7 +71,7 @@ def table(sweep: Sweep, benchmark: str, name: str) -> Table | None:
     """Per objective: KL at the end, and Gao's fit with intervals over seeds."""
     import pandas as pd
 
-    series = [one for one in measured(sweep, benchmark) if one.rounds >= FEWEST_ROUNDS]
+    series = [one for one in measured(sweep, benchmark) if one.rounds >= FEWEST_ROUNDS and _left_the_base_model(one)]
     if not series:
         return None
     varied = any(one.series[1] for one in series)
@@ -88,7 +88,7 @@ def table(sweep: Sweep, benchmark: str, name: str) -> Table | None:
         }
         found = {key: estimate(values, base_models=one.base_models) for key, values in quantities.items()}
         mean = OveroptimizationFit(found["alpha"].value, found["beta"].value)
-        farthest = max(math.sqrt(float(replicate.kl_base.max())) for replicate in one.replicates)
+        farthest = max(float(distance_travelled(replicate.kl_base).max()) for replicate in one.replicates)
         peak = "beyond the data" if mean.peak > farthest else number(mean.peak, 2)
         first = [style.objective_name(one.series[0]), *([one.series[1]] if varied else [])]
         shown = [(found["last_kl"], 2), (found["last_step_kl"], 3), (found["alpha"], digits), (found["beta"], digits)]
@@ -115,10 +115,15 @@ def table(sweep: Sweep, benchmark: str, name: str) -> Table | None:
     )
 
 
+def _left_the_base_model(series: Curves) -> bool:
+    """Whether each replicate has the two points that a fit of two parameters needs."""
+    return all(np.count_nonzero(distance_travelled(replicate.kl_base)) >= 2 for replicate in series.replicates)
+
+
 def _means(series: Curves) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distance, score and proxy score over rounds from the base model on, means over replicates."""
     rounds = series.rounds
-    distance = np.mean([np.sqrt(replicate.kl_base[:rounds]) for replicate in series.replicates], axis=0)
+    distance = np.mean([distance_travelled(replicate.kl_base[:rounds]) for replicate in series.replicates], axis=0)
     score = np.mean([[r.base_score, *r.scores[:rounds]] for r in series.replicates], axis=0)
     proxy = np.mean([[r.base_proxy, *r.proxy[:rounds]] for r in series.replicates], axis=0)
     return np.concatenate([[0.0], distance]), score, proxy

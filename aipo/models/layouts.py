@@ -16,8 +16,8 @@ Layout = Literal["shared", "separate", "packed"]
 """A padded row a pair, a padded row a completion, or one row of all pairs."""
 
 CALL_FLOPS = {"cpu": 2.5e6, "cuda": 4e9, "mps": 4e9}
-"""What a device computes in the time that one more call of attention takes to start, forward. The CPU's was measured
-(speed/RESULTS.md); the others are 10 microseconds at 400 TFLOP/s, not measured."""
+"""What a device computes in the time that one more call of attention takes to start, forward. All are
+estimates: the CPU's as speed/RESULTS.md tells, the others 10 microseconds at 400 TFLOP/s."""
 
 
 @dataclass(frozen=True)

@@ -132,13 +132,18 @@ class OveroptimizationFit:
         return math.exp(min(self.alpha / self.beta - 1, 700.0))
 
 
+def distance_travelled(kl_nats: ArrayLike) -> Array:
+    """sqrt(KL), of the same shape; 0 where an estimate of a KL near 0 came out below it."""
+    return np.sqrt(np.maximum(np.asarray(kl_nats, dtype=np.float64), 0.0))
+
+
 def fit_overoptimization(kl_nats: ArrayLike, gains: ArrayLike) -> OveroptimizationFit:
     """Least squares of the form that Gao et al. 2022 (arXiv 2210.10760, section 3.1) fit to reinforcement learning.
 
-    `kl_nats` (points,) and `gains` (points,): score minus the base model's. Points at KL 0 carry nothing and are left
-    out; raises ValueError when fewer than two are left.
+    `kl_nats` (points,) and `gains` (points,): score minus the base model's. Points at KL 0, or whose estimate is below
+    it, carry nothing and are left out; raises ValueError when fewer than two are left.
     """
-    distance = np.sqrt(np.asarray(kl_nats, dtype=np.float64))
+    distance = distance_travelled(kl_nats)
     kept = distance > 0
     if kept.sum() < 2:
         raise ValueError(f"expected at least two points away from the base model, got {int(kept.sum())}")

@@ -12,6 +12,7 @@ from aipo.stats import (
     Range,
     common_lengths,
     common_scores,
+    distance_travelled,
     fit_overoptimization,
     mean_log_length_over,
     mean_score_over,
@@ -55,3 +56,14 @@ def test_the_fit_gives_its_own_curve_back():
     assert OveroptimizationFit(0.3, -0.1).peak == math.inf
     with pytest.raises(ValueError, match="at least two points away from the base model, got 1"):
         fit_overoptimization([0.0, 1.0], [0.0, 1.0])
+
+
+def test_an_estimate_of_kl_below_zero_is_no_distance():
+    """KL is estimated from samples, so near 0 an estimate may be negative; its root would be NaN, or an error."""
+    assert distance_travelled([-0.02, 0.0, 0.25]).tolist() == [0.0, 0.0, 0.5]
+    truth = OveroptimizationFit(1.0, 0.2)
+    kl = np.array([-0.01, 0.25, 1.0, 4.0])
+    found = fit_overoptimization(kl, [0.3, *truth.at(np.sqrt(kl[1:]))])
+    assert (found.alpha, found.beta) == pytest.approx((1.0, 0.2), abs=1e-9)
+    with pytest.raises(ValueError, match="at least two points away from the base model, got 1"):
+        fit_overoptimization([-1.0, 1.0], [0.0, 1.0])
