@@ -5,10 +5,9 @@
 #   experiments/league.sh iteration.iterations=15 iteration.prompts=384
 #
 # Hardware: two CPU cores.
-# Estimates: on one core of a shared AMD EPYC (AVX2), from six of its jobs on 2026-11-29: about ten CPU
-# seconds a job, so 31 minutes for 186 tuning jobs and 34 for 204 confirming ones.
-# Expected: the placebo no different from DPO, the two arms that are wrong on purpose worse. No other result is known
-# beforehand, and none is claimed: no whole league has been run yet.
+# Estimates: 54 minutes on one core of a shared AMD EPYC (AVX2), measured on 2026-11-29: 186 tuning jobs and 204 others.
+# Expected: the placebo no different from DPO, the two arms that are wrong on purpose worse. At this size they were not
+# found worse: docs/league.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 SEEDS=${SEEDS:-0,1,2,3,4,5}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 
 @pytest.mark.parametrize("page", ["README.md", "results/README.md"])
 def test_rows_of_numbers_come_from_the_reference(repository: Path, page: str) -> None:
-    tables = (repository / "results/miniature_reference/tables").glob("*.md")
+    tables = (repository / "results").glob("*/tables/*.md")
     known = {line for table in tables for line in table.read_text(encoding="utf-8").splitlines()}
     shown = [line for line in (repository / page).read_text(encoding="utf-8").splitlines() if "p = " in line]
     rows = [line for line in shown if line.startswith("|")]
@@ -24,3 +26,31 @@ def test_the_references_jobs_are_there_and_done(repository: Path) -> None:
     seeds = {(record["seed"], record["settings"]["model"]["seed"]) for record in records}
     assert len(seeds) == 7 and len({base for _, base in seeds}) == 3
     assert all(len(record["points"]) == 16 for record in records)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def arms(repository: Path, folder: str) -> set[tuple[str, float, str]]:
+    """Objective, learning rate and seeds of every policy after round 3 in a league's scores."""
+    scores = rows(repository / "results" / folder / "tables" / "gold.csv")
+    last = [row for row in scores if row["round"] == "3"]
+    return {(r["objective"], float(re.search(r"learning_rate=([^,]+)", r["variant"])[1]), r["seeds"]) for r in last}
+
+
+def test_the_league_followed_its_protocol(repository: Path) -> None:
+    everything = {path.stem for path in (repository / "conf" / "objective").glob("*.yaml")}
+    tried = {(name, rate, "1000 1001") for name in everything for rate in (1e-4, 3e-4, 1e-3)}
+    assert arms(repository, "league_tuning") == tried
+    final = arms(repository, "league")
+    rates = {name: rate for name, rate, _ in final}
+    assert len(final) == len(rates) == len(everything) + 3 and {seeds for *_, seeds in final} == {"0 1 2 3 4 5"}
+    for name, of in (("dpo_placebo", "dpo"), ("r_dpo_flipped", "r_dpo"), ("simpo_low_beta", "simpo")):
+        assert rates[name] == rates[of]
+    table = rows(repository / "results/league/tables/league.csv")
+    del rates["dpo"]  # the control has no row
+    assert {row["objective"]: float(row["learning_rate"]) for row in table} == rates
+    values = [float(row["score_at_equal_length"] or "-inf") for row in table]
+    assert values == sorted(values, reverse=True)
