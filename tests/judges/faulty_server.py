@@ -74,14 +74,18 @@ class FaultyServer:
             server.server_close()
 
     def handle(self, request: BaseHTTPRequestHandler) -> None:
+        length = int(request.headers["Content-Length"])
+        content = request.rfile.read(length)
+        if len(content) < length:  # the client was killed while it was sending: there is no request
+            request.close_connection = True
+            return
         try:
-            self._handle(request)
+            self._handle(request, json.loads(content))
         finally:
             with self.lock:
                 self._handled += 1
 
-    def _handle(self, request: BaseHTTPRequestHandler) -> None:
-        body = json.loads(request.rfile.read(int(request.headers["Content-Length"])))
+    def _handle(self, request: BaseHTTPRequestHandler, body: dict) -> None:
         prompt = body["messages"][-1]["content"]
         with self.lock:
             attempt = self.requests[prompt]
