@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aipo.jobs import BenchmarkRecord
-from aipo.stats import score_at_length
 
 Rows = Sequence[Mapping[str, Any]]
 """The metrics of one policy, as `loop.metrics_of` gives them."""
@@ -24,7 +23,11 @@ def quantity(points: Sequence[Rows], benchmark: BenchmarkRecord, at_length: floa
     if not curve:
         return None
     scores, lengths = zip(*curve, strict=True)
-    return float(scores[-1]) if at_length is None else score_at_length(lengths, scores, at_length)
+    if at_length is None:
+        return float(scores[-1])
+    from aipo.stats import score_at_length  # NumPy, which a job that finds all done has no use for
+
+    return score_at_length(lengths, scores, at_length)
 
 
 def _of(rows: Rows, benchmark: BenchmarkRecord, metric: str) -> float | None:
