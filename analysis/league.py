@@ -17,7 +17,7 @@ import numpy as np
 
 from aipo.stats import Range, common_lengths, holm, mean_score_over
 from analysis import style
-from analysis.collect import AnalysisError, Run, Sweep, collect
+from analysis.collect import AnalysisError, Sweep, collect
 from analysis.contrasts import CONTROL, Contrast, pair_contrasts
 from analysis.findings import LEADING, shown_p
 from analysis.replicates import Curves, Replicate, curves, key_of
@@ -129,13 +129,9 @@ def _benchmark(sweep: Sweep) -> str:
 
 
 def _rate(sweep: Sweep, one: Curves) -> float:
-    by_job = {run.job: run for run in sweep.runs}
-    return float(_setting(by_job[one.replicates[0].job]))
-
-
-def _setting(run: Run) -> float:
     group, key = KNOB.split(".")
-    return run.record.settings[group][key]
+    job = one.replicates[0].job
+    return next(float(run.record.settings[group][key]) for run in sweep.runs if run.job == job)
 
 
 def commands(choices: Sequence[Choice], seeds: str) -> list[str]:
@@ -238,24 +234,33 @@ def _shown(contrast: Contrast | None) -> str:
     return f"{value} ({low} to {high}); p {'' if contrast.p_holm < 1e-4 else '= '}{shown_p(contrast.p_holm)}"
 
 
+def _seeds(text: str) -> list[int]:
+    return [int(item) for item in text.split(",")]
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m analysis.league", description=__doc__.split("\n")[0])
     parser.add_argument("tuning", type=Path, help="the tuning sweep's folder, as results/league_tuning")
     parser.add_argument("league", type=Path, nargs="?", help="the confirming sweep's folder: writes its table")
-    parser.add_argument("--seeds", default="0,1,2,3,4,5", help="of the confirming runs (%(default)s)")
+    parser.add_argument(
+        "--seeds", type=_seeds, default="0,1,2,3,4,5", help="of the confirming runs, with commas (%(default)s)"
+    )
     parsed = parser.parse_args(arguments)
     try:
         tuning = collect(parsed.tuning)
         choices = choose(tuning)
+        tuned = {run.seed for run in tuning.runs}
         if parsed.league is None:
+            if shared := tuned & set(parsed.seeds):
+                raise AnalysisError(f"--seeds: expected fresh seeds, but {sorted(shared)} were tuning seeds")
             for choice in choices:
                 how = "at DPO's lengths" if choice.by_length else "last score: no lengths in common with DPO"
                 print(f"{choice.objective}: {choice.learning_rate:g} ({choice.value:+.3f} {how})", file=sys.stderr)
-            print("\n".join(commands(choices, parsed.seeds)))
+            print("\n".join(commands(choices, ",".join(map(str, parsed.seeds)))))
             return 0
         league = collect(parsed.league)
-        if shared := {run.seed for run in tuning.runs} & {run.seed for run in league.runs}:
+        if shared := tuned & {run.seed for run in league.runs}:
             raise AnalysisError(f"{parsed.league}: expected fresh seeds, but {sorted(shared)} were tuning seeds")
         table = league_table(league, choices)
         for path in table.write(parsed.league / "tables"):

@@ -120,6 +120,8 @@ def test_the_command_line_writes_the_table_and_refuses_tuning_seeds(fake_sweep, 
     assert main([str(fake_sweep.folder), "--seeds", "0,1,2"]) == 0
     printed = capsys.readouterr()
     assert all(line.endswith("seed=0,1,2") for line in printed.out.splitlines()) and "at DPO's lengths" in printed.err
+    assert main([str(fake_sweep.folder), "--seeds", "0,1001"]) == 1  # before anything is trained on it
+    assert "--seeds: expected fresh seeds, but [1001] were tuning seeds" in capsys.readouterr().err
     assert main([str(fake_sweep.folder), str(fake_sweep.folder)]) == 1
     assert "expected fresh seeds, but [1000, 1001] were tuning seeds" in capsys.readouterr().err
     other = type(fake_sweep)(tmp_path / "league", fake_sweep.store)
