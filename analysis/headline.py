@@ -10,6 +10,7 @@ from analysis import style
 from analysis.collect import BASE_ITERATION, Sweep
 from analysis.plots import looks_of, new_figure, save, score_sources, style_context
 from analysis.summary import metric_names, over_seeds, points
+from analysis.table import digits_for, number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,6 +51,9 @@ def headline(
     if not 0 < len(looks) <= MOST_SERIES:
         return []
     base = rows[rows["iteration"] == BASE_ITERATION]
+    digits = digits_for(rows["score"].tolist())
+    seeds = sorted(set(rows.loc[rows["objective"] != "", "n"]))
+    counted = "1 seed" if seeds == [1] else f"{'–'.join(str(n) for n in sorted({seeds[0], seeds[-1]}))} seeds"
     with style_context():
         from matplotlib.ticker import MaxNLocator
 
@@ -65,7 +69,7 @@ def headline(
             _curve(left, rounds, lengths, [_error(row, "length") for row in one], look)
             _curve(right, lengths, scores, [_error(row, "score") for row in one], look)
             ends[left].append((rounds[-1], lengths[-1], f"{name} {lengths[-1]:.0f}", look["color"]))
-            ends[right].append((lengths[-1], scores[-1], f"{name} {scores[-1]:.3g}", look["color"]))
+            ends[right].append((lengths[-1], scores[-1], f"{name} {number(scores[-1], digits)}", look["color"]))
         if len(base) == 1:
             star: dict[str, Any] = {"marker": "*", "s": 90, "color": style.BASE_COLOUR, "zorder": 6, "linewidth": 0}
             left.scatter([0], base["length"], **star)
@@ -74,7 +78,7 @@ def headline(
             quiet: dict[str, Any] = {"fontsize": 8.5, "color": style.BASE_COLOUR}
             right.annotate(style.BASE_NAME, where, xytext=(9, -3), textcoords="offset points", **quiet)
         for axes, title, x, y in (
-            (left, "How long answers become", "Round (0: the base model)", length),
+            (left, f"How long answers become ({counted})", "Round (0: the base model)", length),
             (right, "What that length buys", length, score),
         ):
             axes.set_title(title, loc="left")

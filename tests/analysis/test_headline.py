@@ -42,7 +42,8 @@ def test_curves_start_at_the_base_model_and_names_say_where_they_end(drawn) -> N
     lengths = sorted(tuple(round(float(y), 9) for y in line.get_ydata()) for line in left.lines)
     assert lengths == [(10.0, 20.0, 30.0, 40.0), (10.0, 26.666666667, 43.333333333, 60.0), (40.0,), (60.0,)]
     assert {text.get_text() for text in left.texts} == {"DPO 60", "AIPO 40"}
-    assert {text.get_text() for text in right.texts} == {"DPO 0.8", "AIPO 0.9", "base model"}
+    assert {text.get_text() for text in right.texts} == {"DPO 0.800", "AIPO 0.900", "base model"}
+    assert left.get_title(loc="left") == "How long answers become (2 seeds)"
     assert [tick for tick in left.get_xticks()] == [0, 1, 2, 3]
 
 

@@ -21,7 +21,7 @@ function ticks(low, high, wanted) {
  * `whole` puts ticks at whole x only. Dots with an href can be opened.
  */
 function plot({ title, xName, yName, lines, dots, height = 300, whole = false, xLabel = String, big = false }) {
-  const all = [...lines.flatMap((line) => line.points), ...dots.map((dot) => [dot.x, dot.y])].filter(([x, y]) => Number.isFinite(x) && Number.isFinite(y));
+  const all = [...lines.flatMap((line) => line.points), ...dots.flatMap((dot) => [dot.y, dot.low, dot.high].map((y) => [dot.x, y]))].filter(([x, y]) => Number.isFinite(x) && Number.isFinite(y));
   const figure = el("figure", {}, el("figcaption", {}, title));
   if (!all.length) {
     figure.append(el("p", { class: "quiet" }, "Nothing measured, or all hidden."));
@@ -47,7 +47,7 @@ function plot({ title, xName, yName, lines, dots, height = 300, whole = false, x
   }
   const open = [];
   for (const dot of dots.filter((one) => Number.isFinite(one.x) && Number.isFinite(one.y))) {
-    if (Number.isFinite(dot.low)) svg.append(el("line", { class: `${dot.cls} bar`, x1: X(dot.x), x2: X(dot.x), y1: Y(Math.max(dot.low, y0)), y2: Y(Math.min(dot.high, y1)) }));
+    if (Number.isFinite(dot.low)) svg.append(el("line", { class: `${dot.cls} bar`, x1: X(dot.x), x2: X(dot.x), y1: Y(dot.low), y2: Y(dot.high) }));
     const circle = el("circle", { class: `${dot.cls} ${dot.style || "dot"} ${dot.href ? "link" : ""}`, cx: X(dot.x).toFixed(1), cy: Y(dot.y).toFixed(1), r: dot.r || 5 });
     if (dot.end) svg.append(el("text", { class: "end", x: X(dot.x) + 8, y: Y(dot.y) + 4 }, dot.end));
     if (dot.tip) {
