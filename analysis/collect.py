@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from aipo.artifacts import StaleArtifactError
 from aipo.artifacts import read_manifest as read_checked_manifest
-from aipo.jobs import BASE_ITERATION, JobFileError, JobRecord, JobState, Point, ScoreRecord, read_job, states
+from aipo.jobs import BASE_ITERATION, JobFileError, JobRecord, JobState, Point, ScoreRecord, read_job, states, store_of
 from analysis.variants import shared_overrides, variants
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def collect(sweep: Path) -> Sweep:
     if not records:
         raise AnalysisError(f"{sweep}: none of its {len(files)} runs can be read. The first: {problems[0].what}")
     runs = [
-        Run(folder.name, record, items, resolve_store(record.store))
+        Run(folder.name, record, items, store_of(folder, record))
         for (folder, record), items in zip(records.items(), variants(list(records.values())), strict=True)
     ]
     problems += _unfinished(states(sweep), {run.job: run for run in runs})
@@ -289,15 +289,6 @@ def _read_metrics(path: Path) -> list[dict[str, Any]]:
         if not isinstance(metric, dict) or set(metric) != expected:
             raise AnalysisError(f"{path}: expected a list of metrics with the fields {sorted(expected)}, got {metric}")
     return metrics
-
-
-def resolve_store(written: str) -> Path:
-    """The store that a job's record names; a relative one is sought in the checkout first."""
-    path = Path(written)
-    if path.is_absolute():
-        return path
-    in_repository = Path(__file__).resolve().parent.parent / path
-    return in_repository if in_repository.exists() or not path.exists() else path
 
 
 def _shown(score: ScoreRecord) -> str:

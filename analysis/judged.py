@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aipo.jobs import BenchmarkRecord, JobFileError, Point, ScoreRecord, read_job
+from aipo.jobs import BenchmarkRecord, JobFileError, Point, ScoreRecord, read_job, store_of
 from aipo.records import Answer, Completion, Judgment, Metric, QuestionScore, from_row, read_jsonl, read_parquet
-from analysis.collect import AnalysisError, Run, read_manifest, resolve_store
+from analysis.collect import AnalysisError, Run, read_manifest
 from analysis.page.sources import questions
 
 
@@ -70,7 +70,7 @@ def _runs(sweep: Path) -> list[Run]:
             record = read_job(folder)
         except JobFileError as error:
             raise AnalysisError(str(error)) from error
-        runs.append(Run(folder.name, record, (), resolve_store(record.store)))
+        runs.append(Run(folder.name, record, (), store_of(folder, record)))
     return runs
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from aipo.artifacts import Artifact, StaleArtifactError, read_manifest
 from aipo.artifacts.files import missing_weights
-from aipo.jobs import BenchmarkRecord, JobFileError, JobRecord, Point, ScoreRecord, read_job
+from aipo.jobs import BenchmarkRecord, JobFileError, JobRecord, Point, ScoreRecord, read_job, store_of
 from aipo.records import markdown_table
 from analysis import escape
 from analysis.collect import iteration_label
@@ -43,7 +43,7 @@ class Job:
             record = read_job(folder)
         except JobFileError as error:
             raise ExportError(str(error)) from error
-        return cls(record, Path(record.store))
+        return cls(record, store_of(folder, record))
 
     @property
     def model(self) -> Mapping[str, Any]:

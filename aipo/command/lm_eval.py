@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aipo.artifacts import Artifact
-from aipo.jobs import BASE_ITERATION, JobRecord, Point, read_job
+from aipo.jobs import BASE_ITERATION, JobRecord, Point, read_job, store_of
 from analysis.alignment_tax import FOLDER
 
 
@@ -52,15 +52,15 @@ def policies(sweep: Path, every_round: bool = False) -> Iterator[Evaluated]:
         for point in [*base, *(trained if every_round else trained[-1:])]:
             if point.policy not in done:
                 done.add(point.policy)
-                yield _evaluated(folder.name, record, point)
+                yield _evaluated(folder, record, point)
 
 
-def _evaluated(job: str, record: JobRecord, point: Point) -> Evaluated:
-    store = Path(record.store)
+def _evaluated(job: Path, record: JobRecord, point: Point) -> Evaluated:
+    store = store_of(job, record)
     if point.train:
         artifact = Artifact("train", point.train, store / "train" / point.train)
         artifact.verify("model")
-        return Evaluated(point.policy, f"{job}, round {point.iteration + 1}", str(artifact.path / "model"))
+        return Evaluated(point.policy, f"{job.name}, round {point.iteration + 1}", str(artifact.path / "model"))
     made_here = store / "base_model" / point.policy / "model"
     if made_here.is_dir():
         Artifact("base_model", point.policy, made_here.parent).verify("model")

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from aipo.artifacts import Artifact, check_folder, read_manifest
 from aipo.jobs import FILE as JOB
-from aipo.jobs import JobRecord, read_job
+from aipo.jobs import JobRecord, read_job, store_of
 from aipo.terminal import console
 
 DIRECT = ("pairs", "ranking", "reference", "train", "kl")
@@ -56,7 +56,7 @@ def artifact_folder(place: Path, stage: str | None = None, number: int | None = 
         raise LookError(
             f"{place}: no round {'' if number is None else number} in this job; it has {len(record.points) - 1}"
         )
-    point, wanted, store = rounds[-1], stage or "pairs", Path(record.store)
+    point, wanted, store = rounds[-1], stage or "pairs", store_of(place, record)
     scores = point.scores[0].fingerprint if point.scores else None
     through = {"candidates": ("ranking", point.ranking), "answers": ("scores", scores)}
     if wanted not in through:
@@ -122,7 +122,7 @@ def compare(first: Path, second: Path) -> None:
         scores.add_column(name, overflow="fold")
     for name in (first.name, second.name):
         scores.add_column(name, overflow="fold", justify="right")
-    ours, theirs = _last_scores(left), _last_scores(right)
+    ours, theirs = _last_scores(first, left), _last_scores(second, right)
     for place in dict.fromkeys([*ours, *theirs]):
         scores.add_row(*place, *(_number(found.get(place)) for found in (ours, theirs)))
     console.print(scores)
@@ -137,12 +137,13 @@ def differences(left: Any, right: Any, path: str = "") -> Iterator[tuple[str, st
         yield path, json.dumps(left), json.dumps(right)
 
 
-def _last_scores(record: JobRecord) -> dict[tuple[str, str, str], float]:
+def _last_scores(job: Path, record: JobRecord) -> dict[tuple[str, str, str], float]:
     found: dict[tuple[str, str, str], float] = {}
+    store = store_of(job, record)
     shown = {item.name: (item.primary_metric, item.length_metric) for item in record.benchmarks}
     for score in record.points[-1].scores if record.points else ():
-        read_manifest(record.store, "scores", score.fingerprint)
-        folder = Path(record.store) / "scores" / score.fingerprint
+        read_manifest(store, "scores", score.fingerprint)
+        folder = store / "scores" / score.fingerprint
         primary, length = shown[score.benchmark]
         wanted = (primary,) if score.diagnostic else (primary, length)  # the answers have one length, whoever judges
         for metric in json.loads((folder / "metrics.json").read_text(encoding="utf-8")):
@@ -171,7 +172,7 @@ def policy_folder(place: Path, iteration: int | None = None) -> Path:
     trained = [point for point in record.points if point.train and iteration in (None, point.iteration)]
     if not trained:
         raise LookError(f"{place}: no trained round {'' if iteration is None else iteration} in this job")
-    artifact = Artifact("train", str(trained[-1].train), Path(record.store) / "train" / str(trained[-1].train))
+    artifact = Artifact("train", str(trained[-1].train), store_of(place, record) / "train" / str(trained[-1].train))
     artifact.verify("model")
     return artifact.path / "model"
 

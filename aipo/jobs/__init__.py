@@ -13,6 +13,7 @@ from aipo.jobs.record import (
     ScoreRecord,
     Status,
     read_job,
+    store_of,
 )
 from aipo.jobs.slurm import SlurmState, ask, slurm_states
 from aipo.jobs.states import UNFINISHED, JobState, State, states
@@ -46,5 +47,6 @@ __all__ = [
     "slurm_id",
     "slurm_states",
     "states",
+    "store_of",
     "submit",
 ]

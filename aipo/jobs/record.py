@@ -98,6 +98,7 @@ class JobRecord:
     settings: Mapping[str, Any]
     """All that shapes the job's numbers: the composed config without operational settings."""
     store: str
+    """As the setting says it; `store_of` tells the folder."""
     benchmarks: tuple[BenchmarkRecord, ...] = ()
     points: tuple[Point, ...] = ()
     status: Status = "running"
@@ -138,3 +139,18 @@ def read_job(folder: Path) -> JobRecord:
     if record.status not in get_args(Status):
         raise JobFileError(f"{path}: status must be one of {', '.join(get_args(Status))}, got {record.status!r}")
     return replace(record, points=tuple(sorted(record.points, key=lambda point: point.iteration)))
+
+
+def store_of(folder: Path, record: JobRecord) -> Path:
+    """Where the artifacts of the job in `folder` lie.
+
+    A relative store was meant from the folder that the job was started in. By default the results lie in that folder
+    too, so the nearest folder above the job's that holds such a store is the one; else it is sought from here. Thus
+    neither another checkout's store nor the folder that a command is called in is taken for the job's own.
+    """
+    written = Path(record.store)
+    if written.is_absolute():
+        return written
+    above = (place / written for place in folder.resolve().parents)
+    found = next((store for store in above if store.is_dir()), written)
+    return written if found == written.resolve() else found  # a message is easier to read with the short one

@@ -89,7 +89,8 @@ def test_missing_and_changed_artifacts_are_listed(fake_sweep):
         ({"points": 3}, "not iterable"),
         (
             {"status": "finished"},
-            "status must be one of running, done, failed, interrupted, requeued, cancelled, timed out, got 'finished'",
+            "status must be one of running, done, failed, interrupted, requeued, cancelled, timed out, given up, got "
+            "'finished'",
         ),
         (None, "missing field(s) ["),
     ],

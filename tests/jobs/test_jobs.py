@@ -22,6 +22,7 @@ from aipo.jobs import (
     ScoreRecord,
     is_alive,
     read_job,
+    store_of,
 )
 
 RECORD = JobRecord(
@@ -79,3 +80,19 @@ def test_an_unreadable_record_says_what_to_do(tmp_path: Path, text: str | None, 
     with pytest.raises(JobFileError) as caught:
         read_job(tmp_path)
     assert told in str(caught.value) and str(tmp_path) in str(caught.value)
+
+
+def test_a_relative_store_is_the_one_beside_the_results_wherever_it_is_asked_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = tmp_path / "here" / "results" / "s" / "jobs" / "aipo"
+    for folder in (job, tmp_path / "here" / "outputs", tmp_path / "there" / "outputs"):
+        folder.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "there")
+    assert store_of(job, RECORD) == (tmp_path / "here" / "outputs").resolve()
+    monkeypatch.chdir(tmp_path / "here")
+    assert store_of(Path("results/s/jobs/aipo"), RECORD) == Path("outputs")
+    assert store_of(job, replace(RECORD, store=str(tmp_path / "there"))) == tmp_path / "there"
+    apart = tmp_path / "apart" / "jobs" / "aipo"  # results that lie elsewhere: the store is sought from here
+    apart.mkdir(parents=True)
+    assert store_of(apart, RECORD) == Path("outputs")
