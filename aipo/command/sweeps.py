@@ -27,7 +27,7 @@ def status_table(jobs: Sequence[JobState]) -> Table:
     """A row per job: where it stands, how far it came, and the last line of its error."""
     table = Table(box=None, pad_edge=False)
     for name in ("job", "state", "round", "of", "host", "started", "why"):
-        table.add_column(name, overflow="fold" if name in ("job", "why") else "ellipsis")
+        table.add_column(name, overflow="fold" if name in ("job", "why") else "ellipsis", no_wrap=name == "job")
     for job in jobs:
         record = job.record
         rounds = total = host = started = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -77,26 +78,38 @@ class Run:
         return divide(self.content["benchmark"][name], self.benchmarks[name])
 
 
-def build_run(config: Mapping[str, Any]) -> Run:
-    """The objects of a config that `check` has passed. Constructors are cheap: no file or model is read here."""
+def build_run(config: Mapping[str, Any], known: dict[str, Any] | None = None) -> Run:
+    """The objects of a config that `check` has passed. Constructors are cheap: no file or model is read here.
+
+    `known` keeps what was built of each node, for many jobs of one sweep that are looked at and not run.
+    """
+
+    def component(node: Mapping[str, Any]) -> Any:
+        if known is None:
+            return build_component(node)
+        text = json.dumps(node, sort_keys=True, default=str)
+        if text not in known:
+            known[text] = build_component(node)
+        return known[text]
+
     benchmarks = config["benchmark"] or {}
     diagnostics = config["diagnostic_judge"] or {}
     return Run(
         seed=config["seed"],
-        model=build_component(config["model"]),
-        recipe=build_component(config["data"]),
-        sampler=build_component(config["sampler"]),
-        ranker=build_component(config["ranker"]),
-        objective=build_component(config["objective"]),
-        iteration=build_component(config["iteration"]),
-        trainer=build_component(config["trainer"]),
-        judge=build_component(config["judge"]),
-        diagnostic_judges={name: build_component(node) for name, node in diagnostics.items()},
-        benchmarks={name: build_component(node) for name, node in benchmarks.items()},
-        trackers=tuple(build_component(node) for node in (config["tracker"] or {}).values()),
-        store=build_component(config["store"]),
-        hardware=build_component(config["hardware"]),
-        workload=build_component(config["workload"]),
+        model=component(config["model"]),
+        recipe=component(config["data"]),
+        sampler=component(config["sampler"]),
+        ranker=component(config["ranker"]),
+        objective=component(config["objective"]),
+        iteration=component(config["iteration"]),
+        trainer=component(config["trainer"]),
+        judge=component(config["judge"]),
+        diagnostic_judges={name: component(node) for name, node in diagnostics.items()},
+        benchmarks={name: component(node) for name, node in benchmarks.items()},
+        trackers=tuple(component(node) for node in (config["tracker"] or {}).values()),
+        store=component(config["store"]),
+        hardware=component(config["hardware"]),
+        workload=component(config["workload"]),
         judge_later=bool(config.get("judge_later")),
         kl_prompts=config["kl_prompts"],
         content=content(config),

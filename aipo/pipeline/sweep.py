@@ -158,10 +158,11 @@ def _refuse(jobs: Sequence[tuple[DictConfig, str]], problems: Mapping[str, None]
     """The jobs as plain values; or exit with status 2 and a list of all that is wrong with them or missing for them."""
     from aipo.pipeline.loop import loop
 
-    found = dict(problems or {})
+    found: dict[str, list[str]] = {problem: [] for problem in problems or ()}
     needs: dict[str, list[str]] = {}
     known: dict[str, list[str]] = {}
     judgings: dict[str, bool] = {}
+    parts: dict[str, Any] = {}
     checked: list[dict[str, Any]] = []
     for job, label in jobs:
         told: list[str] = []
@@ -169,7 +170,7 @@ def _refuse(jobs: Sequence[tuple[DictConfig, str]], problems: Mapping[str, None]
             plain = check(job, known)
             checked.append(plain)
             if not plain["plan"]:  # a plan lists what is missing itself
-                built = build_run(plain)
+                built = build_run(plain, parts)
                 whom = asked(built, loop, judgings)
                 key = json.dumps([[plain[group] for group in NEEDY], sorted(whom)], sort_keys=True, default=str)
                 if key not in needs:  # equal components are looked at once
@@ -177,11 +178,23 @@ def _refuse(jobs: Sequence[tuple[DictConfig, str]], problems: Mapping[str, None]
                 told = needs[key]
         except ConfigError as error:
             told = error.problems
-        found |= dict.fromkeys(f"{problem} [{label}]" if label else problem for problem in told)
+        for problem in told:
+            found.setdefault(problem, []).append(label)
     if found:
-        print(ConfigError(list(found)), file=sys.stderr)
+        print(ConfigError([_with_jobs(*item, len(jobs)) for item in found.items()]), file=sys.stderr)
         sys.exit(2)
     return checked
+
+
+def _with_jobs(problem: str, labels: Sequence[str], n_jobs: int) -> str:
+    """A problem, said once, with the jobs that have it: hundreds may have the same."""
+    whose = list(dict.fromkeys(label for label in labels if label))
+    if not whose:
+        return problem
+    if len(whose) == n_jobs > 2:
+        return f"{problem} [all {n_jobs} jobs]"
+    more = f", and {len(whose) - 1} more of {n_jobs} jobs" if len(whose) > 1 else ""
+    return f"{problem} [{whose[0]}{more}]"
 
 
 def _plan(jobs: Sequence[tuple[DictConfig, str]]) -> NoReturn:

@@ -241,6 +241,8 @@ def _command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         (("objctive=aipo", "objective=ipo"), 2, "2 problem(s) in the configuration; nothing was run:"),
         (("-m", "objective=dpo,aip", "seed=0,-1"), 2, "objective=aip: no such option (did you mean aipo?)"),
         (("ranker=reward_model", "ranker.path=/nowhere", "objective=dpo"), 2, "missing "),
+        (("-m", "seed=0,1,2", "trainer.max_length=1"), 2, "1 problem(s) in the configuration; nothing was run:"),
+        (("-m", "seed=0,1,2", "trainer.max_length=1"), 2, " [all 3 jobs]"),
         (("-m", "judge=gpt_4", "seed=0,1"), 2, "OPENAI_API_KEY is not set"),
         (("plan=true",), 0, "Missing: nothing"),
         (("plan=true", "judge=replay", "judge.path=/nowhere"), 2, "1. missing stored replies: /nowhere: expected"),
