@@ -165,6 +165,12 @@ def per_iteration(sweep: Sweep, benchmarks: Sequence[str], what: str, path: Path
     return _panels(sweep, benchmarks, panel, path, fingerprints=score_sources(sweep, benchmarks), base=True, pdf=pdf)
 
 
+def shows_agreement(frame: pd.DataFrame) -> bool:
+    """Whether any bin of the rounds that `agreement_plot` shows has enough pairs to be drawn."""
+    ends = frame["iteration"].isin([frame["iteration"].min(), frame["iteration"].max()])
+    return bool((ends & (frame["n_pairs"] >= MINIMUM_PAIRS)).any())
+
+
 def agreement_plot(frame: pd.DataFrame, path: Path, *, pdf: bool = False) -> list[Path]:
     """Reference-ranker agreement over the length gap, at the first and the last iteration, with the pairs per bin.
 

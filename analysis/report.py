@@ -126,8 +126,9 @@ def _write(material: Material, pdf: bool) -> list[Path]:
     add_tables(comparison_sheets(material))
     if not gaps.empty:
         add_csv("agreement", gaps, plots.agreement_sources(gaps))
-        picture = sweep_folder / "plots" / "agreement"
-        add_plot(plots.agreement_plot(gaps, picture, pdf=pdf), plots.agreement_sources(gaps))
+        if plots.shows_agreement(gaps):
+            picture = sweep_folder / "plots" / "agreement"
+            add_plot(plots.agreement_plot(gaps, picture, pdf=pdf), plots.agreement_sources(gaps))
     add_tables(pair_sheets(material))
     if not sweep.pairs.empty:
         add_csv("pairs_per_job", tables.pairs_per_job(sweep), summary.unique(sweep.pairs["fingerprint"]))

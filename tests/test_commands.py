@@ -28,7 +28,7 @@ SCRIPTS = [ROOT / "conf" / "config.yaml", *sorted((ROOT / "conf" / "hydra").rglo
 """The experiments' own commands are tested in test_experiments.py."""
 PLACEHOLDERS = {"<40-digit commit>": "0" * 40}
 """What stands for a value of the reader's own; any other `<name>` becomes `name`."""
-PLUGINS = {"slurm": "submitit", "slurm_nodes": "submitit", "submitit_slurm": "submitit", "processes": "joblib"}
+PLUGINS = {"slurm": "submitit", "slurm_nodes": "submitit", "submitit_slurm": "submitit"}
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ def _pins(repository: Path) -> dict[str, Version]:
 
 def _requirements(repository: Path) -> list[Requirement]:
     project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
-    groups = ("dev", "slurm", "joblib", "peft", "data", "embed", "small")
+    groups = ("dev", "slurm", "peft", "data", "embed", "small")
     extras = [item for name in groups for item in project["optional-dependencies"][name]]
     return [Requirement(item) for item in project["dependencies"] + extras]
 

@@ -20,7 +20,6 @@ EXTRAS = {
     "data": "datasets",
     "embed": "sentence_transformers",
     "instructions": "if_verifiable",
-    "joblib": "hydra_plugins.hydra_joblib_launcher",
     "peft": "peft",
     "slurm": "hydra_plugins.hydra_submitit_launcher",
     "small": "gguf",

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from aipo.jobs import Submission, submit
 from aipo.pipeline import cluster, folders
 from aipo.pipeline.asked import asked
+from aipo.pipeline.beside import side_by_side
 from aipo.pipeline.check import ConfigError, check
 from aipo.pipeline.composer import Combination, Composer
 from aipo.pipeline.console import Place, overrides_shown
@@ -81,6 +82,7 @@ class SweepCallback(Callback):
             found = ((folders.job_folder(job.config), folders.without_screen(job.overrides)) for job in jobs)
             submit(sweep, [Submission(*item) for item in found])
             os.environ[JOBS] = str(len(jobs))  # for the jobs' lines, also in processes that launchers start
+            side_by_side(config, jobs)
         # Hydra tells a callback of a sweep's end only when every job succeeded; the rest deserve their tables too.
         atexit.register(_analyse, sweep)
 

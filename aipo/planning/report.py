@@ -187,7 +187,8 @@ def _print_memory(console: Console, run: Subject, shape: ModelShape) -> None:
     )
     if setup.sharded and setup.processes > 1:
         console.print(
-            f"Main memory of the first node: {_size(checkpoint_gib(shape, setup))}, where a checkpoint is put together"
+            f"Main memory of the first node: {_size(average_gib(shape))}, where the trained weights are put together "
+            "in float32; a checkpoint stays in its processes' parts"
         )
     replica = devices_per_replica(shape, hardware)
     console.print(

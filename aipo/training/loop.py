@@ -18,7 +18,7 @@ from aipo.training.gradients import METRICS, BatchGradient, BatchResult
 from aipo.training.job import Job, LossInputs, NonFiniteError, check
 from aipo.training.memory import default_tokens_per_batch, find_tokens_per_batch, peak_memory_gib, reset_peak
 from aipo.training.processes.preemption import Interruption, Preemption
-from aipo.training.processes.world import World
+from aipo.training.processes.world import ALONE, World
 from aipo.training.schedule import step_indices, steps_per_epoch, warmup_cosine
 from aipo.training.weights.artifact import write_policy
 from aipo.training.weights.replicated import Strategy
@@ -30,7 +30,6 @@ IDLE_SHARE_WARNED = 0.1
 """A larger share of pairs in steps with learning rate 0 is warned of."""
 HIGH_RATE, LARGE_MODEL = 1e-4, 10_000_000
 """A higher learning rate for more weights than that is warned of."""
-_SHARED_STATE = ("tokens_per_batch", "rng")
 
 
 def train(
@@ -48,23 +47,21 @@ def train(
     """
     objective, inputs, evaluation = check(settings, job)
     strategy = build_strategy(settings, job, world)
-    checkpoints = Checkpoints(job.out / "checkpoints", job.identity(settings.identity()))
-    # Where weights are sharded, the main process reads the checkpoint and hands the shards out.
-    saved = checkpoints.load() if world.is_main or not strategy.sharded else None
-    resumed = world.from_main(None if saved is None else {name: saved[name] for name in ("step", *_SHARED_STATE)})
+    together = world if strategy.sharded else ALONE
+    checkpoints = Checkpoints(job.out / "checkpoints", job.identity(settings.identity()), together)
+    saved = checkpoints.load()
     optimizer = _optimizer(settings, strategy)
     gradient = BatchGradient(
         strategy.forward, strategy.scorer.collate, objective, world, 1, inputs.pairs[0] if strategy.sharded else None
     )
-    if resumed is None:
+    if saved is None:
         gradient.tokens_per_batch = world.from_main(_tokens_per_batch(settings, strategy, inputs, gradient))
     else:
-        weights, moments = ({}, {}) if saved is None else (saved["weights"], saved["optimizer"])
-        strategy.load(weights, optimizer, moments)
-        gradient.tokens_per_batch = resumed["tokens_per_batch"]
-        torch.set_rng_state(resumed["rng"])
+        strategy.resume(saved, optimizer)
+        gradient.tokens_per_batch = saved.values["tokens_per_batch"]
+        torch.set_rng_state(saved.values["rng"])
     run = _Run(settings, job, world, strategy, optimizer, gradient, inputs, evaluation, checkpoints)
-    done = 0 if resumed is None else int(resumed["step"])
+    done = 0 if saved is None else saved.step
     if interruption is not None:
         return run.to_the_end(done, log, started, interruption)
     with Preemption() as preemption:
@@ -212,16 +209,11 @@ class _Run:
             interruption.pass_on()
 
     def _save(self, done: int) -> None:
-        weights, optimizer = self.strategy.state(self.optimizer)
         if self.world.is_main:
-            state = {
-                "weights": weights,
-                "optimizer": optimizer,
-                "tokens_per_batch": self.gradient.tokens_per_batch,
-                "rng": torch.get_rng_state(),
-            }
             sync_file(self.job.out / "metrics.jsonl")  # before a checkpoint that says these rows are there
-            self.checkpoints.save(done, state)
+        if self.world.is_main or self.strategy.sharded:
+            values = {"tokens_per_batch": self.gradient.tokens_per_batch, "rng": torch.get_rng_state()}
+            self.checkpoints.save(done, self.strategy.tensors(self.optimizer), values)
         self.saved_at = time.monotonic()
 
     def _finish(self, metrics: MetricsFile | None) -> dict[str, float | int]:

@@ -18,10 +18,11 @@ _COUNTS = {
     "evaluate_every_steps": (1, 10**9),
     "checkpoint_every_steps": (1, 10**9),
     "processes": (1, 16_384),
+    "processes_here": (1, 16_384),
     "nodes": (1, 4_096),
 }
 """Whole numbers, each with the least and the most that is no slip of the finger."""
-_OPTIONAL = ("max_length", "tokens_per_batch", "evaluate_every_steps", "checkpoint_every_steps")
+_OPTIONAL = ("max_length", "tokens_per_batch", "evaluate_every_steps", "checkpoint_every_steps", "processes_here")
 _TWO_BETAS = "two numbers in [0, 1)"
 
 
@@ -68,6 +69,9 @@ class TrainingSettings:
     checkpoint_every_seconds: float | None = 600.0
     processes: int = 1
     """Processes on all nodes, one per GPU. More than one are started with torchrun; they share the reference pass."""
+    processes_here: int | None = None
+    """Processes of this run, where another number than `processes` is at hand: what was begun with those goes on with
+    these, in the same artifact. Changes results by rounding only. None: `processes`."""
     nodes: int = 1
     """Machines over which the processes are spread evenly: all of the Slurm job's that this one is part of."""
     strategy: Literal["ddp", "fsdp2"] = "ddp"
@@ -77,7 +81,8 @@ class TrainingSettings:
     """What a config may write in place of a component; the constructor makes one of it."""
     OPTIONAL: ClassVar[tuple[str, ...]] = ("layout",)
     OPERATIONAL: ClassVar[tuple[str, ...]] = (
-        *("checkpoint_every_steps", "checkpoint_every_seconds", "evaluate_every_steps", "memory_limit_gib", "nodes"),
+        *("checkpoint_every_steps", "checkpoint_every_seconds", "evaluate_every_steps", "memory_limit_gib"),
+        *("processes_here", "nodes"),
     )
 
     def __post_init__(self) -> None:
@@ -107,11 +112,16 @@ class TrainingSettings:
             ("dtype", self.dtype in (None, "float32"), "float32, or null for the policy's"),
             ("keep_masters", isinstance(self.keep_masters, bool), "true or false"),
             ("strategy", self.strategy in ("ddp", "fsdp2"), "ddp or fsdp2"),
-            ("nodes", self.processes % self.nodes == 0, f"a divisor of trainer.processes={self.processes}"),
+            ("nodes", self.world_size % self.nodes == 0, f"a divisor of trainer.processes={self.world_size}"),
             ("lora", self.lora is None or self.strategy == "ddp", "null with strategy fsdp2"),
         ):
             if not good:
                 raise ValueError(f"trainer.{name} must be {expected}, got {_shown(getattr(self, name))}")
+
+    @property
+    def world_size(self) -> int:
+        """How many processes a run starts."""
+        return self.processes if self.processes_here is None else self.processes_here
 
     @property
     def adapters(self) -> Lora | None:

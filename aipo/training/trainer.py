@@ -42,7 +42,7 @@ class Trainer(TrainingSettings):
         `out` is a folder for what the processes tell each other; nothing stays there.
         """
         policy = self._start(policy)
-        if self.processes > 1:
+        if self.world_size > 1:
             from aipo.training.processes.launch import reference_in_processes
 
             return reference_in_processes(self, policy, pairs, out)
@@ -86,12 +86,12 @@ class Trainer(TrainingSettings):
             evaluation_reference = reference
         start = self._start(policy)
         job = Job(start, pairs, reference, objective_config, out, seed, evaluation_pairs, evaluation_reference)
-        if self.processes > 1 and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        if self.world_size > 1 and int(os.environ.get("WORLD_SIZE", "1")) == 1:
             from aipo.training.processes.launch import train_in_processes
 
             check(self, job)
             return train_in_processes(self, job, log)
-        return train(self, job, World.join(self.processes), log)
+        return train(self, job, World.join(self.world_size), log)
 
     def trained(self, policy: PolicyRef, out: Path) -> PolicyRef:
         """The successor of `policy` that `run` writes, or would write, to `out`."""

@@ -23,7 +23,7 @@ def main(task: str, folder: Path) -> None:
     from aipo.training.reference import compute_reference_logps
 
     settings, job = read_job(folder)
-    world = World.join(settings.processes)
+    world = World.join(settings.world_size)
     result = folder / RESULTS[task]
     if task == "train":
         try:

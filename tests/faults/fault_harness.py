@@ -58,8 +58,10 @@ def job(root: Path, lock: LockKind = "flock", remote: str | None = None) -> None
     def train(folder: Path) -> StageReport:
         checkpoints = Checkpoints(folder / "checkpoints", "this run")
         saved = checkpoints.load()
-        done = 0 if saved is None else saved["step"]
-        weight = torch.zeros(64) if saved is None else saved["weight"]
+        done = 0 if saved is None else saved.step
+        weight = torch.zeros(64)
+        if saved is not None:
+            saved.fill({"weight": weight})
         metrics = MetricsFile(folder / "metrics.jsonl", done)
         for step in range(done, STEPS):
             weight = weight * 0.9 + torch.randn(64, generator=torch.Generator().manual_seed(step))

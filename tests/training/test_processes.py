@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 from test_trainer import PAIRS, ROOT, TRAINER, equal, objective, run, weights
 from tiny_models import build
 
@@ -47,6 +48,8 @@ def test_two_processes_train_the_same_model(
     )
     for one, other in zip(alone, rows, strict=True):
         for key in ("loss", "reward_margin", "reward_accuracy", "chosen_tokens", "grad_norm", "reference_margin"):
+            if key == "reward_accuracy" and one["step"] == 1:
+                continue  # every margin is 0 then, and rounding decides its sign
             assert other[key] == pytest.approx(one[key], abs=1e-5, rel=1e-4), key
     assert equal(weights(tmp_path / "one"), weights(tmp_path / "two"), 1e-5)
     assert summary["steps"] == 4
@@ -133,6 +136,41 @@ def test_a_sharded_run_that_was_killed_goes_on(dtype: str, tmp_path: Path) -> No
     assert [row["step"] for row in again] == list(range(1, 9))
     assert equal(weights(tmp_path / "whole"), weights(tmp_path / "broken"))
     assert "lm_head.weight" not in weights(tmp_path / "broken")  # still tied
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("here", [1, 2, 3])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_sharded_checkpoint_of_two_goes_on_with_any_number(here: int, dtype: str, tmp_path: Path) -> None:
+    """Saved in shards by two processes, stopped by a loss that is not finite; then one, two or three go on.
+
+    No process ever holds more than its part: the checkpoint's files are one per process, and none has a whole tensor.
+    """
+    start = replace(build("llama_tied", tmp_path / "policy"), dtype=dtype)
+    cached = compute_reference_logps(start, PAIRS, progress=False)
+    two = replace(TRAINER, processes=2, strategy="fsdp2", learning_rate=1e-3)
+    rows, _ = run(start, cached, tmp_path / "whole", two)
+    process = _start(tmp_path, replace(two, checkpoint_every_steps=2), start, cached)
+    while int(process.stdout.readline()) < 3:
+        pass
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    time.sleep(3)
+    (saved,) = (tmp_path / "broken" / "checkpoints").glob("step-????????")
+    parts = [load_file(file) for file in sorted(saved.glob("*.safetensors"))]
+    whole = weights(tmp_path / "whole")
+    assert len(parts) == 2 and saved.name == "step-00000002"
+    for name in parts[0].keys() & parts[1].keys():
+        kind, weight = name.split(".", 1)
+        assert kind in ("weight", "exp_avg", "exp_avg_sq")
+        assert sum(part[name].shape[0] for part in parts) == whole[weight].shape[0]
+    again, _ = run(start, cached, tmp_path / "broken", replace(two, processes_here=here))
+    assert [row["step"] for row in again] == [1, 2, 3, 4]
+    rounding = 1e-5 if dtype == "float32" else 2e-3
+    for one, other in zip(rows, again, strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], abs=rounding)
+    assert equal(whole, weights(tmp_path / "broken"), rounding)
 
 
 def test_nodes_are_asked_of_slurm_and_told_when_they_are_not_there() -> None:

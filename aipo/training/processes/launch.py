@@ -39,7 +39,7 @@ class WorkerError(RuntimeError):
 def train_in_processes(
     settings: TrainingSettings, job: Job, log: Callable[[Mapping[str, float]], None]
 ) -> dict[str, float | int]:
-    """Run `job` under torchrun with `settings.processes` processes and pass its rows to `log` as they appear."""
+    """Run `job` under torchrun with `settings.world_size` processes and pass its rows to `log` as they appear."""
     folder = _new_folder(job.out)
     write_job(folder, settings, job)
     tail = _Tail(job.out / "metrics.jsonl", folder / "started", log)
@@ -64,7 +64,7 @@ def train_in_processes(
 def reference_in_processes(
     settings: TrainingSettings, policy: PolicyRef, pairs: Sequence[Pair], out: Path
 ) -> list[ReferenceLogps]:
-    """The log-probs of `pairs` under `policy`, by `settings.processes` processes under torchrun."""
+    """The log-probs of `pairs` under `policy`, by `settings.world_size` processes under torchrun."""
     from aipo.training.job import Job
 
     folder = _new_folder(out)
@@ -99,7 +99,7 @@ def _run_workers(
     if child.returncode != 0 or not result.exists():
         errors = "\n".join(path.read_text(encoding="utf-8") for path in sorted(folder.glob("error-*.txt")))
         raise WorkerError(
-            f"{task} with {settings.processes} processes failed (exit status {child.returncode})"
+            f"{task} with {settings.world_size} processes failed (exit status {child.returncode})"
             + (f":\n{errors}" if errors else "; see its output above")
         )
     return result
@@ -108,7 +108,7 @@ def _run_workers(
 def _command(folder: Path, settings: TrainingSettings, task: str) -> list[str]:
     torchrun = [
         *(sys.executable, "-m", "torch.distributed.run"),
-        *("--nproc-per-node", str(settings.processes // settings.nodes)),
+        *("--nproc-per-node", str(settings.world_size // settings.nodes)),
     ]
     worker = ["-m", "aipo.training.worker", task, str(folder)]
     if settings.nodes == 1:

@@ -64,22 +64,6 @@ class TrainedWeights:
         for name, weight in self._compute.items():
             weight.data = self.parameters[name].data
 
-    def state(self) -> dict[str, Tensor]:
-        """The weights, detached, for a checkpoint."""
-        return {name: weight.detach() for name, weight in self.parameters.items()}
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Take over a checkpoint's weights."""
-        if set(state) != set(self.parameters):
-            raise ValueError(
-                f"the checkpoint holds {len(state)} weights, the model trains {len(self.parameters)}; "
-                f"only one of the two has {sorted(set(state) ^ set(self.parameters))[:3]}"
-            )
-        with torch.no_grad():
-            for name, weight in self.parameters.items():
-                weight.copy_(state[name])
-        self.publish()
-
 
 def _move_gradient_to(master: Tensor) -> Callable[[Tensor], None]:
     def move(weight: Tensor) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,9 +17,12 @@ from aipo.training.weights.prepare import prepare
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from aipo.training.checkpoint import Saved
     from aipo.training.job import Job
     from aipo.training.settings import TrainingSettings
 
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""What AdamW keeps of every weight, beside the number of its steps."""
 _BUCKET_ELEMENTS = 2**26  # 256 MiB of float32 per all-reduce
 
 
@@ -71,14 +74,21 @@ class Strategy:
         """Give the model the updated weights."""
         self.weights.publish()
 
-    def state(self, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Weights and optimizer state for a checkpoint."""
-        return self.weights.state(), optimizer.state_dict()
+    def tensors(self, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+        """All that training changes, by names that say nothing of how it lies over processes; shares its memory."""
+        found: dict[str, Tensor] = {}
+        for name, weight in self.weights.parameters.items():
+            found[f"weight.{name}"] = weight.detach()
+            moments = optimizer.state[weight] or _new_moments(weight, 0)
+            found |= {f"{moment}.{name}": moments[moment] for moment in MOMENTS}
+        return found
 
-    def load(self, weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-        """Take over what `state` returned."""
-        self.weights.load(dict(weights))
-        optimizer.load_state_dict(dict(state))
+    def resume(self, saved: Saved, optimizer: torch.optim.Optimizer) -> None:
+        """Take over what a checkpoint holds."""
+        for weight in self.weights.parameters.values():
+            optimizer.state[weight] = _new_moments(weight, saved.step)
+        saved.fill(self.tensors(optimizer))
+        self.publish()
 
     def final_model(self) -> PreTrainedModel | None:
         """The trained model in float32, adapters merged; None in processes that do not write it."""
@@ -105,3 +115,9 @@ class Strategy:
                 for member, part in zip(bucket, flat.split([member.numel() for member in bucket]), strict=True):
                     member.copy_(part.view_as(member))
                 bucket = []
+
+
+def _new_moments(weight: Tensor, steps: int) -> dict[str, Tensor]:
+    """AdamW's state of a weight after so many steps, its moments still zeros."""
+    count = torch.tensor(float(steps), dtype=torch.float32, device=weight.device)
+    return {"step": count, **{moment: torch.zeros_like(weight, requires_grad=False) for moment in MOMENTS}}

@@ -8,7 +8,7 @@ shards; a bfloat16 policy computes in bfloat16 and sums gradients in float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,9 +16,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
-    get_optimizer_state_dict,
     set_model_state_dict,
-    set_optimizer_state_dict,
 )
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
@@ -133,17 +131,6 @@ class Sharded(Strategy):
         if max_norm is not None and norm > max_norm:
             torch._foreach_mul_([_local(gradient) for gradient in gradients], max_norm / (norm + 1e-6))
         return norm
-
-    def state(self, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Whole weights and optimizer state, in the main process; every process has to call it."""
-        weights = get_model_state_dict(self.scorer, options=_WHOLE)
-        moments: dict[str, Any] = dict(get_optimizer_state_dict(self.scorer, optimizer, options=_WHOLE))
-        return dict(weights), moments  # type: ignore[arg-type]  # full state dicts hold tensors
-
-    def load(self, weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-        """Take over what `state` returned to the main process, each process its shard; the others' is ignored."""
-        set_model_state_dict(self.scorer, dict(weights), options=_FROM_MAIN)
-        set_optimizer_state_dict(self.scorer, optimizer, dict(state), options=_FROM_MAIN)
 
     def final_model(self) -> PreTrainedModel | None:
         """The trained model, whole and in float32, in the main process; None in the others."""
