@@ -48,8 +48,8 @@ def test_two_processes_train_the_same_model(
     )
     for one, other in zip(alone, rows, strict=True):
         for key in ("loss", "reward_margin", "reward_accuracy", "chosen_tokens", "grad_norm", "reference_margin"):
-            if key == "reward_accuracy" and one["step"] == 1:
-                continue  # every margin is 0 then, and rounding decides its sign
+            if key == "reward_accuracy" and abs(one["reward_margin"]) < 1e-5:
+                continue  # the weights have not moved yet: rounding decides each margin's sign
             assert other[key] == pytest.approx(one[key], abs=1e-5, rel=1e-4), key
     assert equal(weights(tmp_path / "one"), weights(tmp_path / "two"), 1e-5)
     assert summary["steps"] == 4
