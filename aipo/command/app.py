@@ -196,6 +196,22 @@ def store(context: typer.Context) -> None:
     raise typer.Exit(command(context.args))
 
 
+@app.command("ls", context_settings=PASSED_ON)
+def list_artifacts(context: typer.Context) -> None:
+    """The artifacts of the store, oldest first: the same as `store ls`."""
+    from aipo.artifacts.command import main as command
+
+    raise typer.Exit(command(["ls", *context.args]))
+
+
+@app.command(context_settings=PASSED_ON)
+def show(context: typer.Context) -> None:
+    """Where an artifact lies, and its manifest: the same as `store show`."""
+    from aipo.artifacts.command import main as command
+
+    raise typer.Exit(command(["show", *context.args]))
+
+
 @app.command()
 def doctor(root: Annotated[Path, typer.Option("--store", help="The store's folder.")] = Path("outputs")) -> None:
     """What this machine has of all that a run may need."""

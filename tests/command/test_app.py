@@ -17,7 +17,7 @@ from aipo.records import Candidates, Completion, Message, Pair, Prompt, write_pa
 
 COMMANDS = (
     *("run", "plan", "status", "rerun", "analyse", "view", "compare", "sample", "chat", "export", "score", "assets"),
-    *("store", "doctor", "eval-logs", "lm-eval"),
+    *("store", "ls", "show", "doctor", "eval-logs", "lm-eval"),
 )
 
 
@@ -45,7 +45,7 @@ def test_the_help_of_a_run_composes_nothing_and_fits_the_screen(repository: Path
     assert [line for line in shown if len(line) > 100] == []
 
 
-@pytest.mark.parametrize("command", ["export", "score", "assets", "store"])
+@pytest.mark.parametrize("command", ["export", "score", "assets", "store", "ls", "show"])
 def test_a_passed_on_command_shows_its_own_help(command: str) -> None:
     shown = CliRunner().invoke(app, [command, "--help"])
     assert shown.exit_code == 0 and "usage: " in shown.stdout
