@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -152,7 +153,8 @@ class ServerSampler:
             key = _digest(request._asdict())
             if key in answered:
                 return answered[key]
-            completions = attempts.call(lambda: self._completions(self._post(request), draw, tokenizer))
+            ask = partial(self._post, request, attempts.stopped)
+            completions = attempts.call(lambda: self._completions(ask(), draw, tokenizer))
             if journal is not None:
                 journal.append({"key": key, "completions": to_row(completions)})
             return completions
@@ -186,9 +188,9 @@ class ServerSampler:
                 f"({type(error).__name__}: {str(error)[:80]})"
             ) from error
 
-    def _post(self, request: Request) -> Any:
+    def _post(self, request: Request, given_up: threading.Event) -> Any:
         """The reply to one request, sent once."""
-        client = self._client()
+        client = self._client(given_up)
         try:
             return client.post(request.path, cast_to=object, body=request.body)
         except (ValueError, RecursionError) as error:  # the transport's, for a body that is no JSON
@@ -208,11 +210,11 @@ class ServerSampler:
     def _error(self, error: Exception) -> SamplingError:
         return SamplingError(redact(f"{self._url()} for {self.policy.path}: {error}"))
 
-    def _client(self) -> Any:
+    def _client(self, given_up: threading.Event | None = None) -> Any:
         import openai
 
         with self._starting:
-            if self.server is not None and self.server.start(self.policy):
+            if self.server is not None and self.server.start(self.policy, given_up):
                 self._connected = None
             if self._connected is None:
                 hush_transport()

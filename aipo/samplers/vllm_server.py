@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -21,6 +23,8 @@ from aipo.models.policy import PolicyRef
 logger = logging.getLogger("aipo")
 
 _POLL_S = 0.5
+_LEFT_AFTER_S = 5.0
+"""So long a job that is told to end waits for a server that is still starting."""
 _LOG_LINES = 20
 MAX_RESTARTS = 3
 
@@ -77,10 +81,16 @@ class VLLMServer:
         command += ["--trust-remote-code"] if policy.trust_remote_code else []
         return [*command, *self.arguments]
 
-    def start(self, policy: PolicyRef) -> bool:
-        """Have it running and healthy. True when it had to be started; one that keeps dying raises ServerError."""
+    def start(self, policy: PolicyRef, given_up: threading.Event | None = None) -> bool:
+        """Have it running and healthy. True when it had to be started; one that keeps dying raises ServerError.
+
+        So does one that is not healthy yet when `given_up` is set: a job that is told to end has no minutes to wait.
+        """
+        given_up = threading.Event() if given_up is None else given_up
         if self._process is not None and self._process.poll() is None:
             return False
+        if given_up.is_set():
+            raise ServerError("not started: nobody waits for it any more")
         if self._starts > MAX_RESTARTS:
             raise ServerError(f"vLLM died {self._starts} times; the end of {self.log}:\n{self._log_end()}")
         self.stop()  # what is left of one that died
@@ -94,18 +104,22 @@ class VLLMServer:
                 [sys.executable, "-m", "aipo.samplers.keeper", *command],
                 stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
-        self._wait_until_healthy()
+        self._wait_until_healthy(given_up)
         return True
 
-    def stop(self) -> None:
-        """Ends the process and its children. Does nothing when it does not run."""
+    def stop(self, wait_s: float | None = None) -> None:
+        """Ends the process and its children, and waits for that, at most `wait_s` (its keeper ends them in any case).
+
+        Does nothing when it does not run.
+        """
         process, self._process = self._process, None
         if process is not None:
             assert process.stdin is not None
             process.stdin.close()
-            process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(wait_s)
 
-    def _wait_until_healthy(self) -> None:
+    def _wait_until_healthy(self, given_up: threading.Event) -> None:
         deadline = time.monotonic() + self.start_timeout_s
         while True:
             assert self._process is not None
@@ -120,7 +134,9 @@ class VLLMServer:
                     f"vLLM was not healthy after {self.start_timeout_s:.0f} s (sampler.server.start_timeout_s); the "
                     f"end of {self.log}:\n{self._log_end()}"
                 )
-            time.sleep(_POLL_S)
+            if given_up.wait(_POLL_S):
+                self.stop(_LEFT_AFTER_S)
+                raise ServerError("stopped while it was starting: nobody waits for it any more")
 
     def _program(self) -> str | None:
         path = Path(self.executable).expanduser()

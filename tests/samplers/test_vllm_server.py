@@ -124,3 +124,29 @@ def _is_there(pid: int) -> bool:
         return _is_running(pid)
     except FileNotFoundError:  # it went between the two looks
         return False
+
+
+def test_a_job_that_is_told_to_end_does_not_wait_for_a_server_that_starts(policy: PolicyRef, tmp_path: Path) -> None:
+    """This one never becomes healthy."""
+    program = tmp_path / "env" / "bin" / "vllm"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\necho $$ > $0.pid\nexec sleep 600\n")
+    program.chmod(0o755)
+    code = (
+        "import signal\nfrom pathlib import Path\nfrom aipo.models.policy import PolicyRef\n"
+        "from aipo.records import Decoding, Message\nfrom aipo.samplers.protocols import VLLM\n"
+        "from aipo.samplers.server import ServerSampler\nfrom aipo.samplers.vllm_server import VLLMServer\n"
+        "def end(number, frame): raise SystemExit(143)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        f"server = VLLMServer({str(tmp_path / 'env')!r}, log={str(tmp_path / 'vllm.log')!r})\n"
+        f"sampler = ServerSampler(PolicyRef({policy.path!r}), VLLM(), server=server)\n"
+        "sampler.complete(['a', 'b', 'c'], Decoding(0.7, 0.9, 0, 8), n=1, seed=0)\n"
+    )
+    job = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    pid_file = Path(f"{program}.pid")
+    while not pid_file.exists() or not pid_file.read_text().strip():
+        assert job.poll() is None
+        time.sleep(0.1)
+    job.terminate()
+    assert job.wait(20) == 143
+    assert not _is_running(int(pid_file.read_text()))
