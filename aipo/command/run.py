@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import hydra
@@ -51,6 +52,14 @@ def command() -> None:
     except KeyboardInterrupt:
         _stopped()
         sys.exit(130)
+    except SystemExit as ended:
+        from aipo.pipeline.ends import Terminated
+
+        if isinstance(ended, Terminated):  # there may be seconds left, and no time for tables
+            from aipo.pipeline.sweep import forget_analysis
+
+            forget_analysis()
+        raise
     except Exception as error:
         if wants_all:
             raise
@@ -83,7 +92,6 @@ def _stopped() -> None:
 def _failed(error: Exception) -> int:
     """Tell an error: what a user can cause with its remedy, anything else with its frames. Returns the exit status."""
     from aipo.remote import redact
-    from aipo.terminal import errors, say
 
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code is not main.__wrapped__.__code__:
@@ -91,12 +99,24 @@ def _failed(error: Exception) -> int:
     if frames is None:  # no job began here
         from aipo.pipeline.options import explain
 
-        if told := explain(error, sys.argv[1:], CONF):
-            print(redact(str(told)), file=sys.stderr)
+        if problems := explain(error, sys.argv[1:], CONF):
+            print(redact(str(problems)), file=sys.stderr)
             return 2
-    expected = frames is not None and isinstance(error, EXPECTED)
-    if not expected or "verbose=true" in sys.argv:
-        shown = traceback.format_exception(type(error), error, frames or error.__traceback__)
+        return _tell(error, error.__traceback__, expected=False, with_frames=True)
+    return told(error, frames, with_frames="verbose=true" in sys.argv)
+
+
+def told(error: Exception, frames: TracebackType | None = None, *, with_frames: bool) -> int:
+    """Tell what ended a job, with its frames where nobody expects such an error. Returns the exit status."""
+    return _tell(error, frames or error.__traceback__, expected=isinstance(error, EXPECTED), with_frames=with_frames)
+
+
+def _tell(error: Exception, frames: TracebackType | None, *, expected: bool, with_frames: bool) -> int:
+    from aipo.remote import redact
+    from aipo.terminal import errors, say
+
+    if not expected or with_frames:
+        shown = traceback.format_exception(type(error), error, frames)
         print(redact("".join(shown)), file=sys.stderr, end="")
     if expected:
         say(redact(f"error: {type(error).__name__}: {error}"), style="bold red", to=errors)

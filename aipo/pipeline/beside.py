@@ -1,42 +1,47 @@
-"""Jobs of a sweep beside each other on one machine, as many as it has cores for, where nothing speaks against it."""
+"""Jobs of a sweep beside each other on one machine: each a process of its own, as many at once as there are cores for.
+
+The processes end with this one, however it ends, and each says in its `run.json` what became of it.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from hydra_plugins.hydra_joblib_launcher.config import JobLibLauncherConf
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
-
+from aipo.pipeline.cluster.snapshot import Asked
 from aipo.pipeline.composer import Combination
+from aipo.pipeline.console import Place, overrides_shown
+from aipo.pipeline.ends import EndsWhenTold, Terminated
+from aipo.records import to_row
 
-BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
-LAUNCHER = "processes"
-"""The option in conf/hydra/launcher that the jobs get, so that they know of each other."""
+WORKER = "aipo.command.job"
+"""The module that runs one of the jobs, which it reads from stdin."""
 SMALL = "miniature"
-"""The model of which many fit into a machine's memory."""
+"""The model of which many fit into a machine: a job of its takes a thread and less than a GiB."""
+JOB_GIB = 1.0
+POLL_SECONDS = 0.05
+BASIC = "BasicLauncher"
 
 
-def side_by_side(config: DictConfig, jobs: Sequence[Combination]) -> int:
-    """Make `config`, of a sweep of these jobs, run so many of them at once, and return the number.
+def jobs_at_once(jobs: Sequence[Combination]) -> int:
+    """How many of a sweep's jobs run at once here: `jobs_at_once`, or what suits them where that is null.
 
-    1, and nothing is changed, where somebody chose a launcher, where there is a GPU, which one job has to itself, or
-    where a job's model may be too large to have beside another. The jobs' numbers do not depend on it.
+    That is one for each core and GiB where every job's model is the miniature's and there is no GPU; else 1, as a job
+    may need the whole GPU or most of the memory. The jobs' numbers do not depend on it.
     """
-    hydra = config.hydra
-    if hydra.launcher._target_ != BASIC or any(item.startswith("hydra/launcher=") for item in hydra.overrides.hydra):
-        return 1
+    if (asked := jobs[0].config.get("jobs_at_once")) is not None:
+        return min(len(jobs), int(asked))
     if any(job.choices.get("model") != SMALL or job.choices.get("sampler") != "hf" for job in jobs) or _has_gpu():
         return 1
-    busy = max((int(job.config.cpu_threads) * int(job.config.trainer.processes) for job in jobs), default=1)
-    at_once = min(len(jobs), cores() // max(1, busy))
-    if at_once < 2:
-        return 1
-    with read_write(hydra), open_dict(hydra):
-        hydra.launcher = OmegaConf.structured(JobLibLauncherConf(n_jobs=at_once))
-        hydra.overrides.hydra += [f"hydra/launcher={LAUNCHER}", f"hydra.launcher.n_jobs={at_once}"]
-    return at_once
+    threads = max(int(job.config.cpu_threads) * int(job.config.trainer.processes) for job in jobs)
+    return max(1, min(len(jobs), cores() // threads, int(_memory_gib() / JOB_GIB)))
 
 
 def cores() -> int:
@@ -44,6 +49,64 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def run(jobs: Sequence[Asked], at_once: int) -> int:
+    """Run the jobs, at most so many at a time, in their order. Returns the exit status: 0 when all are done.
+
+    A job that fails does not stop the others. Ctrl-C and what else ends this process ends the jobs first.
+    """
+    waiting = list(enumerate(jobs, start=1))
+    running: list[subprocess.Popen[bytes]] = []
+    statuses: list[int] = []
+    try:
+        with EndsWhenTold():
+            while waiting or running:
+                while waiting and len(running) < at_once:
+                    number, job = waiting.pop(0)
+                    running.append(_start(job, Place(number, len(jobs), True, overrides_shown(list(job.overrides)))))
+                time.sleep(POLL_SECONDS)
+                statuses += [int(process.poll() or 0) for process in running if process.poll() is not None]
+                running = [process for process in running if process.poll() is None]
+    except (KeyboardInterrupt, Terminated) as error:
+        _end(running, signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.Signals[error.name])
+        raise
+    return 1 if any(statuses) else 0
+
+
+def _start(job: Asked, place: Place) -> subprocess.Popen[bytes]:
+    # A session of its own: Ctrl-C comes to this process alone, which passes it on once.
+    process = subprocess.Popen([sys.executable, "-m", WORKER], stdin=subprocess.PIPE, start_new_session=True)
+    assert process.stdin is not None
+    with process.stdin:
+        process.stdin.write(json.dumps({"job": to_row(job), "place": vars(place)}).encode("utf-8", "surrogatepass"))
+    return process
+
+
+def _end(running: Sequence[subprocess.Popen[bytes]], number: signal.Signals) -> None:
+    """Tell the jobs to end, and wait until each has put its affairs in order. Told once more, end them by force."""
+    for process in running:
+        process.send_signal(number)
+    try:
+        for process in running:
+            process.wait()
+    except (KeyboardInterrupt, Terminated):
+        for process in running:
+            process.kill()
+        raise
+
+
+def read_job(text: bytes) -> tuple[Asked, Place]:
+    """What `run` wrote for a worker."""
+    from aipo.records import from_row
+
+    row: dict[str, Any] = json.loads(text.decode("utf-8", "surrogatepass"))
+    place = Place(**{**row["place"], "details": tuple(row["place"]["details"])})
+    return from_row(Asked, row["job"]), place
+
+
 def _has_gpu() -> bool:
     """Told by the system's own files: to ask torch would take a second."""
     return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists()
+
+
+def _memory_gib() -> float:
+    return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) / 2**30

@@ -30,6 +30,7 @@ SCALARS = (
     "seed",
     "plan",
     "detach",
+    "jobs_at_once",
     "pilot",
     "cpu_threads",
     "kl_prompts",
@@ -116,6 +117,7 @@ def _scalars(config: Mapping[str, Any]) -> Iterator[str]:
         ("seed", int, f"a whole number from 0 to {LARGEST_SEED}"),
         ("cpu_threads", int, f"a whole number from 1 to {LARGEST_THREADS}"),
         ("limit", int, "a whole number of questions, or null"),
+        ("jobs_at_once", int, f"a whole number from 1 to {LARGEST_THREADS}, or null"),
         ("kl_prompts", int, "a whole number, 0 for no measurement"),
         ("returns_at_length", float, "a length above 0, or null"),
         ("plan", bool, "true or false"),
@@ -134,6 +136,8 @@ def _scalars(config: Mapping[str, Any]) -> Iterator[str]:
             good = 0 <= value <= LARGEST_SEED
         elif good and key == "cpu_threads":
             good = 1 <= value <= LARGEST_THREADS
+        elif key == "jobs_at_once":
+            good = value is None or (good and 1 <= value <= LARGEST_THREADS)
         elif good and key == "kl_prompts":
             good = value >= 0
         elif key == "sweep":  # left out where one job is composed without Hydra's command line

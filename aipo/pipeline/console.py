@@ -45,6 +45,9 @@ class Place:
         return f"job {self.number}" + (f"/{self.of}" if self.of else "")
 
 
+ALONE = Place()
+
+
 @dataclass
 class Stopped:
     """Where the last job of this process stopped that did not come to its end."""
@@ -79,8 +82,10 @@ class JobConsole:
 
     def __enter__(self) -> JobConsole:
         heading = " · ".join([str(self.place), self._name, *filter(None, [" ".join(self.place.details)])])
-        if not self.place.shares_screen:
+        if not self.place.shares_screen or self.place.details:
             _line(heading, style="bold")
+        if self.place.shares_screen and self.place.of:
+            self._name = f"{self.place.number}/{self.place.of} {self._name}"
         if limited := [f"{name} {limit}" for name, limit in self._limits() if limit]:
             self._tell(f"only the first questions are asked: {', '.join(limited)}", style="yellow")
         if console.is_terminal and not self.place.shares_screen:
@@ -158,6 +163,7 @@ class JobConsole:
         if self.place.shares_screen:
             shown = [name if name in ("base",) else f"round {name}" for name in [cells[0][1]]]
             shown += [f"{name} {value}" for name, value in cells[1:] if value]
+            shown += [f"{_clock(left)} left"] if (left := self._left()) else []
             for place in range(len(self.job.benchmarks), 1, -1):  # the first benchmark and its length always
                 if len(self._name) + 3 + len(" · ".join(shown)) > WIDEST:
                     shown.pop(place)

@@ -35,7 +35,7 @@ def named(plain: Mapping[str, Any]) -> str:
 
 def without_screen(overrides: Iterable[str]) -> tuple[str, ...]:
     """The overrides of a job without those that only say how it is shown."""
-    return tuple(item for item in overrides if not item.startswith(("verbose=", "live_page=")))
+    return tuple(item for item in overrides if not item.startswith(("verbose=", "live_page=", "jobs_at_once=")))
 
 
 def register() -> None:

@@ -22,7 +22,7 @@ from aipo.jobs import BenchmarkRecord, JobFile, JobRecord, Point, ProxyRecord, S
 from aipo.pipeline import measures
 from aipo.pipeline.asked import asked
 from aipo.pipeline.check import ConfigError, check
-from aipo.pipeline.console import JobConsole, Place
+from aipo.pipeline.console import ALONE, JobConsole, Place
 from aipo.pipeline.ends import EndsWhenTold, GivenUp, Terminated
 from aipo.pipeline.live import LivePage
 from aipo.pipeline.missing import missing_needs
@@ -35,7 +35,6 @@ from aipo.remote import redact
 from aipo.terminal import show_details
 
 logger = logging.getLogger("aipo")
-ALONE = Place()
 LATER = "all but its judging is done (judge_later=true); the same command without that, or `aipo rerun`, adds it"
 Watch = Callable[[int, float | None], None]
 """Of an iteration and a job's value after it."""
@@ -112,11 +111,17 @@ def run(
         except BaseException as error:
             stopped: Status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
             status = error.status if isinstance(error, Terminated | GivenUp) else stopped
-            file.finish(status, redact(f"{type(error).__name__}: {error}"))
+            file.finish(status, redact(_cause(error)))
             (folder / TRACEBACK).write_text(redact(traceback.format_exc()), encoding="utf-8")
             raise
         finally:
             trackers.finish()
+
+
+def _cause(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped by Ctrl-C"
+    return str(error) if isinstance(error, Terminated) else f"{type(error).__name__}: {error}"
 
 
 def planned(job: Run, missing: Sequence[str]) -> list[StageEvent]:

@@ -18,9 +18,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from aipo.jobs import Submission, submit
-from aipo.pipeline import cluster, folders
+from aipo.pipeline import beside, cluster, folders
 from aipo.pipeline.asked import asked
-from aipo.pipeline.beside import side_by_side
 from aipo.pipeline.check import ConfigError, check
 from aipo.pipeline.composer import Combination, Composer
 from aipo.pipeline.console import Place, overrides_shown
@@ -75,16 +74,18 @@ class SweepCallback(Callback):
             _plan(labelled)
         sweep = Path(config.hydra.sweep.dir)
         if cluster.launches(config):
-            named = zip(jobs, checked, strict=True)
-            asked = [cluster.asked(sweep, folders.named(plain), job, plain) for job, plain in named]
+            asked = _asked(sweep, jobs, checked)
             sys.exit(cluster.run(sweep, asked, cluster.launcher_settings(config), detach=bool(config.get("detach"))))
-        if str(config.hydra.sweeper._target_).endswith(f".{cluster.SWEEPER}"):  # another one's jobs are not known yet
+        known = str(config.hydra.sweeper._target_).endswith(f".{cluster.SWEEPER}")
+        if known:  # another sweeper's jobs are not known yet
             found = ((folders.job_folder(job.config), folders.without_screen(job.overrides)) for job in jobs)
             submit(sweep, [Submission(*item) for item in found])
             os.environ[JOBS] = str(len(jobs))  # for the jobs' lines, also in processes that launchers start
-            side_by_side(config, jobs)
         # Hydra tells a callback of a sweep's end only when every job succeeded; the rest deserve their tables too.
         atexit.register(_analyse, sweep)
+        if known and config.hydra.launcher._target_.endswith(f".{beside.BASIC}"):
+            if (at_once := beside.jobs_at_once(jobs)) > 1:
+                sys.exit(beside.run(_asked(sweep, jobs, checked), at_once))
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Hydra's launcher keeps what it gives back until the sweep ends: of each job its whole config, twice."""
@@ -121,9 +122,13 @@ def submit_again(sweep: Path, overrides: Sequence[Sequence[str]], *, detach: boo
     composer = Composer("config")
     jobs = [composer.compose(combination) for combination in overrides]
     checked = _refuse([(job.config, " ".join(job.overrides)) for job in jobs])
+    return cluster.run(sweep, _asked(sweep, jobs, checked), launcher, detach=detach)
+
+
+def _asked(sweep: Path, jobs: Sequence[Combination], checked: Sequence[Mapping[str, Any]]) -> list[cluster.Asked]:
+    """The jobs as processes elsewhere get them."""
     named = zip(jobs, checked, strict=True)
-    asked = [cluster.asked(sweep, folders.named(plain), job, plain) for job, plain in named]
-    return cluster.run(sweep, asked, launcher, detach=detach)
+    return [cluster.asked(sweep, folders.named(plain), job, plain) for job, plain in named]
 
 
 def combinations(config: DictConfig) -> Iterator[list[str]]:

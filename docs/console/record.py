@@ -47,9 +47,7 @@ RECORDINGS = (
     Recording("warm_run", MAIN, before=(MAIN,)),
     Recording("failing_run", f"aipo run {SMALL} data.filters.max_completion_tokens=1"),
     Recording("ctrl_c", f"aipo run {SMALL}", stop_at="round 1/2 · "),
-    Recording(
-        "two_workers", f"aipo run -m {SMALL} objective=aipo,dpo hydra/launcher=processes", before=(f"aipo run {SMALL}",)
-    ),
+    Recording("two_workers", f"aipo run -m {SMALL} objective=aipo,dpo jobs_at_once=2", before=(f"aipo run {SMALL}",)),
 )
 
 

@@ -66,14 +66,16 @@ def test_what_was_there_is_folded_into_one_line(capsys: pytest.CaptureFixture[st
 
 
 def test_jobs_that_share_a_screen_name_themselves_in_every_line(capsys: pytest.CaptureFixture[str]) -> None:
-    with JobConsole(job(), Place(1, 2, shares_screen=True)) as shown:
+    with JobConsole(job(), Place(1, 2, shares_screen=True, details=("trainer.epochs=2",))) as shown:
         shown.begins("train", "iter 0")
         shown.ends(event("run", seconds=75))
+        shown._last_point -= 75
         shown.reached(point(0), rows(0.5))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "dpo, seed 1 · round 1/3 · train · 01:15"
-    assert lines[1].startswith("dpo, seed 1 · round 1/3 · gold 0.500 · tokens 20.0 · time 00:0")
-    assert all(line.startswith("dpo, seed 1 · ") for line in lines)
+    assert lines[0] == "job 1/2 · dpo, seed 1 · trainer.epochs=2"
+    assert lines[1] == "1/2 dpo, seed 1 · round 1/3 · train · 01:15"
+    assert lines[2] == "1/2 dpo, seed 1 · round 1/3 · gold 0.500 · tokens 20.0 · time 01:15 · 02:30 left"
+    assert all(line.startswith("1/2 dpo, seed 1 · ") for line in lines[1:])
 
 
 def test_the_living_line_says_where_a_job_is_and_how_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from aipo.jobs import ask, mark, slurm_id
 from aipo.pipeline.cluster.snapshot import Asked, read_asked
+from aipo.pipeline.console import ALONE, Place
 from aipo.pipeline.ends import Terminated
 
 if TYPE_CHECKING:
@@ -47,7 +48,11 @@ class SweepJob:
         return DelayedSubmission(self, file)
 
 
-def run_asked(asked: Asked, watch: Callable[[int, float | None], None] = lambda iteration, value: None) -> float | None:
+def run_asked(
+    asked: Asked,
+    watch: Callable[[int, float | None], None] = lambda iteration, value: None,
+    place: Place = ALONE,
+) -> float | None:
     """Run a job as it was asked for, in this process, with the log in its folder. As `loop.run`."""
     from omegaconf import OmegaConf
 
@@ -59,7 +64,7 @@ def run_asked(asked: Asked, watch: Callable[[int, float | None], None] = lambda 
     if asked.logging is not None:
         logging.config.dictConfig(dict(asked.logging))
     redact_logs()
-    return run(OmegaConf.create(_literal(asked.config)), folder, asked.overrides, asked.choices, watch=watch)
+    return run(OmegaConf.create(_literal(asked.config)), folder, asked.overrides, asked.choices, place, watch)
 
 
 class SweepAnalysis:
