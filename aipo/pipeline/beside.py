@@ -73,8 +73,13 @@ def run(jobs: Sequence[Asked], at_once: int) -> int:
 
 
 def _start(job: Asked, place: Place) -> subprocess.Popen[bytes]:
+    # Modules are found where this process found them: `-m` alone would look into the current folder first.
+    path = os.pathsep.join(dict.fromkeys(os.path.abspath(place) for place in sys.path))
+    environment = os.environ | {"PYTHONSAFEPATH": "1", "PYTHONPATH": path}
     # A session of its own: Ctrl-C comes to this process alone, which passes it on once.
-    process = subprocess.Popen([sys.executable, "-m", WORKER], stdin=subprocess.PIPE, start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", WORKER], stdin=subprocess.PIPE, env=environment, start_new_session=True
+    )
     assert process.stdin is not None
     with process.stdin:
         process.stdin.write(json.dumps({"job": to_row(job), "place": vars(place)}).encode("utf-8", "surrogatepass"))

@@ -40,7 +40,7 @@ sys.exit(row["job"]["config"]["status"])
 @pytest.fixture
 def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "stub_job.py").write_text(STUB)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(beside, "WORKER", "stub_job")
     return tmp_path
 
