@@ -54,7 +54,10 @@ def print_plan(run: Subject, events: list[StageEvent], missing: Sequence[str]) -
 def print_sweep(jobs: Sequence[tuple[Subject, Sequence[StageEvent]]]) -> None:
     """The totals of a sweep, in three lines."""
     totals, console = sweep_totals(jobs), Console(width=132, highlight=False)
-    console.print(f"\nSweep of {totals.jobs} jobs: {totals.stages:,} stages to run, shared ones once", style="bold")
+    console.print(
+        f"\nSweep of {totals.jobs} job{'s' * (totals.jobs != 1)}: {totals.stages:,} stages to run, shared ones once",
+        style="bold",
+    )
     line = f"{duration(totals.hours)} one job after the other, {duration(totals.device_hours)} of device time, "
     line += f"{_size(totals.disk_gib)} of trained models, {totals.requests:,} judge requests"
     line += "" if totals.dollars is None else f" for about ${totals.dollars:,.0f}"
@@ -155,7 +158,7 @@ def _print_idle(console: Console, whole: Allocation) -> None:
         return
     idle = {part.what: whole.idle_hours(part) for part in whole.parts}
     reasons = [f"{what} {hours / whole.device_hours:.1%}" for what, hours in idle.items() if hours]
-    line = f"With server starts and judging, if {_devices(whole.held)} are held throughout: "
+    line = f"With server starts and judging, with {_devices(whole.held)} held throughout: "
     line += f"{duration(whole.device_hours)} of device time, {whole.idle_share:.1%} of it idle"
     console.print(line + (f" ({', '.join(reasons)})" if reasons else ""), soft_wrap=True)
     if idle.get(JUDGING):

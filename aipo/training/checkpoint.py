@@ -150,8 +150,9 @@ class Checkpoints:
             places[name] = 1 + size // _FILE_BYTES
             size += tensor.numel() * tensor.element_size() // self.together.size
         writer = HuggingFaceStorageWriter(str(folder), places, save_distributed=True)
+        whole = {name: tensor.contiguous() for name, tensor in tensors.items()}  # safetensors holds no strides
         with _as_ours():
-            save(dict(tensors), storage_writer=writer, no_dist=self.together.size == 1)
+            save(whole, storage_writer=writer, no_dist=self.together.size == 1)
 
     def _hashes(self, folder: Path) -> dict[str, str]:
         """The SHA-256 of every tensor file, each taken by one of the processes."""
