@@ -102,7 +102,7 @@ def without_shared(
     That is where a name needs their room and every row has the same two counts; a sentence then says them once.
     """
     counts = {tuple(row[-2:]) for row in rows}
-    wide = any(len(row[0]) > LONG_NAME for row in rows)
+    wide = any(len(row[0]) > LONG_NAME for row in rows) or _natural_width(header, rows) > WIDEST
     if not wide or len(counts) > 1:
         return list(header), [list(row) for row in rows], []
     (pair,) = counts
@@ -115,11 +115,7 @@ def table_lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[l
 
     The other cells are never folded, so the first column gives way where the screen is too narrow.
     """
-    longest = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    widths = [
-        max(width, min(len(name), HEADER_LETTERS), *map(len, name.split()))
-        for width, name in zip(longest, header, strict=True)
-    ]
+    widths = _natural_widths(header, rows)
     widths[0] = max(8, min(widths[0], WIDEST - sum(widths[1:]) - 2 * (len(widths) - 1)))
     folded = [textwrap.wrap(name, width) for name, width in zip(header, widths, strict=True)]
     height = max(map(len, folded))
@@ -129,6 +125,19 @@ def table_lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[l
         first, *others = textwrap.wrap(name, widths[0], subsequent_indent="  ") or [""]
         body += [(first, *cells), *((line, *[""] * len(cells)) for line in others)]
     return [_line(cells, widths) for cells in heads], [_line(cells, widths) for cells in body]
+
+
+def _natural_widths(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    longest = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        max(width, min(len(name), HEADER_LETTERS), *map(len, name.split()))
+        for width, name in zip(longest, header, strict=True)
+    ]
+
+
+def _natural_width(header: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """Of a table in which no name is folded, with two spaces between columns."""
+    return sum(_natural_widths(header, rows)) + 2 * (len(header) - 1)
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

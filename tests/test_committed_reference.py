@@ -22,9 +22,9 @@ def test_rows_of_numbers_come_from_the_reference(repository: Path, page: str) ->
 def test_the_references_jobs_are_there_and_done(repository: Path) -> None:
     files = sorted((repository / "results/miniature_reference/jobs").glob("*/run.json"))
     records = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    assert len(records) == 35 and {record["status"] for record in records} == {"done"}
+    assert len(records) == 50 and {record["status"] for record in records} == {"done"}
     seeds = {(record["seed"], record["settings"]["model"]["seed"]) for record in records}
-    assert len(seeds) == 7 and len({base for _, base in seeds}) == 3
+    assert len(seeds) == 10 and len({base for _, base in seeds}) == 3
     assert all(len(record["points"]) == 16 for record in records)
 
 
