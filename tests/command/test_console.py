@@ -179,7 +179,8 @@ def test_every_recording_is_one_of_the_script_and_tells_what_it_must(
     names = [recording.name for recording in script.RECORDINGS]
     assert {path.stem for path in folder.glob("*.txt")} == set(RECORDINGS) == set(names)
     text = {name: (folder / f"{name}.txt").read_text(encoding="utf-8") for name in RECORDINGS}
-    assert " · train" in text["main_job"] and " left" in text["main_job"] and "page: " in text["main_job"]
+    assert "1/2 aipo, seed 0 · round 3/3 · gold " in text["main_job"] and " left" in text["main_job"]
+    assert "page: " in text["main_job"] and "~ job 1/1 · round 1/2 · " in text["ctrl_c"]
     assert "0 stages made" in text["warm_run"]
     stopped = text["ctrl_c"].splitlines()[-3:]
     assert stopped[0].startswith("stopped by Ctrl-C at job 1/1, round 1/2")
