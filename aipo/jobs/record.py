@@ -145,8 +145,8 @@ def store_of(folder: Path, record: JobRecord) -> Path:
     """Where the artifacts of the job in `folder` lie.
 
     A relative store was meant from the folder that the job was started in. By default the results lie in that folder
-    too, so the nearest folder above the job's that holds such a store is the one; else it is sought from here. Thus
-    neither another checkout's store nor the folder that a command is called in is taken for the job's own.
+    too, so the nearest folder above the job's that holds such a store is the one; where none does, it is sought from
+    here. So results with their store beside them are read from any folder alike.
     """
     written = Path(record.store)
     if written.is_absolute():

@@ -64,8 +64,9 @@ def run(jobs: Sequence[Asked], at_once: int) -> int:
                     number, job = waiting.pop(0)
                     running.append(_start(job, Place(number, len(jobs), True, overrides_shown(list(job.overrides)))))
                 time.sleep(POLL_SECONDS)
-                statuses += [int(process.poll() or 0) for process in running if process.poll() is not None]
-                running = [process for process in running if process.poll() is None]
+                found = [(process, process.poll()) for process in running]  # asked once: it may end in between
+                statuses += [status for _, status in found if status is not None]
+                running = [process for process, status in found if status is None]
     except (KeyboardInterrupt, Terminated) as error:
         _end(running, signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.Signals[error.name])
         raise

@@ -231,6 +231,8 @@ class _Run:
         summary["pairs_per_s"] = sum(row["pairs_per_s"] for row in rows) / len(rows)
         summary["peak_memory_gib"] = max(row["peak_memory_gib"] for row in rows)
         summary["tokens_per_batch"] = self.gradient.tokens_per_batch
+        if self.settings.processes_here is not None:  # its sums round otherwise: the manifest says so
+            summary["processes_here"] = self.world.size
         return summary
 
 

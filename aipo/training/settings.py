@@ -98,6 +98,7 @@ class TrainingSettings:
                     f"trainer.{name} must be a whole number from {least} to {most:,}{or_null}, got {_shown(value)}"
                 )
         seconds = self.checkpoint_every_seconds
+        counted = "trainer.processes" if self.processes_here is None else "trainer.processes_here"
         for name, good, expected in (
             ("learning_rate", _within(self.learning_rate, 0, 1) and self.learning_rate > 0, "above 0 and at most 1"),
             ("warmup_ratio", _within(self.warmup_ratio, 0, 1) and self.warmup_ratio < 1, "in [0, 1)"),
@@ -112,7 +113,7 @@ class TrainingSettings:
             ("dtype", self.dtype in (None, "float32"), "float32, or null for the policy's"),
             ("keep_masters", isinstance(self.keep_masters, bool), "true or false"),
             ("strategy", self.strategy in ("ddp", "fsdp2"), "ddp or fsdp2"),
-            ("nodes", self.world_size % self.nodes == 0, f"a divisor of trainer.processes={self.world_size}"),
+            ("nodes", self.world_size % self.nodes == 0, f"a divisor of {counted}={self.world_size}"),
             ("lora", self.lora is None or self.strategy == "ddp", "null with strategy fsdp2"),
         ):
             if not good:

@@ -165,7 +165,8 @@ def test_a_sharded_checkpoint_of_two_goes_on_with_any_number(here: int, dtype: s
         kind, weight = name.split(".", 1)
         assert kind in ("weight", "exp_avg", "exp_avg_sq")
         assert sum(part[name].shape[0] for part in parts) == whole[weight].shape[0]
-    again, _ = run(start, cached, tmp_path / "broken", replace(two, processes_here=here))
+    again, summary = run(start, cached, tmp_path / "broken", replace(two, processes_here=here))
+    assert summary["processes_here"] == here
     assert [row["step"] for row in again] == [1, 2, 3, 4]
     rounding = 1e-5 if dtype == "float32" else 2e-3
     for one, other in zip(rows, again, strict=True):
