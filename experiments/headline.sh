@@ -4,8 +4,8 @@
 #   experiments/headline.sh model=mistral_nemo_instruct_2407     the smallest alone
 #   SCALE=miniature experiments/headline.sh
 # and, from a login node, the two that need several nodes:
-#   experiments/headline.sh model=llama_3_70b_instruct trainer.nodes=4 trainer.processes=32 hydra/launcher=slurm_nodes hydra.launcher.gpus_per_node=8
-#   experiments/headline.sh model=mistral_large_2407 trainer.nodes=8 trainer.processes=64 hydra/launcher=slurm_nodes hydra.launcher.gpus_per_node=8
+#   experiments/headline.sh model=llama_3_70b_instruct trainer.nodes=4 trainer.processes=32 hydra/launcher=slurm hydra.launcher.gpus_per_node=8 resources=by_stage
+#   experiments/headline.sh model=mistral_large_2407 trainer.nodes=8 trainer.processes=64 hydra/launcher=slurm hydra.launcher.gpus_per_node=8 resources=by_stage
 #
 # Hardware: for SCALE=paper 8 GPUs of 80 GB hold the 12 B and the 27 B model in full fine-tuning; the planner asks for 32 for the
 # 70 B and for 64 for the 123 B model, in nodes of 8. vLLM for sampling, an OpenAI key for judging.

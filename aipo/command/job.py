@@ -1,6 +1,7 @@
 """One job of a sweep whose jobs run beside each other: `python -m aipo.command.job`, started by `aipo.pipeline.beside`.
 
-What it is to run stands on stdin. It ends with the process that started it.
+What it is to run comes on stdin, once it has loaded its code; nothing: it is not needed. It ends with the process that
+started it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ def main() -> int:
     from aipo.remote import redact
 
     end_with_parent()
-    asked, place = read_job(sys.stdin.buffer.read())
+    if not (given := sys.stdin.buffer.read()):
+        return 0
+    asked, place = read_job(given)
     try:
         run_asked(asked, place=place)
     except KeyboardInterrupt:

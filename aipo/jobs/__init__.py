@@ -17,7 +17,7 @@ from aipo.jobs.record import (
 )
 from aipo.jobs.slurm import SlurmState, ask, slurm_states
 from aipo.jobs.states import UNFINISHED, JobState, State, states
-from aipo.jobs.submissions import SUBMITTED, Submission, read_submitted, submit
+from aipo.jobs.submissions import SUBMITTED, Submission, hand_on, read_submitted, submit
 
 __all__ = [
     "BASE_ITERATION",
@@ -40,6 +40,7 @@ __all__ = [
     "Submission",
     "UNFINISHED",
     "ask",
+    "hand_on",
     "is_alive",
     "mark",
     "read_job",

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from aipo.jobs.file import slurm_id as own_id
 from aipo.jobs.record import JobFileError
 from aipo.records import from_row, to_row
 
 SUBMITTED = "submitted.json"
 """The file beside `jobs/`."""
+SUCCESSOR = "successor.json"
+"""A file in a job's folder: the Slurm job that it goes on as, and the one that was submitted."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +32,50 @@ class Submission:
 
 def submit(sweep: Path, jobs: Sequence[Submission]) -> None:
     """Add jobs to those of the sweep; one that was asked for before keeps its place and takes the newer overrides."""
-    known = {job.folder: job for job in read_submitted(sweep)} | {job.folder: job for job in jobs}
+    known = {job.folder: job for job in _as_submitted(sweep)} | {job.folder: job for job in jobs}
     sweep.mkdir(parents=True, exist_ok=True)
     temporary = sweep / f"{SUBMITTED}.{os.getpid()}.tmp"
     temporary.write_text(json.dumps(to_row(list(known.values())), indent=1, ensure_ascii=False), encoding="utf-8")
     os.replace(temporary, sweep / SUBMITTED)
 
 
+def hand_on(folder: Path, slurm_id: str, log: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Say in a job's folder that it goes on as another Slurm job, written by the one that it was until now."""
+    mine = own_id(environment)
+    before = _successor(folder)
+    first = before["first"] if before is not None and before["slurm_id"] == mine else mine
+    temporary = folder / f"{SUCCESSOR}.{os.getpid()}.tmp"
+    temporary.write_text(json.dumps({"first": first, "slurm_id": slurm_id, "log": log}), encoding="utf-8")
+    os.replace(temporary, folder / SUCCESSOR)
+
+
 def read_submitted(sweep: Path) -> list[Submission]:
-    """Every job that was asked for; none where the sweep keeps no such file. JobFileError for a torn one."""
+    """Every job that was asked for, under the number that it has by now; none where the sweep keeps no such file.
+
+    JobFileError for a torn one.
+    """
+    return [_by_now(sweep, job) for job in _as_submitted(sweep)]
+
+
+def _by_now(sweep: Path, job: Submission) -> Submission:
+    found = _successor(sweep / "jobs" / job.folder) if job.slurm_id is not None else None
+    if found is None or found["first"] != job.slurm_id:
+        return job
+    return replace(job, slurm_id=found["slurm_id"], log=found["log"])
+
+
+def _successor(folder: Path) -> dict[str, str] | None:
+    path = folder / SUCCESSOR
+    try:
+        row: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+        return {key: row[key] for key in ("first", "slurm_id", "log")}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise JobFileError(f"{path} cannot be read: {error}; remove it, and run the job again") from error
+
+
+def _as_submitted(sweep: Path) -> list[Submission]:
     path = sweep / SUBMITTED
     try:
         return [from_row(Submission, row) for row in json.loads(path.read_text(encoding="utf-8"))]

@@ -11,9 +11,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
+
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from aipo.pipeline.cluster.snapshot import Asked
 from aipo.pipeline.composer import Combination
@@ -36,12 +40,56 @@ def jobs_at_once(jobs: Sequence[Combination]) -> int:
     That is one for each core and GiB where every job's model is the miniature's and there is no GPU; else 1, as a job
     may need the whole GPU or most of the memory. The jobs' numbers do not depend on it.
     """
-    if (asked := jobs[0].config.get("jobs_at_once")) is not None:
-        return min(len(jobs), int(asked))
-    if any(job.choices.get("model") != SMALL or job.choices.get("sampler") != "hf" for job in jobs) or _has_gpu():
+    return _at_once(len(jobs), [job.config for job in jobs], [job.choices for job in jobs])
+
+
+def _at_once(count: int, configs: Sequence[DictConfig], choices: Sequence[Mapping[str, str]]) -> int:
+    if (asked := configs[0].get("jobs_at_once")) is not None:
+        return min(count, int(asked))
+    if any(chosen.get("model") != SMALL or chosen.get("sampler") != "hf" for chosen in choices) or _has_gpu():
         return 1
-    threads = max(int(job.config.cpu_threads) * int(job.config.trainer.processes) for job in jobs)
-    return max(1, min(len(jobs), cores() // threads, int(_memory_gib() / JOB_GIB)))
+    threads = max(int(config.cpu_threads) * int(config.trainer.processes) for config in configs)
+    return max(1, min(count, cores() // threads, int(_memory_gib() / JOB_GIB)))
+
+
+class Workers:
+    """Processes that load a job's code and wait for the job: that takes a second, in which the sweep is checked.
+
+    A context manager: at its end those that wait in vain are sent home, which a killed parent does as well.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._waiting = [_start() for _ in range(count)]
+
+    @classmethod
+    def expected(cls, sweep: DictConfig, count: int) -> Workers:
+        """As many as a sweep of so many jobs is going to start at once, by what it says before its jobs are composed.
+
+        `sweep`: its config, not checked yet, with Hydra's own. None for one that runs elsewhere, one by one, or not.
+        """
+        try:
+            here = not (sweep.plan or sweep.get("detach")) and sweep.hydra.launcher._target_.endswith(f".{BASIC}")
+            at_once = _at_once(count, [sweep], [sweep.hydra.runtime.choices]) if here else 1
+        except (OmegaConfBaseException, ValueError, TypeError, ArithmeticError):
+            at_once = 1  # the check says what is wrong
+        return cls(min(at_once, cores()) if at_once > 1 else 0)
+
+    def give(self, job: Asked, place: Place) -> subprocess.Popen[bytes]:
+        """Have one run a job, a fresh one where none waits."""
+        process = self._waiting.pop(0) if self._waiting else _start()
+        assert process.stdin is not None
+        with process.stdin:
+            text = json.dumps({"job": to_row(job), "place": vars(place)})
+            process.stdin.write(text.encode("utf-8", "surrogatepass"))
+        return process
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for process in self._waiting:
+            assert process.stdin is not None
+            process.stdin.close()
 
 
 def cores() -> int:
@@ -49,7 +97,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run(jobs: Sequence[Asked], at_once: int) -> int:
+def run(jobs: Sequence[Asked], at_once: int, workers: Workers) -> int:
     """Run the jobs, at most so many at a time, in their order. Returns the exit status: 0 when all are done.
 
     A job that fails does not stop the others. Ctrl-C and what else ends this process ends the jobs first.
@@ -62,7 +110,8 @@ def run(jobs: Sequence[Asked], at_once: int) -> int:
             while waiting or running:
                 while waiting and len(running) < at_once:
                     number, job = waiting.pop(0)
-                    running.append(_start(job, Place(number, len(jobs), True, overrides_shown(list(job.overrides)))))
+                    place = Place(number, len(jobs), True, overrides_shown(list(job.overrides)))
+                    running.append(workers.give(job, place))
                 time.sleep(POLL_SECONDS)
                 found = [(process, process.poll()) for process in running]  # asked once: it may end in between
                 statuses += [status for _, status in found if status is not None]
@@ -73,18 +122,14 @@ def run(jobs: Sequence[Asked], at_once: int) -> int:
     return 1 if any(statuses) else 0
 
 
-def _start(job: Asked, place: Place) -> subprocess.Popen[bytes]:
+def _start() -> subprocess.Popen[bytes]:
     # Modules are found where this process found them: `-m` alone would look into the current folder first.
     path = os.pathsep.join(dict.fromkeys(os.path.abspath(place) for place in sys.path))
     environment = os.environ | {"PYTHONSAFEPATH": "1", "PYTHONPATH": path}
     # A session of its own: Ctrl-C comes to this process alone, which passes it on once.
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-m", WORKER], stdin=subprocess.PIPE, env=environment, start_new_session=True
     )
-    assert process.stdin is not None
-    with process.stdin:
-        process.stdin.write(json.dumps({"job": to_row(job), "place": vars(place)}).encode("utf-8", "surrogatepass"))
-    return process
 
 
 def _end(running: Sequence[subprocess.Popen[bytes]], number: signal.Signals) -> None:
@@ -101,7 +146,7 @@ def _end(running: Sequence[subprocess.Popen[bytes]], number: signal.Signals) -> 
 
 
 def read_job(text: bytes) -> tuple[Asked, Place]:
-    """What `run` wrote for a worker."""
+    """What a worker was given."""
     from aipo.records import from_row
 
     row: dict[str, Any] = json.loads(text.decode("utf-8", "surrogatepass"))

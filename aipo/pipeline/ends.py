@@ -11,6 +11,7 @@ from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 from aipo.jobs import Status
+from aipo.planning.resources import Kind
 
 TOLD_TO_END = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGUSR2") if hasattr(signal, name))
 
@@ -33,6 +34,21 @@ class GivenUp(SystemExit):
     """A search has no use for the rest of this job."""
 
     status: Status = "given up"
+
+
+class HandedOn(SystemExit):
+    """The job goes on as another job of the cluster."""
+
+    status: Status = "requeued"
+
+    def __init__(self, kind: Kind | None, why: str) -> None:
+        super().__init__(0)
+        self.kind = kind
+        """The stages that the next job is to have the resources for; None: one that was submitted already goes on."""
+        self.why = why
+
+    def __str__(self) -> str:
+        return self.why
 
 
 class EndsWhenTold:

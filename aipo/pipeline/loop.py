@@ -23,7 +23,7 @@ from aipo.pipeline import measures
 from aipo.pipeline.asked import asked
 from aipo.pipeline.check import ConfigError, check
 from aipo.pipeline.console import ALONE, JobConsole, Place
-from aipo.pipeline.ends import EndsWhenTold, GivenUp, Terminated
+from aipo.pipeline.ends import EndsWhenTold, GivenUp, HandedOn, Terminated
 from aipo.pipeline.live import LivePage
 from aipo.pipeline.missing import missing_needs
 from aipo.pipeline.quantity import quantity
@@ -50,12 +50,15 @@ def run(
     choices: Mapping[str, Any],
     place: Place = ALONE,
     watch: Watch = lambda iteration, value: None,
+    on_begin: Callable[[str, str], None] | None = None,
+    nodes: int | None = None,
 ) -> float | None:
     """Check the config, then run (or plan) one job; `folder` receives its run.json, metrics and log.
 
     `choices`: what Hydra chose for each config group; they go into run.json. `place`: for the console. `watch` learns
-    after each policy what `run` would return now, and may end the job by raising. Returned is the first benchmark's
-    score, at the length `returns_at_length` where that is set.
+    after each policy what `run` would return now, `on_begin` the name and note of each stage that is about to be made,
+    and both may end the job by raising. `nodes`: machines that the job has where it trains; None: those it has now.
+    Returned is the first benchmark's score, at the length `returns_at_length` where that is set.
 
     Raises ConfigError before anything runs; any error of a stage is written into run.json and passes through.
     """
@@ -63,7 +66,7 @@ def run(
     _limit_threads(plain["cpu_threads"])
     show_details(plain["verbose"])
     job = build_run(plain)
-    missing = missing_needs(job, asked(job, loop))
+    missing = missing_needs(job, asked(job, loop), nodes)
     if plain["plan"]:
         from aipo.planning.report import print_plan
 
@@ -80,7 +83,7 @@ def run(
     trackers = Trackers(job.trackers)
     shown = JobConsole(job, place)
     job.store.listeners += [log_event, shown.ends]
-    job.store.on_begin.append(shown.begins)
+    job.store.on_begin += [one for one in (on_begin, shown.begins) if one is not None]
     trackers.start(folder, file.record)
     page = _live_page(folder) if plain["live_page"] else None
     if page is not None:
@@ -110,9 +113,10 @@ def run(
             return value
         except BaseException as error:
             stopped: Status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
-            status = error.status if isinstance(error, Terminated | GivenUp) else stopped
+            status = error.status if isinstance(error, Terminated | GivenUp | HandedOn) else stopped
             file.finish(status, redact(_cause(error)))
-            (folder / TRACEBACK).write_text(redact(traceback.format_exc()), encoding="utf-8")
+            if not isinstance(error, HandedOn):
+                (folder / TRACEBACK).write_text(redact(traceback.format_exc()), encoding="utf-8")
             raise
         finally:
             trackers.finish()
@@ -121,7 +125,7 @@ def run(
 def _cause(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "stopped by Ctrl-C"
-    return str(error) if isinstance(error, Terminated) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, Terminated | HandedOn) else f"{type(error).__name__}: {error}"
 
 
 def planned(job: Run, missing: Sequence[str]) -> list[StageEvent]:

@@ -8,12 +8,14 @@ from typing import Any
 from aipo.components import needs_of
 from aipo.pipeline.asked import JUDGE, RANKER, SAMPLER, askable
 from aipo.pipeline.run import Run
+from aipo.training.processes.nodes import missing_nodes, nodes_here
 
 
-def missing_needs(run: Run, asked: Collection[str] | None = None) -> list[str]:
+def missing_needs(run: Run, asked: Collection[str] | None = None, nodes: int | None = None) -> list[str]:
     """Everything the components of a run miss. Of those that send requests (`askable`) only those that are in `asked`
-    count; None: all."""
-    return needs_of(*_components(run, asked))
+    count; None: all. `nodes`: machines that the run has where it trains; None: those of the Slurm job that this is."""
+    found = nodes_here() if nodes is None else nodes
+    return [*missing_nodes(run.trainer.nodes, found), *needs_of(*_components(run, asked))]
 
 
 def _components(run: Run, asked: Collection[str] | None) -> Iterator[Any]:

@@ -20,6 +20,7 @@ from aipo.models.policy import BaseModel, PolicyRef
 from aipo.objectives import Objective
 from aipo.pipeline.trackers import Tracker
 from aipo.planning.costs import Hardware, Workload
+from aipo.planning.resources import Resources
 from aipo.rankers.ranker import Ranker
 from aipo.samplers.sampler import Sampler
 from aipo.training.trainer import Trainer
@@ -36,6 +37,7 @@ ROLES: Mapping[str, tuple[type, ...]] = {
     "store": (Store,),
     "hardware": (Hardware,),
     "workload": (Workload,),
+    "resources": (Resources,),
     "benchmark": (Benchmark,),
     "diagnostic_judge": (Judge,),
     "tracker": (Tracker,),

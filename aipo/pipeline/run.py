@@ -16,6 +16,7 @@ from aipo.judges.judge import Judge
 from aipo.models.policy import BaseModel, PolicyRef
 from aipo.pipeline.trackers import Tracker
 from aipo.planning.costs import Hardware, Workload
+from aipo.planning.resources import Resources
 from aipo.rankers.ranker import Ranker
 from aipo.samplers.sampler import Sampler
 from aipo.training.trainer import Trainer
@@ -60,6 +61,7 @@ class Run:
     store: Store
     hardware: Hardware
     workload: Workload
+    resources: Resources
     judge_later: bool
     """Whether judging is left for another run of the same job."""
     kl_prompts: int
@@ -110,6 +112,7 @@ def build_run(config: Mapping[str, Any], known: dict[str, Any] | None = None) ->
         store=component(config["store"]),
         hardware=component(config["hardware"]),
         workload=component(config["workload"]),
+        resources=component(config["resources"]),
         judge_later=bool(config.get("judge_later")),
         kl_prompts=config["kl_prompts"],
         content=content(config),

@@ -25,9 +25,12 @@ from aipo.pipeline.composer import Combination, Composer
 from aipo.pipeline.console import Place, overrides_shown
 from aipo.pipeline.missing import missing_needs
 from aipo.pipeline.options import explain
-from aipo.pipeline.run import build_run
+from aipo.pipeline.run import Run, build_run
 
-NEEDY = ("model", "data", "sampler", "ranker", "trainer", "judge", "diagnostic_judge", "benchmark", "store")
+NEEDY = (
+    *("model", "data", "sampler", "ranker", "trainer", "judge", "diagnostic_judge", "benchmark", "store"),
+    "resources",
+)
 """Groups whose components may need something beyond this package."""
 
 JOBS = "AIPO_SWEEP_JOBS"
@@ -56,10 +59,15 @@ class SweepCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check all combinations at once: a mistake in the last must not wait for the first to end."""
+        combinations = _expanded(config)
+        with beside.Workers.expected(config, len(combinations)) as workers:
+            self._begin(config, combinations, workers)
+
+    def _begin(self, config: DictConfig, combinations: Sequence[list[str]], workers: beside.Workers) -> None:
         composer = Composer(config.hydra.job.config_name)
         jobs: list[Combination] = []
         problems: dict[str, None] = {}
-        for combination in _expanded(config):
+        for combination in combinations:
             try:
                 jobs.append(composer.compose(combination))
             except Exception as error:
@@ -69,13 +77,14 @@ class SweepCallback(Callback):
         if config.get("detach") and not cluster.launches(config):
             problems["detach=true: only a sweep that goes to Slurm can be left alone; add hydra/launcher=slurm"] = None
         labelled = [(job.config, " ".join(job.overrides)) for job in jobs]
-        checked = _refuse(labelled, problems)
+        launcher = cluster.launcher_settings(config) if cluster.launches(config) else None
+        checked = _refuse(labelled, problems, launcher)
         if config.plan:
-            _plan(labelled)
+            _plan(labelled, launcher)
         sweep = Path(config.hydra.sweep.dir)
-        if cluster.launches(config):
+        if launcher is not None:
             asked = _asked(sweep, jobs, checked)
-            sys.exit(cluster.run(sweep, asked, cluster.launcher_settings(config), detach=bool(config.get("detach"))))
+            sys.exit(cluster.run(sweep, asked, launcher, detach=bool(config.get("detach"))))
         known = str(config.hydra.sweeper._target_).endswith(f".{cluster.SWEEPER}")
         if known:  # another sweeper's jobs are not known yet
             found = ((folders.job_folder(job.config), folders.without_screen(job.overrides)) for job in jobs)
@@ -85,7 +94,7 @@ class SweepCallback(Callback):
         atexit.register(_analyse, sweep)
         if known and config.hydra.launcher._target_.endswith(f".{beside.BASIC}"):
             if (at_once := beside.jobs_at_once(jobs)) > 1:
-                sys.exit(beside.run(_asked(sweep, jobs, checked), at_once))
+                sys.exit(beside.run(_asked(sweep, jobs, checked), at_once, workers))
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Hydra's launcher keeps what it gives back until the sweep ends: of each job its whole config, twice."""
@@ -121,7 +130,7 @@ def submit_again(sweep: Path, overrides: Sequence[Sequence[str]], *, detach: boo
     assert launcher is not None
     composer = Composer("config")
     jobs = [composer.compose(combination) for combination in overrides]
-    checked = _refuse([(job.config, " ".join(job.overrides)) for job in jobs])
+    checked = _refuse([(job.config, " ".join(job.overrides)) for job in jobs], launcher=launcher)
     return cluster.run(sweep, _asked(sweep, jobs, checked), launcher, detach=detach)
 
 
@@ -161,8 +170,15 @@ def _expanded(config: DictConfig) -> list[list[str]]:
         sys.exit(2)
 
 
-def _refuse(jobs: Sequence[tuple[DictConfig, str]], problems: Mapping[str, None] | None = None) -> list[dict[str, Any]]:
-    """The jobs as plain values; or exit with status 2 and a list of all that is wrong with them or missing for them."""
+def _refuse(
+    jobs: Sequence[tuple[DictConfig, str]],
+    problems: Mapping[str, None] | None = None,
+    launcher: Mapping[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """The jobs as plain values; or exit with status 2 and a list of all that is wrong with them or missing for them.
+
+    `launcher`: Slurm's settings, where the jobs go there.
+    """
     from aipo.pipeline.loop import loop
 
     found: dict[str, list[str]] = {problem: [] for problem in problems or ()}
@@ -181,7 +197,9 @@ def _refuse(jobs: Sequence[tuple[DictConfig, str]], problems: Mapping[str, None]
                 whom = asked(built, loop, judgings)
                 key = json.dumps([[plain[group] for group in NEEDY], sorted(whom)], sort_keys=True, default=str)
                 if key not in needs:  # equal components are looked at once
-                    needs[key] = [f"missing {line}" for line in missing_needs(built, whom)]
+                    nodes = None if launcher is None else cluster.nodes_of(plain, launcher)
+                    needs[key] = [f"missing {line}" for line in missing_needs(built, whom, nodes)]
+                    needs[key] += _resource_problems(built, plain, launcher)
                 told = needs[key]
         except ConfigError as error:
             told = error.problems
@@ -191,6 +209,14 @@ def _refuse(jobs: Sequence[tuple[DictConfig, str]], problems: Mapping[str, None]
         print(ConfigError([_with_jobs(*item, len(jobs)) for item in found.items()]), file=sys.stderr)
         sys.exit(2)
     return checked
+
+
+def _resource_problems(job: Run, plain: Mapping[str, Any], launcher: Mapping[str, Any] | None) -> list[str]:
+    if launcher is not None:
+        return cluster.resource_problems(plain, launcher)
+    if not (job.resources.differ or job.resources.common_first):
+        return []
+    return ["resources: only a sweep on Slurm has jobs of the cluster to divide; add -m and hydra/launcher=slurm"]
 
 
 def _with_jobs(problem: str, labels: Sequence[str], n_jobs: int) -> str:
@@ -204,8 +230,8 @@ def _with_jobs(problem: str, labels: Sequence[str], n_jobs: int) -> str:
     return f"{problem} [{whose[0]}{more}]"
 
 
-def _plan(jobs: Sequence[tuple[DictConfig, str]]) -> NoReturn:
-    """Print the plan of each job, and of several what they need together."""
+def _plan(jobs: Sequence[tuple[DictConfig, str]], launcher: Mapping[str, Any] | None = None) -> NoReturn:
+    """Print the plan of each job, and of several what they need together. `launcher` as for `_refuse`."""
     from aipo.pipeline.loop import run, walk
     from aipo.planning.report import print_sweep
     from aipo.planning.seeds import print_seeds
@@ -214,7 +240,7 @@ def _plan(jobs: Sequence[tuple[DictConfig, str]]) -> NoReturn:
         if label:
             print(f"\nJob {number} of {len(jobs)}: {label}")
         try:
-            run(job, Path(), (), {})
+            run(job, Path(), (), {}, nodes=None if launcher is None else cluster.nodes_of(check(job), launcher))
         except ConfigError as error:  # Hydra takes what a callback raises for a warning, and goes on
             print(error, file=sys.stderr)
             sys.exit(2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from aipo.models.policy import PolicyRef
 from aipo.models.shape import ModelShape, shape_of_folder
 from aipo.planning.costs import Cost, decoding_cost, forward_cost, reading_cost, training_cost
 from aipo.planning.memory import TrainingSetup, average_gib, policy_gib
+from aipo.planning.resources import STAGES, Kind
 from aipo.planning.subject import Subject
 from aipo.rankers.ranker import JudgedRanker, ReadingRanker
 
@@ -72,9 +73,26 @@ def stage_costs(run: Subject, shape: ModelShape) -> dict[str, Cost]:
     return costs
 
 
-def devices_held(run: Subject) -> int:
-    """The devices that a job holds from its start to its end: those of one node, or of all that training needs."""
-    return max(run.hardware.devices, run.trainer.processes)
+def devices_held(run: Subject, kind: Kind) -> int:
+    """The devices that a job holds while it makes stages of a kind.
+
+    From its start to its end those of one node, or of all that training needs, whichever are more; by its resources
+    those of one node while it does not train, and none while it judges.
+    """
+    resources = run.resources
+    if kind == "judging" and resources.judging:
+        return 0
+    if kind == "training" or not resources.training:
+        return max(run.hardware.devices, run.trainer.processes)
+    return run.hardware.devices
+
+
+def device_hours(run: Subject, costs: Mapping[str, Cost], events: Sequence[StageEvent]) -> float:
+    """What a job holds while it makes the stages of `costs` that are still to run, in devices times hours."""
+    return sum(
+        runs_of(kind, events) * cost.hours * devices_held(run, STAGES[kind.partition(" ")[0]])
+        for kind, cost in costs.items()
+    )
 
 
 def training_setup(run: Subject) -> TrainingSetup:
@@ -166,9 +184,9 @@ def sweep_totals(jobs: Sequence[tuple[Subject, Sequence[StageEvent]]]) -> Totals
         if shape is None:
             totals.unknown += 1
             continue
-        hours = sum(runs_of(kind, events) * cost.hours for kind, cost in stage_costs(run, shape).items())
-        totals.hours += hours
-        totals.device_hours += hours * devices_held(run)
+        costs = stage_costs(run, shape)
+        totals.hours += sum(runs_of(kind, events) * cost.hours for kind, cost in costs.items())
+        totals.device_hours += device_hours(run, costs, events)
         totals.disk_gib += runs_of("train", events) * policy_gib(shape, training_setup(run))
         totals.disk_gib += runs_of("average", events) * average_gib(shape)
     return totals

@@ -14,6 +14,7 @@ from aipo.artifacts import StageEvent
 from aipo.models.shape import ModelShape
 from aipo.planning.costs import GIB, Hardware, devices_per_replica
 from aipo.planning.estimate import (
+    device_hours,
     devices_held,
     judge_loads,
     model_shape,
@@ -22,7 +23,7 @@ from aipo.planning.estimate import (
     sweep_totals,
     training_setup,
 )
-from aipo.planning.idle import JUDGING, Allocation, allocation, idle_share, sweep_allocations
+from aipo.planning.idle import JUDGING, Allocation, allocation, idle_share, successions, sweep_allocations
 from aipo.planning.memory import TrainingSetup, average_gib, checkpoint_gib, policy_gib, training_memory
 from aipo.planning.subject import Subject
 
@@ -64,11 +65,9 @@ def print_sweep(jobs: Sequence[tuple[Subject, Sequence[StageEvent]]]) -> None:
     console.print(line, markup=False, soft_wrap=True)
     within = sweep_allocations(jobs)
     apart = [one.without(JUDGING) for one in within]
-    console.print(
-        f"With server starts and judging: {_held(within)}; with judge_later=true, judged where no GPU is held: "
-        f"{_held(apart)}",
-        soft_wrap=True,
-    )
+    elsewhere = f"; with judge_later=true, judged where no GPU is held: {_held(apart)}"
+    given_back = all(run.resources.judging for run, _ in jobs)
+    console.print(f"With server starts and judging: {_held(within)}{'' if given_back else elsewhere}", soft_wrap=True)
     if totals.unknown:
         console.print(f"Hours and disk leave out {totals.unknown} job(s) whose model's shape is unknown")
 
@@ -146,21 +145,23 @@ def _print_estimates(console: Console, run: Subject, shape: ModelShape, events: 
     table.add_section()
     table.add_row("total", "", "", "", duration(total))
     console.print(table)
-    held = duration(total * devices_held(run))
+    held = duration(device_hours(run, costs, events))
     left = "" if "ranking" in costs or not runs_of("ranking", events) else "ranking, "
     console.print(f"{held} of device time. Not counted: {left}judging, loading, starting servers")
-    _print_idle(console, allocation(run, shape, events))
+    _print_idle(console, run, allocation(run, shape, events), successions(run, events))
 
 
-def _print_idle(console: Console, whole: Allocation) -> None:
+def _print_idle(console: Console, run: Subject, whole: Allocation, jobs: int) -> None:
     """How much of the allocation has no work, by what; and what is left of that where judging is done elsewhere."""
     if not whole.parts:
         return
-    idle = {part.what: whole.idle_hours(part) for part in whole.parts}
+    idle = {part.what: part.idle_hours for part in whole.parts}
     reasons = [f"{what} {hours / whole.device_hours:.1%}" for what, hours in idle.items() if hours]
-    line = f"With server starts and judging, with {_devices(whole.held)} held throughout: "
+    line = f"With server starts and judging, with {_held_meanwhile(run)}: "
     line += f"{duration(whole.device_hours)} of device time, {whole.idle_share:.1%} of it idle"
     console.print(line + (f" ({', '.join(reasons)})" if reasons else ""), soft_wrap=True)
+    if run.resources.differ:
+        console.print(f"{jobs} jobs of the cluster, one after the other: each waits in the queue for its devices")
     if idle.get(JUDGING):
         apart = whole.without(JUDGING)
         console.print(
@@ -168,6 +169,15 @@ def _print_idle(console: Console, whole: Allocation) -> None:
             f"{apart.idle_share:.1%} idle",
             soft_wrap=True,
         )
+
+
+def _held_meanwhile(run: Subject) -> str:
+    usual, training = devices_held(run, "drawing"), devices_held(run, "training")
+    if not run.resources.differ:
+        return f"{_devices(usual)} held throughout"
+    rest = [f"{training} while it trains"] * bool(run.resources.training)
+    rest += ["none while it judges"] * bool(run.resources.judging)
+    return f"{_devices(usual)} held, {' and '.join(rest)}"
 
 
 def _print_memory(console: Console, run: Subject, shape: ModelShape) -> None:

@@ -11,6 +11,7 @@ from aipo.iteration import Iteration
 from aipo.judges.judge import Judge
 from aipo.models.policy import BaseModel, PolicyRef
 from aipo.planning.costs import Hardware, Workload
+from aipo.planning.resources import Resources
 from aipo.training.settings import TrainingSettings
 
 
@@ -59,3 +60,6 @@ class Subject(Protocol):
 
     @property
     def workload(self) -> Workload: ...
+
+    @property
+    def resources(self) -> Resources: ...

@@ -25,10 +25,8 @@ class Trainer(TrainingSettings):
     """Training as a stage calls it, in this process or in several."""
 
     def missing(self) -> list[str]:
-        """The nodes that are not there, and the package behind adapters."""
-        from aipo.training.processes.nodes import missing_nodes
-
-        return [*missing_nodes(self.nodes), *(missing_peft() if self.adapters is not None else ())]
+        """The package behind adapters."""
+        return missing_peft() if self.adapters is not None else []
 
     def reference_settings(self) -> dict[str, Any]:
         """The settings that shape the reference log-probs; none where they are the policy's own business."""

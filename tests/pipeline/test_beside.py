@@ -15,7 +15,7 @@ import pytest
 from composing import composed
 from omegaconf import OmegaConf, open_dict
 
-from aipo.pipeline import beside
+from aipo.pipeline import beside, folders
 from aipo.pipeline.cluster import Asked
 from aipo.pipeline.composer import Combination
 
@@ -55,7 +55,7 @@ def _asked(folder: Path, *jobs: tuple[float, int]) -> list[Asked]:
 
 
 def test_jobs_begin_in_order_and_no_more_at_once_than_asked(stub: Path) -> None:
-    assert beside.run(_asked(stub, (0.5, 0), (0.1, 0), (0.1, 0), (0.1, 0)), at_once=2) == 0
+    assert beside.run(_asked(stub, (0.5, 0), (0.1, 0), (0.1, 0), (0.1, 0)), 2, beside.Workers(0)) == 0
     ended = [json.loads((stub / str(number) / "ended").read_text()) for number in range(4)]
     assert [row[2:] for row in ended] == [[1, 4], [2, 4], [3, 4], [4, 4]]
     for moment, *_ in ended:
@@ -64,7 +64,7 @@ def test_jobs_begin_in_order_and_no_more_at_once_than_asked(stub: Path) -> None:
 
 
 def test_a_job_that_fails_stops_no_other_and_is_told_in_the_exit_status(stub: Path) -> None:
-    assert beside.run(_asked(stub, (0.0, 1), (0.2, 0), (0.0, 0)), at_once=2) == 1
+    assert beside.run(_asked(stub, (0.0, 1), (0.2, 0), (0.0, 0)), 2, beside.Workers(1)) == 1
     assert all((stub / str(number) / "ended").exists() for number in range(3))
 
 
@@ -79,7 +79,7 @@ def test_whatever_ends_the_sweep_ends_its_jobs_first(stub: Path, number: signal.
     thread = threading.Thread(target=end)
     thread.start()
     with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit):
-        beside.run(jobs, at_once=2)
+        beside.run(jobs, 2, beside.Workers(2))
     thread.join()
     assert [(stub / job / "told").read_text() for job in "01"] == [number.name] * 2
     assert not (stub / "2" / "began").exists()
@@ -106,6 +106,42 @@ def test_small_jobs_get_a_core_each_and_others_the_machine(monkeypatch: pytest.M
     assert beside.jobs_at_once([_job({"model": "smollm2"}, jobs_at_once=2)] * 9) == 2
     monkeypatch.setattr(beside, "_has_gpu", lambda: True)
     assert beside.jobs_at_once([small] * 3) == 1
+
+
+def test_workers_that_get_no_job_go_home(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    with beside.Workers(2) as workers:
+        processes = list(workers._waiting)
+        assert [process.poll() for process in processes] == [None, None]
+    assert [process.wait(60) for process in processes] == [0, 0]
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "count"),
+    [
+        (["sweep=s"], 2),
+        (["jobs_at_once=3"], 3),
+        (["jobs_at_once=1"], 0),
+        (["jobs_at_once=100000"], 4),
+        (["plan=true"], 0),
+        (["hydra/launcher=slurm"], 0),
+        (["cpu_threads=0"], 0),
+        (["cpu_threads=many"], 0),
+        (["model.path=x", "model=local"], 0),
+    ],
+)
+def test_as_many_are_called_as_the_sweep_will_need(
+    monkeypatch: pytest.MonkeyPatch, overrides: list[str], count: int
+) -> None:
+    called: list[int] = []
+    monkeypatch.setattr(beside, "_start", lambda: called.append(1))
+    monkeypatch.setattr(beside, "cores", lambda: 4)
+    monkeypatch.setattr(beside, "_has_gpu", lambda: False)
+    monkeypatch.setattr(beside, "_memory_gib", lambda: 2.5)
+    folders.register()
+    config = composed(*overrides, with_hydra=True)
+    beside.Workers.expected(config, 100_000)
+    assert len(called) == count
 
 
 @pytest.mark.slow

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import stat
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -29,23 +28,6 @@ def _jobs(sweep: Path, count: int) -> list[Asked]:
     return [
         Asked(str(sweep / "jobs" / f"j{n}"), {"seed": n}, (f"seed={n}",), {"model": "m"}, None) for n in range(count)
     ]
-
-
-@pytest.fixture
-def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Commands that take jobs and keep their scripts: at most 4 in an array."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    commands = {
-        "srun": "exit 1",
-        "scontrol": "echo 'MaxArraySize            = 4'",
-        "sbatch": f'n=$(ls {folder} | grep -c script); cp "$1" {folder}/script$n; echo Submitted batch job 10$n',
-    }
-    for name, text in commands.items():
-        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
-        (folder / name).chmod(stat.S_IRWXU)
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-    return folder
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,25 @@ from aipo.planning.costs import (
     forward_cost,
     training_cost,
 )
-from aipo.planning.estimate import devices_held, judge_loads, model_shape, stage_costs, sweep_totals
-from aipo.planning.idle import JUDGING, STARTS, Allocation, Part, allocation, idle_share, server_starts
+from aipo.planning.estimate import (
+    device_hours,
+    devices_held,
+    judge_loads,
+    model_shape,
+    runs_of,
+    stage_costs,
+    sweep_totals,
+)
+from aipo.planning.idle import (
+    JUDGING,
+    STARTS,
+    Allocation,
+    Part,
+    allocation,
+    idle_share,
+    server_starts,
+    successions,
+)
 from aipo.planning.memory import Memory, TrainingSetup, activation_bytes, lora_parameters, training_memory
 from aipo.planning.report import duration, print_plan, print_sweep
 
@@ -257,7 +274,7 @@ def test_training_takes_the_devices_it_is_given(tmp_path: Path) -> None:
     for stage in ("reference", "train"):
         assert many[stage].hours == pytest.approx(few[stage].hours / 4)
     assert many["candidates"] == few["candidates"]  # sampled on the first node alone
-    assert (devices_held(one), devices_held(four)) == (8, 32)
+    assert [devices_held(job, "drawing") for job in (one, four)] == [8, 32]
 
 
 def test_ranking_is_counted_where_the_rankers_model_is_known(
@@ -304,11 +321,32 @@ def test_a_sweep_counts_a_shared_stage_once(capsys: pytest.CaptureFixture[str], 
 
 def test_idle_devices_by_hand() -> None:
     """2 h on 8 of 32 devices, 1 h on all, half an hour on none: 2 x 24 + 0.5 x 32 of 3.5 x 32 device hours."""
-    whole = Allocation(32, (Part("candidates", 2.0, 8), Part("train", 1.0, 32), Part(JUDGING, 0.5, 0)))
+    whole = Allocation((Part("candidates", 2.0, 8, 32), Part("train", 1.0, 32, 32), Part(JUDGING, 0.5, 0, 32)))
     assert whole.device_hours == 112.0 and whole.idle_share == pytest.approx(64 / 112)
     assert whole.without(JUDGING).idle_share == pytest.approx(48 / 96)
-    assert idle_share([whole, Allocation(8, (Part("train", 14.0, 8),))]) == pytest.approx(64 / 224)
-    assert Allocation(8, ()).idle_share == 0.0
+    assert idle_share([whole, Allocation((Part("train", 14.0, 8, 8),))]) == pytest.approx(64 / 224)
+    assert Allocation(()).idle_share == 0.0
+    given_back = Allocation((Part("candidates", 2.0, 8, 8), Part("train", 1.0, 32, 32), Part(JUDGING, 0.5, 0, 0)))
+    assert given_back.device_hours == 48.0 and given_back.idle_share == 0.0
+
+
+def test_devices_that_have_no_work_are_given_back(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    given = [*MODEL, "iteration.iterations=2", f"store.root={tmp_path}/none", "trainer.processes=16"]
+    given += ["trainer.strategy=fsdp2", "trainer.nodes=2", "judge=gpt_4_1106_preview", "benchmark=[mini_alpaca_eval]"]
+    whole, divided = (build_run(check(composed(*given, *more))) for more in ([], ["resources=by_stage"]))
+    shape = model_shape(whole, walk(whole))
+    held = {part.what: part.held for part in allocation(divided, shape, walk(divided)).parts}
+    assert (held["candidates"], held["train"], held[JUDGING]) == (8, 16, 0)
+    assert {part.held for part in allocation(whole, shape, walk(whole)).parts} == {16}
+    # The base model's answers and each round's draws on one node, each round's training on two; at the end the judge.
+    assert successions(divided, walk(divided)) == 1 + 2 * 2 + 1 and successions(whole, walk(whole)) == 1
+    costs = stage_costs(divided, shape)
+    trained = sum(2 * costs[stage].hours for stage in ("reference", "train"))
+    drawn = sum(runs_of(kind, walk(divided)) * cost.hours for kind, cost in costs.items()) - trained
+    assert device_hours(divided, costs, walk(divided)) == pytest.approx(8 * drawn + 16 * trained)
+    text, _ = _plan(capsys, *given, "resources=by_stage")
+    assert "8 devices held, 16 while it trains and none while it judges" in text and "judge_later" not in text
+    assert "6 jobs of the cluster, one after the other" in text
 
 
 def test_a_plan_says_what_waits_for_what(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -318,7 +356,7 @@ def test_a_plan_says_what_waits_for_what(capsys: pytest.CaptureFixture[str], tmp
     shape = model_shape(job, walk(job))
     found = allocation(job, shape, walk(job))
     parts = {part.what: part for part in found.parts}
-    assert found.held == 16 and parts["train"].working == 16 and parts["candidates"].working == 8
+    assert parts["train"].working == 16 and parts["candidates"].working == 8
     requests = 3 * job.benchmarks["alpaca_eval"].n_judge_requests
     assert parts[JUDGING].hours == pytest.approx(requests / 300 / 60) and parts[JUDGING].working == 0
     assert "server starts" not in parts, "this sampler has no server to start"
@@ -339,7 +377,7 @@ def test_a_server_is_started_once_for_every_policy(tmp_path: Path) -> None:
     without = build_run(check(composed(*given, "kl_prompts=0")))
     assert server_starts(without, walk(without)) == 1 + 2 * 2
     parts = allocation(without, model_shape(without, walk(without)), walk(without)).parts
-    assert [part for part in parts if part.what == STARTS] == [Part(STARTS, 5 * 5 / 60, 0)]
+    assert [part for part in parts if part.what == STARTS] == [Part(STARTS, 5 * 5 / 60, 0, 8)]
 
 
 def test_the_plan_and_the_run_agree_on_what_stops_a_server() -> None:

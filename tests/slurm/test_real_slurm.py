@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -144,6 +145,32 @@ def test_every_end_is_told_and_exactly_the_unfinished_run_again(tmp_path: Path, 
     assert (sweep / "jobs" / found["fine"].folder / "run.json").read_bytes() == before
     assert found["fine"].folder not in again.stdout.partition("wrote")[0]
     assert _aipo(tmp_path, "analyse", str(sweep)).returncode == 0
+
+
+def test_parts_with_resources_of_their_own_make_what_the_serial_sweep_makes(tmp_path: Path) -> None:
+    """Detached. More memory while a job trains, less while it judges; what is shared first."""
+    few = ["objective=dpo,aipo", "iteration.iterations=2", "benchmark=[gold,mini_mt_bench]", "trainer.pairs_per_step=4"]
+    few += ["benchmark.gold.n_questions=8", "benchmark.mt_bench.assets.n_questions=8"]
+    own = ["resources.common_first=true", "resources.training={mem_gb: 3}", "resources.judging={mem_gb: 1}"]
+    serial = tmp_path / "serial"
+    serial.mkdir()
+    assert start(serial, "parts", *few, "jobs_at_once=1").wait(600) == 0, (serial / "parts.out").read_text()[-3000:]
+    assert start(tmp_path, "parts", *few, *own, *SLURM, "detach=true").wait(200) == 0
+    said, sweep = (tmp_path / "parts.out").read_text(), tmp_path / "results" / "parts"
+    assert "what others need, too" in said and {job.state for job in standing(sweep).values()} == {"pending"}, said
+    first = min(int(job.slurm_id.partition("_")[0]) for job in standing(sweep).values()) - 1
+    wait(lambda: (sweep / "report.md").exists(), "the job that makes the tables", 0.5)
+
+    assert {job.state for job in standing(sweep).values()} == {"done"}
+    assert files(tmp_path / "outputs") == files(serial / "outputs")
+    assert set(executed(sweep).values()) == {1}
+    for table in (serial / "results" / "parts" / "tables").glob("*.csv"):
+        assert (sweep / "tables" / table.name).read_text() == table.read_text()
+    last = max(int(job.slurm_id) for job in standing(sweep).values())
+    told = slurm("sacct", "-n", "-X", "-P", "-o", "ReqMem,State", "-j", ",".join(map(str, range(first, last + 1))))
+    held = Counter(line.partition("|")[0] for line in told.splitlines())
+    # What is shared; each job's draws before, between and after its two rounds of training; its judging.
+    assert (held["2G"], held["3G"], held["1G"]) == (1 + 2 * 3, 2 * 2, 2), told
 
 
 def test_edits_after_submission_reach_no_waiting_job(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from tiny_models import build
 
 from aipo.models.policy import PolicyRef
 from aipo.training.processes import nodes
-from aipo.training.processes.nodes import NodesError, missing_nodes, on_every_node
+from aipo.training.processes.nodes import NodesError, missing_nodes, nodes_here, on_every_node
 from aipo.training.reference import compute_reference_logps
 from aipo.training.trainer import Trainer
 
@@ -175,10 +175,10 @@ def test_a_sharded_checkpoint_of_two_goes_on_with_any_number(here: int, dtype: s
 
 
 def test_nodes_are_asked_of_slurm_and_told_when_they_are_not_there() -> None:
-    assert missing_nodes(1, {}) == [] == missing_nodes(2, {"SLURM_JOB_NUM_NODES": "2"})
-    assert "trainer.nodes=2: expected a Slurm job of as many nodes, this is no Slurm job" in missing_nodes(2, {})[0]
-    assert "this one has 3" in missing_nodes(2, {"SLURM_JOB_NUM_NODES": "3"})[0]
-    assert replace(TRAINER, processes=4, nodes=2).missing() == missing_nodes(2)
+    assert missing_nodes(1, None) == [] == missing_nodes(2, 2)
+    assert "trainer.nodes=2: expected a Slurm job of as many nodes, this is no Slurm job" in missing_nodes(2, None)[0]
+    assert "this one has 3" in missing_nodes(2, 3)[0]
+    assert nodes_here({}) is None and nodes_here({"SLURM_JOB_NUM_NODES": "3"}) == 3
     with pytest.raises(ValueError, match="trainer.nodes must be a divisor of trainer.processes=4, got 3"):
         replace(TRAINER, processes=4, nodes=3)
 

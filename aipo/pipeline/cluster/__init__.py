@@ -2,7 +2,18 @@
 
 from aipo.pipeline.cluster.driver import run
 from aipo.pipeline.cluster.job import run_asked
-from aipo.pipeline.cluster.slurm import SWEEPER, asked, launcher_settings, launches
+from aipo.pipeline.cluster.slurm import SWEEPER, asked, launcher_settings, launches, nodes_of, resource_problems
 from aipo.pipeline.cluster.snapshot import Asked, last_launcher
 
-__all__ = ["SWEEPER", "Asked", "asked", "last_launcher", "launcher_settings", "launches", "run", "run_asked"]
+__all__ = [
+    "SWEEPER",
+    "Asked",
+    "asked",
+    "last_launcher",
+    "launcher_settings",
+    "launches",
+    "nodes_of",
+    "resource_problems",
+    "run",
+    "run_asked",
+]

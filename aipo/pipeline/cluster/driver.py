@@ -30,7 +30,7 @@ def run(sweep: Path, jobs: Sequence[Asked], launcher: Mapping[str, Any], *, deta
             print(f"{other.folder}: not submitted, it is {other.state} as {other.slurm_id or 'a process'}")
     submitted = submit_jobs(sweep, fresh, launcher, analyse=detach) if fresh else []
     for sent in submitted:
-        print(f"{sent.slurm_id or '':<12} {sent.folder or 'the tables, when they are done':<34} {sent.log}")
+        print(f"{sent.slurm_id:<12} {sent.what:<34} {sent.log}")
     if detach:
         print(
             f"submitted; `aipo status {sweep}` says how they stand, `aipo analyse {sweep}` makes the tables", flush=True

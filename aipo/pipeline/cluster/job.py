@@ -12,15 +12,18 @@ import logging.config
 import os
 import re
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
-from aipo.jobs import ask, mark, slurm_id
-from aipo.pipeline.cluster.snapshot import Asked, read_asked
+from aipo.jobs import UNFINISHED, ask, hand_on, mark, slurm_id, states
+from aipo.pipeline.cluster.executor import submit_one, with_resources
+from aipo.pipeline.cluster.parts import WHOLE, Part, resources_of
+from aipo.pipeline.cluster.snapshot import Asked, read_asked, read_launcher
 from aipo.pipeline.console import ALONE, Place
-from aipo.pipeline.ends import Terminated
+from aipo.pipeline.ends import HandedOn, Terminated
+from aipo.planning.resources import Kind
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
@@ -29,31 +32,58 @@ Case = Literal["queue again", "queued again", "cancelled", "interrupted"]
 """What a signal means: this process has the job queued again, Slurm has done so, somebody cancelled it, none of it."""
 
 
-class SweepJob:
-    """One job. It begins anew when it is queued again, and finds what it had finished."""
+ANALYSIS_MINUTES = 60
+LIKE_THE_JOBS = ("partition", "account", "qos", "constraint", "comment", "exclude", "setup")
+"""What the analysis, a small job, has in common with the others."""
 
-    def __call__(self, file: Path) -> None:
+
+class SweepJob:
+    """One job, or a part of one. It begins anew when it is queued again, and finds what it had finished."""
+
+    def __call__(self, file: Path, part: Part = WHOLE) -> None:
         """Run the job whose submission is kept in `file`. An exception fails the Slurm job."""
         warning = ClusterSignals()
         asked = read_asked(file)
         try:
-            run_asked(asked)
+            run_asked(asked, part=part)
+        except HandedOn as handed:
+            if handed.kind is not None:
+                self._go_on(file, asked, handed.kind)
         except Terminated as ended:
             warning.answer(Path(asked.folder), ended)
+        else:
+            if part.config(asked) is not asked.config:  # all but judging is done
+                self._go_on(file, asked, "judging")
 
-    def checkpoint(self, file: Path) -> DelayedSubmission:
+    def checkpoint(self, file: Path, part: Part = WHOLE) -> DelayedSubmission:
         """What submitit has run after a warning: the same again."""
         from submitit.helpers import DelayedSubmission
 
-        return DelayedSubmission(self, file)
+        return DelayedSubmission(self, file, part)
+
+    def _go_on(self, file: Path, asked: Asked, kind: Kind) -> None:
+        """Submit the next part of the job, with the resources for stages of a kind."""
+        folder, kept = Path(asked.folder), file.parents[1]
+        try:
+            launcher = with_resources(read_launcher(kept), resources_of(asked).settings(kind))
+            slurm_id, log = submit_one(kept, launcher, self, file, Part(kind))
+        except Exception as error:
+            mark(folder, "interrupted", f"its next part, {kind}, could not be submitted: {error}")
+            raise
+        hand_on(folder, slurm_id, log)
+        mark(folder, "requeued", f"goes on as Slurm job {slurm_id}, for {kind}")
 
 
 def run_asked(
     asked: Asked,
     watch: Callable[[int, float | None], None] = lambda iteration, value: None,
     place: Place = ALONE,
+    part: Part = WHOLE,
 ) -> float | None:
-    """Run a job as it was asked for, in this process, with the log in its folder. As `loop.run`."""
+    """Run a job as it was asked for, or a part of it, in this process, with the log in its folder. As `loop.run`.
+
+    Raises HandedOn where the rest of the job is for another part.
+    """
     from omegaconf import OmegaConf
 
     from aipo.pipeline.loop import run
@@ -64,17 +94,43 @@ def run_asked(
     if asked.logging is not None:
         logging.config.dictConfig(dict(asked.logging))
     redact_logs()
-    return run(OmegaConf.create(_literal(asked.config)), folder, asked.overrides, asked.choices, place, watch)
+    return run(
+        OmegaConf.create(_literal(part.config(asked))),
+        folder,
+        asked.overrides,
+        asked.choices,
+        place,
+        watch,
+        part.gate(resources_of(asked)),
+        part.nodes(asked),
+    )
 
 
 class SweepAnalysis:
     """The tables, plots and page of a sweep; submitted to run after its jobs, however they end."""
 
-    def __call__(self, sweep: Path) -> int:
-        """Returns the analysis's exit code: 3 where jobs are missing."""
+    def __call__(self, sweep: Path, kept: Path, waited: Collection[str]) -> int:
+        """Returns the analysis's exit code: 3 where jobs are missing.
+
+        Jobs that go on as others than those that were waited for are waited for once more, in the queue.
+        """
         from analysis.__main__ import analyse_sweep
 
+        now = [job.slurm_id for job in states(sweep) if job.state in UNFINISHED and job.slurm_id is not None]
+        if set(now) - set(waited):
+            submit_analysis(sweep, kept, now)
+            return 0
         return analyse_sweep(sweep)
+
+
+def submit_analysis(sweep: Path, kept: Path, waited: Collection[str]) -> tuple[str, str]:
+    """Submit the tables of a sweep, to be made after those jobs. Returns number and log."""
+    launcher = read_launcher(kept)
+    small = {key: launcher[key] for key in LIKE_THE_JOBS if launcher.get(key) is not None}
+    small |= {"timeout_min": ANALYSIS_MINUTES, "name": "analysis", "stderr_to_stdout": True}
+    arrays = dict.fromkeys(number.partition("_")[0] for number in waited)
+    small["dependency"] = f"afterany:{':'.join(arrays)}"
+    return submit_one(kept, small, SweepAnalysis(), sweep, kept.absolute(), tuple(waited))
 
 
 class ClusterSignals:

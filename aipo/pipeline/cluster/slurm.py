@@ -3,38 +3,29 @@
 from __future__ import annotations
 
 import re
-import shlex
-import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, get_args
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from aipo.components import build_component
 from aipo.jobs import Submission, ask, submit
 from aipo.pipeline import folders
-from aipo.pipeline.cluster.job import SweepAnalysis, SweepJob
-from aipo.pipeline.cluster.snapshot import CODE, JOBS, Asked, take
+from aipo.pipeline.check import did_you_mean
+from aipo.pipeline.cluster.executor import executor_of, submit_one, with_resources
+from aipo.pipeline.cluster.job import SweepJob, submit_analysis
+from aipo.pipeline.cluster.parts import common_first, name_of
+from aipo.pipeline.cluster.snapshot import JOBS, Asked, take
 from aipo.pipeline.composer import Combination
-
-if TYPE_CHECKING:
-    from submitit import AutoExecutor
+from aipo.planning.resources import Kind, Resources
 
 LAUNCHER = "SlurmLauncher"
 """The class that Hydra's plugin has for Slurm. Its settings are taken as they are."""
 SWEEPER = "BasicSweeper"
-COMMON = (
-    *("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name"),
-    "stderr_to_stdout",
-)
-"""Settings that submitit has for every kind of cluster; the others are Slurm's."""
 NO_ANSWER_ARRAY = 1001
 """Slurm's own default of MaxArraySize."""
-DEAF = """trap '' USR2; exec "$0" "$@" """
-"""Until a job can answer a warning, it ignores it: it would die of it, and Slurm take it for failed."""
-ANALYSIS_MINUTES = 60
-ALONE = ("partition", "account", "qos", "constraint", "comment", "exclude", "setup")
-"""What the analysis, a small job, has in common with the others."""
 
 
 def launches(config: DictConfig) -> bool:
@@ -61,35 +52,72 @@ def asked(sweep: Path, folder: str, combination: Combination, config: Mapping[st
     return Asked(str(place), config, overrides, combination.choices, told if told.get("root") else None)
 
 
-def submit_jobs(sweep: Path, jobs: Sequence[Asked], launcher: Mapping[str, Any], *, analyse: bool) -> list[Submission]:
+@dataclass(frozen=True)
+class Sent:
+    """What was given to Slurm."""
+
+    what: str
+    slurm_id: str
+    log: str
+
+
+def submit_jobs(sweep: Path, jobs: Sequence[Asked], launcher: Mapping[str, Any], *, analyse: bool) -> list[Sent]:
     """Keep code and configs, then submit: one array for as many jobs as the cluster takes in one.
 
-    Every job's number is written into `submitted.json`. With `analyse` one more job waits for all of them and makes
-    the tables. Returns what was submitted, that job last.
+    Where jobs ask for it, what several of them begin with is made by jobs of its own, and they wait for those. Every
+    job's number is written into `submitted.json`. With `analyse` one more job waits for all of them and makes the
+    tables. Returns what was submitted, that job last.
     """
+    common = common_first(jobs)
     kept = take(sweep, jobs, launcher)
+    files = {job.folder: (kept / JOBS / f"{name_of(job)}.json").absolute() for job in jobs}
+    sent: list[Sent] = []
+    first: dict[str, str] = {}
+    for folder, part in common.parts.items():
+        number, log = submit_one(kept, launcher, SweepJob(), files[folder], part)
+        first[folder] = number
+        sent.append(Sent(f"{Path(folder).name}: what others need, too", number, log))
     limit = array_limit()
-    found: list[Submission] = []
-    chunks = [jobs[start : start + limit] for start in range(0, len(jobs), limit)]
+    chunks: list[tuple[str, Sequence[Asked]]] = []
+    for after in dict.fromkeys(common.awaited.get(job.folder, ()) for job in jobs):
+        alike = [job for job in jobs if common.awaited.get(job.folder, ()) == after]
+        waits = ":".join(["afterany", *(first[folder] for folder in after)]) if after else ""
+        chunks += [(waits, alike[start : start + limit]) for start in range(0, len(alike), limit)]
     parallel = list(shares(int(launcher.get("array_parallelism") or 256), len(chunks)))
-    for chunk, at_once in zip(chunks, parallel, strict=True):
-        executor = _executor(kept, {**launcher, "array_parallelism": at_once})
-        files = [kept / JOBS / f"{Path(job.folder).name}.json" for job in chunk]
-        started = executor.map_array(SweepJob(), [file.absolute() for file in files])
+    numbers: list[str] = []
+    for (waits, chunk), at_once in zip(chunks, parallel, strict=True):
+        settings = {**launcher, "array_parallelism": at_once, **({"dependency": waits} if waits else {})}
+        started = executor_of(kept, settings).map_array(SweepJob(), [files[job.folder] for job in chunk])
         submitted = [
-            Submission(Path(job.folder).name, tuple(job.overrides), task.job_id, str(task.paths.stdout))
+            Submission(name_of(job), tuple(job.overrides), task.job_id, str(task.paths.stdout))
             for job, task in zip(chunk, started, strict=True)
         ]
         submit(sweep, submitted)
-        found += submitted
+        sent += [Sent(job.folder, str(job.slurm_id), str(job.log)) for job in submitted]
+        numbers += [str(job.slurm_id) for job in submitted]
     if analyse:
-        arrays = dict.fromkeys(str(job.slurm_id).partition("_")[0] for job in found)
-        small = {key: launcher[key] for key in ALONE if launcher.get(key) is not None}
-        small |= {"timeout_min": ANALYSIS_MINUTES, "name": "analysis", "stderr_to_stdout": True}
-        executor = _executor(kept, {**small, "dependency": f"afterany:{':'.join(arrays)}"})
-        task = executor.submit(SweepAnalysis(), sweep)
-        found.append(Submission("", (), task.job_id, str(task.paths.stdout)))
-    return found
+        sent.append(Sent("the tables, when they are done", *submit_analysis(sweep, kept, numbers)))
+    return sent
+
+
+def resource_problems(config: Mapping[str, Any], launcher: Mapping[str, Any]) -> list[str]:
+    """Settings that a job's resources ask for and the launcher does not have."""
+    resources: Resources = build_component(config["resources"])
+    asked = {f"resources.{kind}.{key}": key for kind in get_args(Kind) for key in resources.settings(kind)}
+    return [
+        f"{path}: no setting of hydra.launcher{did_you_mean(key, launcher)}; expected one of "
+        f"{', '.join(sorted(launcher))}"
+        for path, key in asked.items()
+        if key not in launcher
+    ]
+
+
+def nodes_of(config: Mapping[str, Any], launcher: Mapping[str, Any]) -> int:
+    """How many machines a job has where it trains."""
+    resources: Resources = build_component(config["resources"])
+    settings = with_resources(launcher, resources.settings("training"))
+    more = settings.get("additional_parameters") or {}
+    return int(more.get("nodes") or settings.get("nodes") or 1)
 
 
 def array_limit() -> int:
@@ -102,23 +130,3 @@ def shares(whole: int, parts: int) -> Iterator[int]:
     """`whole` in `parts` as equal as can be, and at least 1 each: jobs that may run at once, over several arrays."""
     for part in range(parts):
         yield max(1, whole // parts + (part < whole % parts))
-
-
-def _executor(kept: Path, launcher: Mapping[str, Any]) -> AutoExecutor:
-    """submitit's, with the launcher's settings, for jobs that import the code in `kept`."""
-    from submitit import AutoExecutor
-
-    code = shlex.quote(str((kept / CODE).absolute()))
-    # `python -m` would put the folder of submission, an edited checkout, before PYTHONPATH.
-    paths = [f"export PYTHONSAFEPATH=1 PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}}"]
-    settings = {key: value for key, value in launcher.items() if value is not None and key != "max_num_timeout"}
-    settings["setup"] = [*paths, *(settings.get("setup") or [])]
-    executor = AutoExecutor(
-        cluster="slurm",
-        folder=kept / "slurm",
-        slurm_max_num_timeout=launcher.get("max_num_timeout") or 0,
-        slurm_python=f"bash -c {shlex.quote(DEAF)} {shlex.quote(sys.executable)}",
-    )
-    names = {key: key if key in COMMON else f"slurm_{key}" for key in settings}
-    executor.update_parameters(**{names[key]: value for key, value in settings.items()})
-    return executor

@@ -83,9 +83,12 @@ def read_asked(file: Path) -> Asked:
 def last_launcher(sweep: Path) -> dict[str, Any] | None:
     """How the sweep's last submission was launched; None where it was never submitted to a cluster."""
     found = sorted(path for path in (sweep / SUBMISSIONS).glob("*/") if path.name.isdecimal())
-    if not found:
-        return None
-    launcher: dict[str, Any] = json.loads((found[-1] / ABOUT).read_text(encoding="utf-8"))["launcher"]
+    return read_launcher(found[-1]) if found else None
+
+
+def read_launcher(kept: Path) -> dict[str, Any]:
+    """How a submission was launched."""
+    launcher: dict[str, Any] = json.loads((kept / ABOUT).read_text(encoding="utf-8"))["launcher"]
     return launcher
 
 

@@ -13,17 +13,20 @@ class NodesError(RuntimeError):
     """This process is not part of a Slurm job with as many nodes as were asked for."""
 
 
-def missing_nodes(nodes: int, environment: Mapping[str, str] = os.environ) -> list[str]:
-    """What is missing to train on `nodes` machines, one line each with its remedy."""
-    if nodes == 1:
-        return []
-    found = environment.get("SLURM_JOB_NUM_NODES")
-    if found == str(nodes):
+def nodes_here(environment: Mapping[str, str] = os.environ) -> int | None:
+    """How many machines the Slurm job has that this process is part of; None where it is part of none."""
+    found = environment.get("SLURM_JOB_NUM_NODES", "")
+    return int(found) if found.isdigit() else None
+
+
+def missing_nodes(nodes: int, found: int | None) -> list[str]:
+    """What is missing to train on `nodes` machines where `found` are there (None: no Slurm job), with the remedy."""
+    if nodes in (1, found):
         return []
     here = "this is no Slurm job" if found is None else f"this one has {found}"
     return [
         f"trainer.nodes={nodes}: expected a Slurm job of as many nodes, {here}; submit with "
-        "hydra/launcher=slurm_nodes (docs/cluster.md)"
+        "hydra/launcher=slurm_nodes or resources=by_stage (docs/cluster.md)"
     ]
 
 
@@ -32,7 +35,7 @@ def on_every_node(torchrun: list[str], nodes: int) -> list[str]:
 
     This machine is the first, so that the process that writes files is where this one reads them. Raises NodesError.
     """
-    if missing := missing_nodes(nodes):
+    if missing := missing_nodes(nodes, nodes_here()):
         raise NodesError(missing[0])
     job = int(os.environ["SLURM_JOB_ID"])
     hosts = subprocess.run(
