@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,3 +66,20 @@ def test_another_architecture_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="have different weights, the first: "):
         write_average(one, other, 0.5, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_average_that_is_there_already_is_found_without_torch(repository: Path) -> None:
+    code = """
+import sys
+from pathlib import Path
+from aipo.models.policy import PolicyRef
+from aipo.training.weights.average import averaged
+policy = PolicyRef(path="trained", masters="masters", revision="0" * 40, dtype="bfloat16")
+found = averaged(policy, Path("stage"))
+print(found.path, found.masters, found.revision, found.dtype, "torch" in sys.modules, "pandas" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(repository)}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.stdout.split() == ["stage/model", "stage/model", "None", "bfloat16", "False", "False"], done.stderr

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from aipo.models.policy import PolicyRef
-from aipo.training.weights.artifact import MODEL, refuse_not_finite, save_policy
+
+FOLDER = "model"
 
 
 def write_average(average: PolicyRef, policy: PolicyRef, decay: float, out: Path) -> None:
@@ -18,6 +17,10 @@ def write_average(average: PolicyRef, policy: PolicyRef, decay: float, out: Path
     and held in main memory at once. ValueError when they are not the same architecture; NonFiniteError for weights
     that are not finite.
     """
+    import torch  # here: a job whose averages are all there asks only where they lie
+
+    from aipo.training.weights.artifact import refuse_not_finite, save_policy
+
     model, other = average.load_masters(), dict(policy.load_masters().named_parameters())
     own = dict(model.named_parameters())
     if different := sorted(set(own) ^ set(other)) or [name for name in own if own[name].shape != other[name].shape]:
@@ -26,10 +29,10 @@ def write_average(average: PolicyRef, policy: PolicyRef, decay: float, out: Path
         for name, weight in own.items():
             weight.lerp_(other.pop(name), 1 - decay)
     refuse_not_finite(model)
-    save_policy(model, policy, out / MODEL)
+    save_policy(model, policy, out / FOLDER)
 
 
 def averaged(policy: PolicyRef, out: Path) -> PolicyRef:
     """The average that `write_average` writes, or would write, to `out`: computed in whatever `policy` is."""
-    folder = str(out / MODEL)
+    folder = str(out / FOLDER)
     return replace(policy, path=folder, masters=folder, revision=None)
