@@ -333,10 +333,10 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
     return markdown_table(header, rows, cell=lambda cell: _shown(str(cell))).split("\n")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse and run; returns the exit status."""
+def main(arguments: Sequence[str] | None = None, program: str = "python -m analysis.model_card") -> int:
+    """Parse and run; returns the exit status. `program` is what the user typed, for the help."""
     parser = argparse.ArgumentParser(
-        prog="python -m analysis.model_card",
+        prog=program,
         description="Export a trained policy as a Hugging Face folder with a card.",
     )
     parser.add_argument("job", type=Path, help="a job's folder: results/<sweep>/jobs/<job>")

@@ -78,7 +78,8 @@ def test_ls_du_and_show_say_what_is_there(pipeline: Pipeline, tmp_path: Path, ca
     assert command(tmp_path, "show", lines[0][:8]) == 0
     assert json.loads(capsys.readouterr().out.partition("\n")[2])["counts"] == {"rows": 2}
     assert command(tmp_path, "show", "zz") == 1
-    assert "zz: 0 artifacts begin with it" in capsys.readouterr().err
+    told = f"zz: 0 artifacts begin with it in {tmp_path / 'outputs'}; expected one; `aipo ls` lists them"
+    assert capsys.readouterr().err == f"error: {told}\n"
     assert command(tmp_path / "elsewhere", "ls") == 1
     assert "no such store" in capsys.readouterr().err
 

@@ -17,9 +17,12 @@ from aipo.artifacts.garbage import ALSO, Keep, Sweeps, carry_out, plan
 from aipo.artifacts.inventory import Entry, Inventory, size_bytes
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0, or 1 with an error on stderr, or 1 when `verify` found a changed artifact."""
-    options = _parser().parse_args(arguments)
+def main(arguments: Sequence[str] | None = None, program: str = "python -m aipo.artifacts") -> int:
+    """Run one command; 0, or 1 with an error on stderr, or 1 when `verify` found a changed artifact.
+
+    `program` is what the user typed, for the help.
+    """
+    options = _parser(program).parse_args(arguments)
     try:
         status = options.run(options)
         sys.stdout.flush()
@@ -32,8 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m aipo.artifacts", description=__doc__)
+def _parser(program: str) -> argparse.ArgumentParser:
+    about = "Look into a store, verify it, exchange artifacts, and remove what nothing needs."
+    parser = argparse.ArgumentParser(prog=program, description=about)
     commands = parser.add_subparsers(required=True, metavar="command")
 
     def add(name: str, help: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
@@ -174,7 +178,8 @@ def _chosen(store: Inventory, wanted: Sequence[str]) -> list[Entry]:
     for digits in wanted:
         found = [entry for digest, entry in store.entries.items() if digest.startswith(digits)]
         if len(found) != 1:
-            raise ValueError(f"{digits}: {len(found)} artifacts begin with it in {store.root}; expected one. See ls")
+            begin = f"{digits}: {len(found)} artifacts begin with it in {store.root}"
+            raise ValueError(f"{begin}; expected one; `aipo ls` lists them")
         chosen += found
     return chosen
 

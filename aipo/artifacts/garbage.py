@@ -112,9 +112,9 @@ def plan(store: Inventory, sweeps: Sweeps, also: Collection[str] = (), keep_weig
             if keep_weights != "all" and digest in reached - keep and weights and path.parent.name != "base_model":
                 removals.append(Removal(path, weights, f"weights of a round that is not the {keep_weights}", True))
         elif entry.has_weights and "weights" not in also:
-            kept.append((path, "no sweep reaches it, but it holds weights (--also weights)"))
+            kept.append((path, "no sweep reaches it; it holds weights (--also weights)"))
         elif entry.has_replies and "replies" not in also:
-            kept.append((path, "no sweep reaches it, but it holds judge replies (--also replies)"))
+            kept.append((path, "no sweep reaches it; it holds judge replies (--also replies)"))
         else:
             removals.append(Removal(path, entry.size_bytes, "no sweep reaches it"))
     for path in store.partials:

@@ -114,7 +114,7 @@ def compare(first: Job, second: Job) -> None:
 @app.command()
 def sample(
     artifact: Annotated[Path, typer.Argument(help="A job's folder, or an artifact's: outputs/<stage>/<fingerprint>.")],
-    number: Annotated[int, typer.Option("-n", help="How many rows.")] = 3,
+    number: Annotated[int, typer.Option("-n", min=1, help="How many rows.")] = 3,
     search: Annotated[str | None, typer.Option(help="Only rows that hold this text.")] = None,
     stage: Annotated[str | None, typer.Option(help="Of a job: pairs (default), candidates, answers, ...")] = None,
     of_round: Annotated[int | None, typer.Option("--round", help="Of a job, from 1 (default: the last).")] = None,
@@ -145,7 +145,7 @@ def export(context: typer.Context) -> None:
     """A trained policy as a Hugging Face folder with a model card."""
     from analysis.model_card import main as command
 
-    raise typer.Exit(command(context.args))
+    raise typer.Exit(command(context.args, program="aipo export"))
 
 
 @app.command("eval-logs")
@@ -177,7 +177,7 @@ def score(context: typer.Context) -> None:
     """Score files that the official tools wrote."""
     from aipo.benchmarks.official.command import main as command
 
-    raise typer.Exit(command(["score", *context.args]))
+    raise typer.Exit(command(["score", *context.args], program="aipo"))
 
 
 @app.command(context_settings=PASSED_ON)
@@ -185,7 +185,7 @@ def assets(context: typer.Context) -> None:
     """Fetch the official benchmark files, or list them with --list."""
     from aipo.benchmarks.official.assets import main as command
 
-    raise typer.Exit(command(context.args))
+    raise typer.Exit(command(context.args, program="aipo assets"))
 
 
 @app.command(context_settings=PASSED_ON)
@@ -193,7 +193,7 @@ def store(context: typer.Context) -> None:
     """The artifact store: ls, du, show, verify, push, pull, gc."""
     from aipo.artifacts.command import main as command
 
-    raise typer.Exit(command(context.args))
+    raise typer.Exit(command(context.args, program="aipo store"))
 
 
 @app.command("ls", context_settings=PASSED_ON)
@@ -201,7 +201,7 @@ def list_artifacts(context: typer.Context) -> None:
     """The artifacts of the store, oldest first: the same as `store ls`."""
     from aipo.artifacts.command import main as command
 
-    raise typer.Exit(command(["ls", *context.args]))
+    raise typer.Exit(command(["ls", *context.args], program="aipo store"))
 
 
 @app.command(context_settings=PASSED_ON)
@@ -209,7 +209,7 @@ def show(context: typer.Context) -> None:
     """Where an artifact lies, and its manifest: the same as `store show`."""
     from aipo.artifacts.command import main as command
 
-    raise typer.Exit(command(["show", *context.args]))
+    raise typer.Exit(command(["show", *context.args], program="aipo store"))
 
 
 @app.command()

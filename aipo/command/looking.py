@@ -19,6 +19,7 @@ DIRECT = ("pairs", "ranking", "reference", "train", "kl")
 """Stages that a job's record names; those behind them are found in their manifests."""
 DATA = ("*.parquet", "*.jsonl", "metrics.json")
 """Where rows lie in an artifact."""
+JOB_FOLDER = "expected a job's folder (results/<sweep>/jobs/<job>)"
 
 
 class LookError(ValueError):
@@ -48,6 +49,8 @@ def rows_of(folder: Path) -> Iterator[Mapping[str, Any]]:
 def artifact_folder(place: Path, stage: str | None = None, number: int | None = None) -> Path:
     """The artifact that `place` means: itself, or of a job's folder what `stage` (default: its pairs) made in round
     `number`, from 1 (default: the last)."""
+    if not place.is_dir():
+        raise LookError(f"{place}: no such folder; {JOB_FOLDER}, or an artifact's (outputs/<stage>/<digits>)")
     if not (place / JOB).exists():
         return place
     record = read_job(place)
@@ -82,7 +85,7 @@ def show_rows(folder: Path, number: int, search: str | None) -> None:
         text = json.dumps(_without_ids(row), indent=1, ensure_ascii=False)
         if search and search.lower() not in text.lower():
             continue
-        console.print(Text(text))
+        console.print(Text(text), soft_wrap=True)  # a line break of ours within a text would make it other than JSON
         shown += 1
         if shown == number:
             return
@@ -168,6 +171,9 @@ def policy_folder(place: Path, iteration: int | None = None) -> Path:
         return place
     if (place / "model" / "config.json").exists():
         return policy_folder(place / "model")
+    if not (place / JOB).exists():
+        lacks = "no policy in it" if place.is_dir() else "no such folder"
+        raise LookError(f"{place}: {lacks}; {JOB_FOLDER}, a train artifact's, or a model's")
     record = read_job(place)
     trained = [point for point in record.points if point.train and iteration in (None, point.iteration)]
     if not trained:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -45,10 +46,16 @@ def test_the_help_of_a_run_composes_nothing_and_fits_the_screen(repository: Path
     assert [line for line in shown if len(line) > 100] == []
 
 
-@pytest.mark.parametrize("command", ["export", "score", "assets", "store", "ls", "show"])
-def test_a_passed_on_command_shows_its_own_help(command: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        *((command, f"aipo {command}") for command in ("export", "score", "assets", "store")),
+        *((command, f"aipo store {command}") for command in ("ls", "show")),
+    ],
+)
+def test_a_passed_on_command_shows_its_own_help(command: str, name: str) -> None:
     shown = CliRunner().invoke(app, [command, "--help"])
-    assert shown.exit_code == 0 and "usage: " in shown.stdout
+    assert shown.exit_code == 0 and shown.stdout.startswith(f"usage: {name} [-h]")
 
 
 def test_a_pair_is_shown_with_its_prompt(tmp_path: Path) -> None:
@@ -80,6 +87,16 @@ def test_rows_are_shown_as_text_without_ids(tmp_path: Path) -> None:
     assert "no row holds 'absent'" in nothing.stdout
 
 
+def test_a_row_is_json_however_long_its_text_is(tmp_path: Path) -> None:
+    text = "The gardener keeps a cat. " * 20
+    write_parquet(tmp_path / "answers.parquet", [Completion(text, (1, 2), "stop")] * 2)
+    shown = CliRunner().invoke(app, ["sample", str(tmp_path), "-n", "1"])
+    assert json.loads(shown.stdout) == {"text": text, "finish": "stop", "logp": None}
+    for number in ("0", "-3"):
+        refused = CliRunner().invoke(app, ["sample", str(tmp_path), "-n", number])
+        assert refused.exit_code == 2 and refused.stdout == ""
+
+
 def test_what_is_shown_or_talked_with_is_what_its_manifest_says(tmp_path: Path) -> None:
     answers, trained = tmp_path / "answers" / "a", tmp_path / "train" / "t"
     (trained / "model").mkdir(parents=True)
@@ -102,8 +119,16 @@ def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
     for arguments in (["status", str(tmp_path)], ["sample", str(tmp_path)], ["view", str(tmp_path)]):
         told = CliRunner().invoke(app, arguments)
         assert told.exit_code == 1 and told.stderr.startswith("error: ") and told.stderr.count("\n") == 1
-    with pytest.raises(ValueError, match="no such file"):
+    wanted = "expected a job's folder (results/<sweep>/jobs/<job>), "
+    with pytest.raises(LookError) as no_policy:
         policy_folder(tmp_path)
+    assert str(no_policy.value) == f"{tmp_path}: no policy in it; {wanted}a train artifact's, or a model's"
+    for place in (tmp_path / "absent", Path(__file__)):
+        with pytest.raises(LookError) as no_folder:
+            policy_folder(place)
+        assert str(no_folder.value) == f"{place}: no such folder; {wanted}a train artifact's, or a model's"
+        told = CliRunner().invoke(app, ["sample", str(place)])
+        assert told.stderr == f"error: {place}: no such folder; {wanted}or an artifact's (outputs/<stage>/<digits>)\n"
     with pytest.raises(LookError, match="expected an artifact with rows"):
         list(rows_of(tmp_path))
 

@@ -195,11 +195,12 @@ def load_cl100k(cache: AssetCache) -> Any:
             os.environ["TIKTOKEN_CACHE_DIR"] = before
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Fetch what is missing; with --list, only say what is where. Returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m aipo.benchmarks assets", description="Fetch the official benchmark files into the cache."
-    )
+def main(arguments: Sequence[str] | None = None, program: str = "python -m aipo.benchmarks assets") -> int:
+    """Fetch what is missing; with --list, only say what is where. Returns the exit status.
+
+    `program` is what the user typed, for the help.
+    """
+    parser = argparse.ArgumentParser(prog=program, description="Fetch the official benchmark files into the cache.")
     parser.add_argument("benchmark", nargs="*", metavar="BENCHMARK", help=f"{', '.join(ASSETS)} (default: all)")
     parser.add_argument("--folder", help="cache folder (default: $AIPO_ASSETS, else ~/.cache/aipo)")
     parser.add_argument("--list", action="store_true", help="show every file, its hash and whether it is there")

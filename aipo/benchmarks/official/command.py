@@ -21,10 +21,13 @@ SCORE_OPTIONS = {
 """Options of `score` that mean something for some benchmarks only."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse and run; returns the exit status. What cannot be read or scored is one line on stderr, not a traceback."""
+def main(arguments: Sequence[str] | None = None, program: str = "python -m aipo.benchmarks") -> int:
+    """Parse and run; returns the exit status. What cannot be read or scored is one line on stderr, not a traceback.
+
+    `program` is what the user typed before `score` or `export`, for the help.
+    """
     parser = argparse.ArgumentParser(
-        prog="python -m aipo.benchmarks",
+        prog=program,
         description="Score files that the official tools wrote; write a run's answers and judgments in their formats.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
