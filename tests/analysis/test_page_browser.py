@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 from http.server import ThreadingHTTPServer
 
@@ -21,6 +22,7 @@ from page_sweep import HOSTILE, with_texts  # isort: skip
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 CHROMIUM = shutil.which("chromium")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
+LONG = "AlpacaEval 2, length-controlled (first 10 questions only), judge gold"
 N_QUESTIONS = 3400  # of three different answers each: 10,200 samples
 
 
@@ -39,7 +41,7 @@ def browser():
 
 def write(folder, **options):
     sweep = collect(with_texts(folder, **options).folder)
-    tables = [table for name in benchmarks(sweep) if (table := score_table(sweep, name, name))]
+    tables = [replace(table, title=LONG) for name in benchmarks(sweep) if (table := score_table(sweep, name, name))]
     return page.write_page(sweep, tables, page.verdict(sweep, benchmarks(sweep)), [])
 
 
@@ -137,6 +139,14 @@ def test_a_plot_is_walked_and_opened_with_the_keyboard(tab, url):
     tab.keyboard.press("Enter")
     tab.wait_for_selector(".card .text")
     assert "#samples?b=alpaca_eval" in tab.url
+
+
+def test_names_of_policies_that_end_in_one_place_are_read_below_each_other(tab, url):
+    go(tab, url)
+    names = tab.locator("#charts svg").first.locator("text.end")
+    assert sorted(names.all_text_contents()) == ["AIPO", "DPO"]
+    upper, lower = sorted((one.bounding_box() for one in names.all()), key=lambda box: box["y"])
+    assert upper["x"] == lower["x"] and 0 < upper["height"] <= lower["y"] - upper["y"] + 2
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -45,11 +45,17 @@ function plot({ title, xName, yName, lines, dots, height = 300, whole = false, x
     const points = line.points.filter(([x, y]) => Number.isFinite(x) && Number.isFinite(y));
     if (points.length > 1) svg.append(el("polyline", { class: `${line.cls} ${line.style || "line"}`, points: points.map(at).join(" ") }));
   }
-  const open = [];
+  const [open, names] = [[], []];
   for (const dot of dots.filter((one) => Number.isFinite(one.x) && Number.isFinite(one.y))) {
     if (Number.isFinite(dot.low)) svg.append(el("line", { class: `${dot.cls} bar`, x1: X(dot.x), x2: X(dot.x), y1: Y(dot.low), y2: Y(dot.high) }));
     const circle = el("circle", { class: `${dot.cls} ${dot.style || "dot"} ${dot.href ? "link" : ""}`, cx: X(dot.x).toFixed(1), cy: Y(dot.y).toFixed(1), r: dot.r || 5 });
-    if (dot.end) svg.append(el("text", { class: "end", x: X(dot.x) + 8, y: Y(dot.y) + 4 }, dot.end));
+    if (dot.end) {
+      const name = { x: X(dot.x) + 8, y: Y(dot.y) + 4, width: 8 * dot.end.length };
+      const covers = (other) => Math.abs(other.y - name.y) < 15 && name.x < other.x + other.width && other.x < name.x + name.width;
+      while (names.some(covers)) name.y += 15; // lines that end in one place have their names below each other
+      names.push(name);
+      svg.append(el("text", { class: "end", x: name.x, y: name.y }, dot.end));
+    }
     if (dot.tip) {
       circle.setAttribute("role", dot.href ? "link" : "img");
       circle.setAttribute("aria-label", dot.tip.replaceAll("\n", ", "));
