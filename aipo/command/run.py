@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -50,6 +51,7 @@ def command() -> None:
     try:
         main()
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # pressed twice, it would show the frames of what tidies up
         _stopped()
         sys.exit(130)
     except SystemExit as ended:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -158,6 +160,25 @@ def test_progress_is_told_to_the_listener(capsys: pytest.CaptureFixture[str]) ->
     finally:
         listen(None)
     assert heard == [("train", 2, 4), ("train", 4, 4)] and capsys.readouterr().err == ""
+
+
+def test_a_second_ctrl_c_shows_no_frames(repository: Path) -> None:
+    code = """
+import atexit, os, signal, sys
+from aipo.command import run
+def main():
+    raise KeyboardInterrupt
+run.main = main
+atexit.register(os.kill, os.getpid(), signal.SIGINT)
+sys.argv = ["aipo run"]
+run.command()
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(repository)}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert ended.returncode == 130
+    assert [line.partition(" ")[0] for line in ended.stderr.splitlines()] == ["stopped", "Finished", "The"]
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
