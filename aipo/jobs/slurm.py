@@ -44,14 +44,23 @@ def slurm_states(ids: Collection[str]) -> dict[str, SlurmState]:
     """The state of each of `ids`, a job or `<array>_<task>`; without those that Slurm no longer knows, and empty where
     there is no Slurm.
 
-    The queue is asked first; then, for those that left it, the accounting, where there is one.
+    The queue is asked first; then, for those that left it, the accounting, where there is one. A task of an array that
+    is cancelled while it waits gets no account of its own: it is one that is in no queue, of an array that is known.
     """
     wanted = set(ids)
     if not wanted or shutil.which("squeue") is None:
         return {}
     found = {name: state for name, state in _queue(ids) if name in wanted}
     gone = [name for name in ids if name not in found]
-    return found | {name: state for name, state in _accounts(gone) if name in wanted}
+    accounts = dict(_accounts(gone))
+    known = {name.partition("_")[0] for name in accounts if "_" in name}
+    for name in gone:
+        state = accounts.get(name)
+        if (state is None or state.waits) and "_" in name and name.partition("_")[0] in known:
+            state = SlurmState("CANCELLED", "Slurm has its array and no longer the task")
+        if state is not None:
+            found[name] = state
+    return found
 
 
 def ask(*command: str) -> str | None:

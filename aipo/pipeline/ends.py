@@ -8,12 +8,16 @@ import signal
 import sys
 import threading
 from types import FrameType, TracebackType
-from typing import Any, NoReturn
+from typing import Any
 
 from aipo.jobs import Status
 from aipo.planning.resources import Kind
 
 TOLD_TO_END = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGUSR2") if hasattr(signal, name))
+
+IMPORTING = "<frozen importlib._bootstrap>"
+"""The file that Python's code for imports says it is in."""
+POSTPONED_SECONDS = 0.1
 
 
 class Terminated(SystemExit):
@@ -54,7 +58,8 @@ class HandedOn(SystemExit):
 class EndsWhenTold:
     """While open, a signal that would kill the process raises Terminated instead, so that the job can say so.
 
-    A handler that is there already, as a cluster's, stays. Outside the main thread nothing is changed.
+    It does so, and Ctrl-C raises KeyboardInterrupt, only once no module is being imported. A handler that is there
+    already, as a cluster's, stays. Outside the main thread nothing is changed.
     """
 
     def __init__(self) -> None:
@@ -65,6 +70,8 @@ class EndsWhenTold:
             for number in TOLD_TO_END:
                 if signal.getsignal(number) == signal.SIG_DFL:
                     self._previous[number] = signal.signal(number, _raise)
+            if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+                self._previous[signal.SIGINT] = signal.signal(signal.SIGINT, _interrupt)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -72,8 +79,30 @@ class EndsWhenTold:
             signal.signal(number, handler)
 
 
-def _raise(number: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated(number)
+def postponed(number: int, frame: FrameType | None) -> bool:
+    """Whether a signal came while a module is being imported; if so, it comes again in a moment.
+
+    An exception would pass through initializers in C++, and one of torch's aborts the process for it: neither saved nor
+    queued again.
+    """
+    while frame is not None and frame.f_code.co_filename != IMPORTING:
+        frame = frame.f_back
+    if frame is None:
+        return False
+    again = threading.Timer(POSTPONED_SECONDS, os.kill, (os.getpid(), number))
+    again.daemon = True
+    again.start()
+    return True
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    if not postponed(number, frame):
+        raise Terminated(number)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    if not postponed(number, frame):
+        raise KeyboardInterrupt
 
 
 def end_with_parent() -> None:

@@ -213,7 +213,7 @@ def _refuse(
 
 def _resource_problems(job: Run, plain: Mapping[str, Any], launcher: Mapping[str, Any] | None) -> list[str]:
     if launcher is not None:
-        return cluster.resource_problems(plain, launcher)
+        return cluster.launcher_problems(plain, launcher)
     if not (job.resources.differ or job.resources.common_first):
         return []
     return ["resources: only a sweep on Slurm has jobs of the cluster to divide; add -m and hydra/launcher=slurm"]

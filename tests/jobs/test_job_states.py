@@ -55,10 +55,22 @@ def test_the_queue_answers_first_and_the_accounting_for_what_left_it(commands: P
         "7_1": SlurmState("PENDING", "JobArrayTaskLimit"),
         "7_2": SlurmState("CANCELLED", "by 1000"),
         "7_4": SlurmState("CANCELLED", "by 0"),
+        "7_5": SlurmState("CANCELLED", "Slurm has its array and no longer the task"),
         "9": SlurmState("FAILED", "exit code 0:9"),
     }
     asked = log.read_text().splitlines()
     assert len(asked) == 2 and asked[0].endswith("-j 7,9") and asked[1].endswith("-j 7,9")
+
+
+def test_a_task_cancelled_while_it_waits_leaves_no_account(commands: Path) -> None:
+    """Seen with Slurm 22.05: at first the accounting still has it among those that wait, later nothing."""
+    _command(commands, "squeue", "printf '7_0|RUNNING|None\n7_1|PENDING|None\n'")
+    gone = SlurmState("CANCELLED", "Slurm has its array and no longer the task")
+    for told in ("7_0|RUNNING|0:0\n7_[1-3]|PENDING|0:0\n", "7_0|COMPLETED|0:0\n"):
+        _command(commands, "sacct", f"printf '{told}'")
+        assert slurm_states(["7_0", "7_1", "7_3"])["7_3"] == gone
+    _command(commands, "sacct", "exit 1")  # no accounting: nobody knows
+    assert set(slurm_states(["7_0", "7_1", "7_3"])) == {"7_0", "7_1"}
 
 
 def test_a_slurm_that_does_not_answer_says_nothing_about_the_jobs(commands: Path) -> None:

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from aipo.jobs import JobFile, JobRecord, SlurmState, Submission, hand_on, read_job, read_submitted, states, submit
 from aipo.pipeline import folders, sweep
 from aipo.pipeline.check import check
-from aipo.pipeline.cluster import job, launcher_settings, launches, nodes_of, resource_problems, slurm, snapshot
+from aipo.pipeline.cluster import job, launcher_problems, launcher_settings, launches, nodes_of, slurm, snapshot
 from aipo.pipeline.cluster.executor import with_resources
 from aipo.pipeline.cluster.parts import Common, Part, common_first
 from aipo.pipeline.cluster.snapshot import Asked
@@ -121,8 +121,19 @@ def test_a_sweep_that_asks_slurm_for_its_nodes_is_not_refused(capsys: pytest.Cap
 
 def test_a_setting_that_the_launcher_has_not_is_named() -> None:
     config = check(composed("resources.judging={gpu_per_node: 1, mem_gb: 2}"))
-    (told,) = resource_problems(config, {"gpus_per_node": 1, "mem_gb": 4})
+    (told,) = launcher_problems(config, {"gpus_per_node": 1, "mem_gb": 4})
     assert told.startswith("resources.judging.gpu_per_node: no setting of hydra.launcher (did you mean gpus_per_node?)")
+
+
+def test_a_limit_must_leave_time_before_its_warning() -> None:
+    config = check(composed("resources.judging={timeout_min: 5}"))
+    launcher = {"timeout_min": 60, "signal_delay_s": 300}
+    (told,) = launcher_problems(config, launcher)
+    assert told.startswith(
+        "resources.judging: a limit of 5 minutes and a warning 300 s before it would stop every start"
+    )
+    assert launcher_problems(check(composed()), launcher) == []
+    assert len(launcher_problems(check(composed()), {"timeout_min": 5, "signal_delay_s": 300})) == 1
 
 
 def test_what_several_jobs_begin_with_is_made_by_the_first(tmp_path: Path) -> None:

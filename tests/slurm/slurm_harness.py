@@ -35,12 +35,18 @@ PAID = [
 
 def start(folder: Path, sweep: str, *overrides: str, checkout: Path = ROOT) -> subprocess.Popen[str]:
     """`run.py -m` in a process group of its own; what it prints goes to <sweep>.out."""
-    out = (folder / f"{sweep}.out").open("w", encoding="utf-8")
     command = [sys.executable, str(checkout / "run.py"), "-m", *SMALL, f"sweep={sweep}", *overrides]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{checkout}{os.pathsep}{folder}"}
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, text=True, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
-    )
+    with (folder / f"{sweep}.out").open("w", encoding="utf-8") as out:
+        return subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            text=True,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def gated(folder: Path, *places: str) -> None:

@@ -107,7 +107,12 @@ def test_every_end_is_told_and_exactly_the_unfinished_run_again(tmp_path: Path, 
     paid_server.refused, paid_server.held = {"raises"}, {"killed", "slow", "waits"}
     models = ["fine", "raises", "killed", "slow", "waits"]
     without_model = [item for item in paid(url) if not item.startswith("ranker.judge.model=")]
-    short = ["hydra.launcher.timeout_min=5", "hydra.launcher.max_num_timeout=0", "hydra.launcher.array_parallelism=4"]
+    short = [
+        "hydra.launcher.timeout_min=5",
+        "hydra.launcher.signal_delay_s=10",
+        "hydra.launcher.max_num_timeout=0",
+        "hydra.launcher.array_parallelism=4",
+    ]
     asking = f"ranker.judge.model={','.join(models)}"
     driver = start(tmp_path, "ends", asking, *without_model, *SLURM[:-1], *short)
     sweep = tmp_path / "results" / "ends"
@@ -118,9 +123,10 @@ def test_every_end_is_told_and_exactly_the_unfinished_run_again(tmp_path: Path, 
 
     assert job("waits").state == "pending"
     tell(job("waits"), "scancel")  # four at once: it has not begun
-    for model, number in (("killed", "KILL"), ("slow", "USR2")):
+    for model in ("killed", "slow"):
         wait(lambda: paid_server.waiting[model], f"{model} to be ranking")  # noqa: B023
-        tell(job(model), "scancel", f"--signal={number}")
+    os.kill(job("killed").record.pid, signal.SIGKILL)  # not by scancel, which Slurm would call a cancellation
+    tell(job("slow"), "scancel", "--signal=USR2")
     time.sleep(1)
     paid_server.held = set()
     os.killpg(driver.pid, signal.SIGKILL)  # as a reboot of its machine
@@ -179,7 +185,7 @@ def test_edits_after_submission_reach_no_waiting_job(tmp_path: Path) -> None:
     for name in ("aipo", "analysis", "conf"):
         shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "run.py", checkout)
-    held = ["hydra.launcher.additional_parameters={hold: true}", "benchmark=[gold]", "benchmark.gold.n_questions=8"]
+    held = ["+hydra.launcher.additional_parameters.hold=true", "benchmark=[gold]", "benchmark.gold.n_questions=8"]
     driver = start(tmp_path, "kept", *SLURM, *held, "objective=dpo", "seed=0,1", "detach=true", checkout=checkout)
     assert driver.wait(200) == 0, (tmp_path / "kept.out").read_text()[-3000:]
     said, sweep = (tmp_path / "kept.out").read_text(), tmp_path / "results" / "kept"

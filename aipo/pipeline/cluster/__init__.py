@@ -2,7 +2,7 @@
 
 from aipo.pipeline.cluster.driver import run
 from aipo.pipeline.cluster.job import run_asked
-from aipo.pipeline.cluster.slurm import SWEEPER, asked, launcher_settings, launches, nodes_of, resource_problems
+from aipo.pipeline.cluster.slurm import SWEEPER, asked, launcher_problems, launcher_settings, launches, nodes_of
 from aipo.pipeline.cluster.snapshot import Asked, last_launcher
 
 __all__ = [
@@ -13,7 +13,7 @@ __all__ = [
     "launcher_settings",
     "launches",
     "nodes_of",
-    "resource_problems",
+    "launcher_problems",
     "run",
     "run_asked",
 ]

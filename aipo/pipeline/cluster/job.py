@@ -22,7 +22,7 @@ from aipo.pipeline.cluster.executor import submit_one, with_resources
 from aipo.pipeline.cluster.parts import WHOLE, Part, resources_of
 from aipo.pipeline.cluster.snapshot import Asked, read_asked, read_launcher
 from aipo.pipeline.console import ALONE, Place
-from aipo.pipeline.ends import HandedOn, Terminated
+from aipo.pipeline.ends import HandedOn, Terminated, postponed
 from aipo.planning.resources import Kind
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class ClusterSignals:
         raise ended
 
     def _raise(self, number: int, frame: FrameType | None) -> None:
-        if self._case is not None:
+        if self._case is not None or postponed(number, frame):
             return
         self._case, why = meaning(number)
         if self._case in ("queue again", "queued again"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,11 +101,21 @@ def submit_jobs(sweep: Path, jobs: Sequence[Asked], launcher: Mapping[str, Any],
     return sent
 
 
-def resource_problems(config: Mapping[str, Any], launcher: Mapping[str, Any]) -> list[str]:
-    """Settings that a job's resources ask for and the launcher does not have."""
+def launcher_problems(config: Mapping[str, Any], launcher: Mapping[str, Any]) -> list[str]:
+    """Settings that a job's resources ask for and the launcher does not have, and limits that leave no time to work."""
     resources: Resources = build_component(config["resources"])
     asked = {f"resources.{kind}.{key}": key for kind in get_args(Kind) for key in resources.settings(kind)}
+    limits = {"hydra.launcher": launcher} | {
+        f"resources.{kind}": with_resources(launcher, settings)
+        for kind in get_args(Kind)
+        if (settings := resources.settings(kind))
+    }
     return [
+        f"{path}: a limit of {limit['timeout_min']} minutes and a warning {limit['signal_delay_s']} s before it would "
+        "stop every start at once; raise timeout_min, or lower signal_delay_s"
+        for path, limit in limits.items()
+        if 60 * (limit.get("timeout_min") or math.inf) <= (limit.get("signal_delay_s") or 0)
+    ] + [
         f"{path}: no setting of hydra.launcher{did_you_mean(key, launcher)}; expected one of "
         f"{', '.join(sorted(launcher))}"
         for path, key in asked.items()
