@@ -90,7 +90,8 @@ def show(folder: Path) -> None:
         for sentence in row["sentences"]:
             say(sentence, indent="- ")
     if gaps := missing(folder):
-        say(f"missing from it: {len(gaps)}, listed in {folder / 'report.md'}", style="yellow")
+        n = f"{len(gaps)} gap{'s' * (len(gaps) != 1)}"
+        say(f"this sweep is not complete: {n}, described in {folder / 'report.md'}", style="yellow")
     console.print(Text(f"page: {folder / PAGE}", style="bold"), soft_wrap=True)
 
 

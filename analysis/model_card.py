@@ -59,15 +59,14 @@ class Job:
         """The base model and every round up to `last`."""
         return [point for point in self.record.points if point.iteration <= last]
 
-    def point(self, iteration: int | None) -> Point:
-        """The round to export, by default the last one that was evaluated."""
+    def point(self, number: int | None) -> Point:
+        """The round to export, from 1, by default the last one that was evaluated."""
         trained = [point for point in self.record.points if point.train is not None]
-        wanted = [point for point in trained if iteration in (None, point.iteration)]
+        wanted = [point for point in trained if number in (None, point.iteration + 1)]
         if not wanted:
-            rounds = ", ".join(str(point.iteration) for point in trained) or "none"
-            raise ExportError(
-                f"job ({self.record.status}): no evaluated iteration {iteration}; there is: {rounds} (0 is round 1)"
-            )
+            rounds = ", ".join(str(point.iteration + 1) for point in trained) or "none"
+            asked = "" if number is None else f" {number}"
+            raise ExportError(f"job ({self.record.status}): no evaluated round{asked}; there is: {rounds}")
         return max(wanted, key=lambda point: point.iteration)
 
     def manifest(self, stage: str, digest: str | None) -> Mapping[str, Any]:
@@ -88,8 +87,8 @@ class Job:
         return json.loads(path.read_text(encoding="utf-8"))
 
 
-def export_policy(job_folder: Path, out: Path, iteration: int | None = None) -> Path:
-    """Copy the policy of a round (default: the last) to `out`, with README.md and the plot. Returns `out`.
+def export_policy(job_folder: Path, out: Path, number: int | None = None) -> Path:
+    """Copy the policy of a round (from 1; default: the last) to `out`, with README.md and the plot. Returns `out`.
 
     The copy is checked before it takes its name: weights in safetensors, a chat template, a generation config that
     transformers accepts. Raises ExportError; `out` must not exist yet.
@@ -97,7 +96,7 @@ def export_policy(job_folder: Path, out: Path, iteration: int | None = None) -> 
     if out.exists():
         raise ExportError(f"{out}: exists already; choose another folder or remove it")
     job = Job.read(job_folder)
-    point = job.point(iteration)
+    point = job.point(number)
     source = job.store / "train" / str(point.train) / "model"
     if not source.is_dir():
         raise ExportError(f"{source}: missing; run the job again to remake it, or set the right working directory")
@@ -341,12 +340,10 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m analy
     )
     parser.add_argument("job", type=Path, help="a job's folder: results/<sweep>/jobs/<job>")
     parser.add_argument("--out", type=Path, required=True, help="the folder to write; must not exist")
-    parser.add_argument(
-        "--iteration", type=int, help="the iteration to export, as in run.json: 0 is round 1 (default: the last)"
-    )
+    parser.add_argument("--round", type=int, help="the round to export, from 1 (default: the last)")
     parsed = parser.parse_args(arguments)
     try:
-        print(f"wrote {export_policy(parsed.job, parsed.out, parsed.iteration)}")
+        print(f"wrote {export_policy(parsed.job, parsed.out, parsed.round)}")
     except ExportError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

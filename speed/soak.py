@@ -112,7 +112,7 @@ def jobs(folder: Path, number: int, every: int) -> None:
     with serving(0.0, "[[7]]") as url:
         job(
             folder,
-            *(f"judge.endpoint.base_url={url}", "iteration.iterations=2"),
+            *(f"judge.endpoint.base_url={url}", "iteration.iterations=2", "jobs_at_once=1"),
             *("+tracker.soak._target_=soak.Meter", *meter, f"+tracker.soak.number=range({number + 1})"),
             sweep=True,
         )

@@ -128,7 +128,7 @@ def sample(
 @app.command()
 def chat(
     policy: Annotated[Path, typer.Argument(help="A job's folder, a train artifact, or a model folder.")],
-    iteration: Annotated[int | None, typer.Option(help="A job's round from 0 (default: the last).")] = None,
+    of_round: Annotated[int | None, typer.Option("--round", help="Of a job, from 1 (default: the last).")] = None,
     temperature: float = 0.7,
     max_new_tokens: int = 256,
     seed: int = 0,
@@ -136,7 +136,7 @@ def chat(
     """Talk with a trained policy."""
     from aipo.command import looking
 
-    folder = _told(looking.policy_folder, policy, iteration)
+    folder = _told(looking.policy_folder, policy, of_round)
     _told(looking.chat, folder, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
 
 

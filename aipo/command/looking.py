@@ -159,8 +159,9 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
-def policy_folder(place: Path, iteration: int | None = None) -> Path:
-    """The model folder that `place` means: itself, a train artifact's, or that of a job's round (default: the last).
+def policy_folder(place: Path, number: int | None = None) -> Path:
+    """The model folder that `place` means: itself, a train artifact's, or that of a job's round (from 1; None: the
+    last).
 
     Of an artifact every byte of the model is compared with the manifest. Raises LookError and StoreError.
     """
@@ -175,9 +176,9 @@ def policy_folder(place: Path, iteration: int | None = None) -> Path:
         lacks = "no policy in it" if place.is_dir() else "no such folder"
         raise LookError(f"{place}: {lacks}; {JOB_FOLDER}, a train artifact's, or a model's")
     record = read_job(place)
-    trained = [point for point in record.points if point.train and iteration in (None, point.iteration)]
+    trained = [point for point in record.points if point.train and number in (None, point.iteration + 1)]
     if not trained:
-        raise LookError(f"{place}: no trained round {'' if iteration is None else iteration} in this job")
+        raise LookError(f"{place}: no trained round {'' if number is None else number} in this job")
     artifact = Artifact("train", str(trained[-1].train), store_of(place, record) / "train" / str(trained[-1].train))
     artifact.verify("model")
     return artifact.path / "model"

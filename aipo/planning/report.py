@@ -31,13 +31,15 @@ STAGES = (
     *("base_model", "pool", "prompts", "candidates", "ranking", "pairs", "reference", "train", "average"),
     *("answers", "judgments", "scores", "proxy", "kl"),
 )
+WIDTH = 100
+"""Columns of the tables. Sentences are not broken: the terminal does that."""
 USABLE = 0.9
 """Share of a device's memory that training may fill; the trainer's own limit."""
 
 
 def print_plan(run: Subject, events: list[StageEvent], missing: Sequence[str]) -> None:
     """Print the plan of a job: its stages, as a PlanStore told them, and what it lacks."""
-    console = Console(width=132, highlight=False)
+    console = Console(width=WIDTH, highlight=False)
     _print_stages(console, events)
     shape = model_shape(run, events)
     if shape is None:
@@ -54,7 +56,7 @@ def print_plan(run: Subject, events: list[StageEvent], missing: Sequence[str]) -
 
 def print_sweep(jobs: Sequence[tuple[Subject, Sequence[StageEvent]]]) -> None:
     """The totals of a sweep, in three lines."""
-    totals, console = sweep_totals(jobs), Console(width=132, highlight=False)
+    totals, console = sweep_totals(jobs), Console(width=WIDTH, highlight=False)
     console.print(
         f"\nSweep of {totals.jobs} job{'s' * (totals.jobs != 1)}: {totals.stages:,} stages to run, shared ones once",
         style="bold",
@@ -87,24 +89,24 @@ def duration(hours: float) -> str:
 
 
 def _print_stages(console: Console, events: Sequence[StageEvent]) -> None:
-    """A row per round, rounds in the same state together; a column per kind of stage."""
+    """A row per kind of stage; a column per round, rounds in the same state together."""
     rounds: dict[str, dict[str, list[bool]]] = {}
     for event in events:
         first, *rest = event.note.split()
-        rounds.setdefault(rest[0] if first == "iter" else first, {}).setdefault(event.stage, []).append(
-            event.outcome != "planned"
-        )
+        label = f"round {int(rest[0]) + 1}" if first == "iter" else first
+        rounds.setdefault(label, {}).setdefault(event.stage, []).append(event.outcome != "planned")
     shown = [stage for stage in STAGES if any(stage in found for found in rounds.values())]
-    table = _table("iteration", *shown, justify="left")
-    rows: list[tuple[str, str, list[str]]] = []
+    columns: list[tuple[str, str, list[str]]] = []
     for label, found in rounds.items():
         cells = [_state(found.get(stage, [])) for stage in shown]
-        if rows and rows[-1][2] == cells:
-            rows[-1] = (rows[-1][0], label, cells)
+        if columns and columns[-1][2] == cells:
+            columns[-1] = (columns[-1][0], label, cells)
         else:
-            rows.append((label, label, cells))
-    for first, last, cells in rows:
-        table.add_row(first if first == last else f"{first} to {last}", *cells)
+            columns.append((label, label, cells))
+    names = [first if first == last else f"{first} to {last.split()[-1]}" for first, last, _ in columns]
+    table = _table("", *names, justify="left")
+    for row, stage in enumerate(shown):
+        table.add_row(stage, *(cells[row] for _, _, cells in columns))
     console.print("Stages", style="bold")
     console.print(table)
     planned = sum(event.outcome == "planned" for event in events)
@@ -201,7 +203,8 @@ def _print_memory(console: Console, run: Subject, shape: ModelShape) -> None:
     if setup.sharded and setup.processes > 1:
         console.print(
             f"Main memory of the first node: {_size(average_gib(shape))}, where the trained weights are put together "
-            "in float32; a checkpoint stays in its processes' parts"
+            "in float32; a checkpoint stays in its processes' parts",
+            soft_wrap=True,
         )
     replica = devices_per_replica(shape, hardware)
     console.print(
@@ -231,6 +234,7 @@ def _print_disk(console: Console, run: Subject, shape: ModelShape, events: Seque
     console.print(
         f"\nDisk: {models} trained model{'s' * (models > 1)} of {_size(each)} = {_size(models * each)}{moving}; "
         f"while one trains, up to two checkpoints of {_size(state)} more. Free there: {_size(free / GIB)}",
+        soft_wrap=True,
     )
 
 

@@ -152,7 +152,7 @@ def test_the_card_says_what_the_artifacts_say(job: Path, tmp_path: Path) -> None
 
 
 def test_an_earlier_round_knows_nothing_of_later_ones(job: Path, tmp_path: Path) -> None:
-    text = (export_policy(job, tmp_path / "out", iteration=0) / "README.md").read_text(encoding="utf-8")
+    text = (export_policy(job, tmp_path / "out", number=1) / "README.md").read_text(encoding="utf-8")
     assert "| ae | judge-x | win_rate | 20 [18, 22] | 10 [8, 12] | 98 (2 unscored) |" in text
     assert "t1" not in text and "after 1 round(s)" in text
 
@@ -193,7 +193,7 @@ def test_errors_are_one_line(job: Path, tmp_path: Path, capsys: pytest.CaptureFi
     cases = (
         ([str(tmp_path), "--out", str(out)], "run.json: no such file; expected a job's folder"),
         ([str(job), "--out", str(job)], "exists already; choose another folder"),
-        ([str(job), "--out", str(out), "--iteration", "7"], "no evaluated iteration 7; there is: 0, 1"),
+        ([str(job), "--out", str(out), "--round", "7"], "no evaluated round 7; there is: 1, 2"),
     )
     for arguments, expected in cases:
         assert main(arguments) == 1

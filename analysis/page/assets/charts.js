@@ -16,6 +16,12 @@ function ticks(low, high, wanted) {
   return found;
 }
 
+/** A tick's label: small numbers by their power, as there is room for five characters. */
+function shortNumber(value) {
+  const text = value !== 0 && Math.abs(value) < 0.001 ? value.toExponential() : String(value);
+  return text.replaceAll("-", "−");
+}
+
 /**
  * A plot. `lines`: [{cls, style, points: [[x, y]]}] drawn under `dots`: [{x, y, cls, r, label, tip, href, low, high, end}].
  * `whole` puts ticks at whole x only. Dots with an href can be opened.
@@ -37,7 +43,7 @@ function plot({ title, xName, yName, lines, dots, height = 300, whole = false, x
   const Y = (y) => height - bottom - ((y - y0) / (y1 - y0)) * (height - top - bottom);
   const at = ([x, y]) => `${X(x).toFixed(1)},${Y(y).toFixed(1)}`;
   const svg = el("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `${title}: ${yName} against ${xName}` });
-  for (const y of ticks(y0, y1, 5)) svg.append(el("line", { class: "axis", x1: left, x2: width - right, y1: Y(y), y2: Y(y) }), el("text", { x: left - 7, y: Y(y) + 4, "text-anchor": "end" }, String(y).replace("-", "−")));
+  for (const y of ticks(y0, y1, 5)) svg.append(el("line", { class: "axis", x1: left, x2: width - right, y1: Y(y), y2: Y(y) }), el("text", { x: left - 7, y: Y(y) + 4, "text-anchor": "end" }, shortNumber(y)));
   for (const x of ticks(x0, x1, Math.max(4, width / 90)).filter((tick) => !whole || Number.isInteger(tick))) svg.append(el("text", { x: X(x), y: height - bottom + 17, "text-anchor": "middle" }, xLabel(x)));
   svg.append(el("text", { x: (left + width - right) / 2, y: height - 6, "text-anchor": "middle" }, xName));
   svg.append(el("text", { transform: `translate(13,${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, yName));

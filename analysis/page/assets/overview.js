@@ -102,8 +102,8 @@ function drawOverview() {
 }
 
 const CURVES = {
-  reward_margin: ["Reward margin", "chosen − rejected reward"], reward_accuracy: ["Reward accuracy", "share of pairs with chosen above rejected"],
-  reference_agreement: ["Reference agreement", "share of pairs the reference orders alike"], loss: ["Loss", "loss per pair"],
+  reward_margin: ["Reward margin", "chosen − rejected reward"], reward_accuracy: ["Reward accuracy", "pairs with chosen above rejected"],
+  reference_agreement: ["Reference agreement", "pairs the reference orders alike"], loss: ["Loss", "loss per pair"],
   chosen_reward: ["Chosen reward", "reward"], rejected_reward: ["Rejected reward", "reward"], grad_norm: ["Gradient norm", "norm"],
   chosen_tokens: ["Chosen length", "tokens"], rejected_tokens: ["Rejected length", "tokens"], learning_rate: ["Learning rate", "rate"],
 };
