@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from composing import CONF, composed
+from fake_slurm import fake_slurm
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -74,8 +75,11 @@ def test_only_slurm_under_the_basic_sweeper_is_submitted() -> None:
     assert not slurm.launches(composed("hydra/launcher=submitit_local", with_hydra=True))
 
 
-def test_arrays_stay_within_the_clusters_limit_and_share_what_may_run_at_once(tmp_path: Path, fake_slurm: Path) -> None:
+def test_arrays_stay_within_the_clusters_limit_and_share_what_may_run_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("submitit")
+    commands = fake_slurm(tmp_path, monkeypatch)
     sweep = tmp_path / "results" / "s"
     launcher = {"timeout_min": 60, "partition": "gpu", "array_parallelism": 5, "setup": ["module load x"], "nodes": 2}
     found = slurm.submit_jobs(sweep, _jobs(sweep, 10), launcher, analyse=True)
@@ -84,7 +88,7 @@ def test_arrays_stay_within_the_clusters_limit_and_share_what_may_run_at_once(tm
         "103",
     ]
     assert [item.slurm_id for item in read_submitted(sweep)] == [item.slurm_id for item in found[:-1]]
-    scripts = [(fake_slurm / f"script{number}").read_text() for number in range(4)]
+    scripts = [(commands / f"script{number}").read_text() for number in range(4)]
     assert ["--array=0-3%2" in scripts[0], "--array=0-3%2" in scripts[1], "--array=0-1%1" in scripts[2]] == [True] * 3
     code = (sweep / "submissions" / "001" / "code").absolute()
     lines = scripts[0].splitlines()

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from composing import composed
+from fake_slurm import fake_slurm
 from omegaconf import OmegaConf
 
 from aipo.jobs import JobFile, JobRecord, SlurmState, Submission, hand_on, read_job, read_submitted, states, submit
@@ -155,8 +156,9 @@ def test_what_several_jobs_begin_with_is_made_by_the_first(tmp_path: Path) -> No
     assert common_first(jobs[:1]) == Common(awaited={first: ()}), "alone, it needs nothing that others need"
 
 
-def test_jobs_wait_for_what_they_have_in_common(tmp_path: Path, fake_slurm: Path) -> None:
+def test_jobs_wait_for_what_they_have_in_common(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("submitit")
+    commands = fake_slurm(tmp_path, monkeypatch)
     place = tmp_path / "results" / "s"
     names = ("dpo", "aipo")
     jobs = [_asked(tmp_path, "resources.common_first=true", objective=objective) for objective in names]
@@ -166,7 +168,7 @@ def test_jobs_wait_for_what_they_have_in_common(tmp_path: Path, fake_slurm: Path
         *(("101_0", "dpo-0"), ("101_1", "aipo-0")),
         ("102", "the tables, when they are done"),
     ]
-    scripts = [(fake_slurm / f"script{number}").read_text() for number in range(3)]
+    scripts = [(commands / f"script{number}").read_text() for number in range(3)]
     assert "dependency" not in scripts[0] and "#SBATCH --dependency=afterany:100\n" in scripts[1]
     assert "#SBATCH --dependency=afterany:101\n" in scripts[2]
     assert [item.slurm_id for item in read_submitted(place)] == ["101_0", "101_1"]

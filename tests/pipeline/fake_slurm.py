@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 
-@pytest.fixture
 def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Commands that take jobs and keep their scripts: at most 4 in an array."""
+    """Commands that take jobs and keep their scripts, in the folder that is returned: at most 4 in an array."""
     folder = tmp_path / "bin"
     folder.mkdir()
     commands = {
