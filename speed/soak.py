@@ -150,7 +150,7 @@ def judgement(name: str, at: Sequence[float], values: Sequence[float], of: str) 
     flat = abs(slope) * span <= FLAT_SHARE * abs(level) or abs(slope) <= error
     return (
         f"{name}: {level:.3f} on average, {slope:+.6f} (+- {error:.6f}) a {of}, "
-        f"{slope * span:+.3f} over {span:.0f} {of}s: {'flat' if flat else 'NOT FLAT'}"
+        f"{slope * span:+.3f} over {span:.0f} {of}s: {'flat' if flat else 'falls' if slope < 0 else 'GROWS'}"
     )
 
 
