@@ -104,6 +104,25 @@ def subject_contrasts(curves: Sequence[Curves], subject: str = SUBJECT) -> list[
     return _families(curves, pairs) if len(pairs) > 1 else []
 
 
+def every_pair(curves: Sequence[Curves]) -> list[tuple[Curves, Curves, list[Contrast]]]:
+    """Each series against each one before it, at their last common round, corrected over all pairs of a quantity.
+
+    Read where all series pass. A contrast bears the name of the first of the two; [] without a pair that shares
+    replicates.
+    """
+    chosen = [(two, one) for one, two in itertools.combinations(curves, 2)]
+    pairs = [pair for two, one in chosen if (pair := _pair(two, one)) is not None]
+    found = _families(curves, pairs)
+    if not found:
+        return []
+    last = max(contrast.horizon for contrast in found)
+    rows: list[list[Contrast]] = [[] for _ in pairs]
+    # A family has a contrast for each pair, in their order.
+    for place, contrast in enumerate(one for one in found if one.horizon == last):
+        rows[place % len(pairs)].append(contrast)
+    return [(pair.minuend, pair.subtrahend, mine) for pair, mine in zip(pairs, rows, strict=True)]
+
+
 def pair_contrasts(one: Curves, control: Curves) -> dict[str, Contrast]:
     """Quantity -> one objective minus the control at their last common round, at lengths that these two pass.
 

@@ -90,20 +90,20 @@ def _table(
     if not found:
         return None
     varied = any(contrast.variant for contrast in found)
-    digits = digits_for([contrast.estimate.value for contrast in found if not _is_ratio(contrast)])
+    digits = digits_for([contrast.estimate.value for contrast in found if not is_ratio(contrast)])
     rows = sorted({(c.horizon, *style.series_order(c.objective, c.variant)[:1], c.objective, c.variant) for c in found})
     by_place = {(c.horizon, c.objective, c.variant, c.quantity): c for c in found}
     cells, data = [], []
     for horizon, _, objective, variant in rows:
         mine = [by_place.get((horizon, objective, variant, quantity)) for quantity in QUANTITIES]
         first = [str(horizon), style.objective_name(objective), *([variant] if varied else [])]
-        cells.append((*first, *(_cell(contrast, digits) for contrast in mine)))
+        cells.append((*first, *(cell(contrast, digits) for contrast in mine)))
         data.append({"benchmark": benchmark, "round": horizon, "objective": objective, "variant": variant})
         for contrast in (contrast for contrast in mine if contrast):
-            data[-1] |= _exact(contrast)
+            data[-1] |= exact(contrast)
     compared = len({(contrast.objective, contrast.variant) for contrast in found})
     notes = [
-        f"{note}; in brackets the 95 % interval over {_counted(found[0].estimate)}; p corrected by Holm for the "
+        f"{note}; in brackets the 95 % interval over {counted(found[0].estimate)}; p corrected by Holm for the "
         f"{compared} comparisons of a column.",
         "At equal length: read off the measured curves by interpolation, averaged over the lengths that all curves "
         "pass; at equal score likewise. No line is fitted.",
@@ -164,7 +164,7 @@ def curves_table(sweep: Sweep, benchmark: str, name: str) -> Table | None:
             row |= _columns(key, found)
         data.append(row)
     length = style.metric_name(metric_names(sweep, benchmark)[1])
-    notes = [f"In brackets 95 % intervals over {_counted(last_score)}. Length: {length}."]
+    notes = [f"In brackets 95 % intervals over {counted(last_score)}. Length: {length}."]
     notes.append("Peak: of the mean over seeds, which noise lifts a little; round and length there.")
     if not where.is_empty and at_equal:
         notes.append(f"Equal length: from {number(where.low, 1)} to {number(where.high, 1)}, which all curves pass.")
@@ -279,19 +279,20 @@ def share_longer_than_baseline(sweep: Sweep, benchmark: str) -> float:
     return float(np.mean(longer)) if longer else math.nan
 
 
-def _is_ratio(contrast: Contrast) -> bool:
+def is_ratio(contrast: Contrast) -> bool:
     return contrast.quantity.startswith("log_")
 
 
 def _shown(contrast: Contrast, digits: int) -> tuple[str, str, str]:
     """Value and interval as they are shown: ratios from their logarithms."""
     values = (contrast.estimate.value, contrast.estimate.low, contrast.estimate.high)
-    if _is_ratio(contrast):
+    if is_ratio(contrast):
         values, digits = (math.exp(values[0]), math.exp(values[1]), math.exp(values[2])), 2
     return number(values[0], digits), number(values[1], digits), number(values[2], digits)
 
 
-def _cell(contrast: Contrast | None, digits: int) -> str:
+def cell(contrast: Contrast | None, digits: int) -> str:
+    """A contrast as people read it; a dash for none."""
     if contrast is None:
         return "–"
     value, low, high = _shown(contrast, digits)
@@ -313,7 +314,8 @@ def _with_interval(found: Estimate, digits: int) -> str:
     return f"{number(found.value, digits)} ({number(found.low, digits)} to {number(found.high, digits)})"
 
 
-def _counted(found: Estimate) -> str:
+def counted(found: Estimate) -> str:
+    """What an interval is over."""
     seeds = f"{found.n_replicates} seed{'s' * (found.n_replicates > 1)}"
     if not found.n_questions:
         return seeds if found.n_replicates > 1 else "nothing: one seed, and no values of single questions"
@@ -329,7 +331,7 @@ def _power_notes(found: Sequence[Contrast], digits: int, headers: dict[str, str]
         mine = [contrast for contrast in last if contrast.quantity == quantity]
         if mine:
             smallest = max(contrast.estimate.detectable for contrast in mine)
-            shown = f"a ratio of {number(math.exp(-smallest), 2)}" if _is_ratio(mine[0]) else number(smallest, digits)
+            shown = f"a ratio of {number(math.exp(-smallest), 2)}" if is_ratio(mine[0]) else number(smallest, digits)
             text = "the smallest difference that these seeds would have shown in 4 of 5 repetitions is"
             notes.append(f"{header}: {text} {shown}.")
     return notes
@@ -348,7 +350,8 @@ def _sentence(contrast: Contrast, benchmark: str, control: str) -> str:
     return f"{name}, after round {contrast.horizon}: {what} ({low} to {high}){judged}."
 
 
-def _exact(contrast: Contrast) -> dict[str, object]:
+def exact(contrast: Contrast) -> dict[str, object]:
+    """A contrast's columns in a CSV."""
     key = contrast.quantity
     row = _columns(key, contrast.estimate) | {f"{key}_se_questions": contrast.estimate.error_questions}
     row |= {f"{key}_p_holm": contrast.p_holm, f"{key}_p_sign_flip": contrast.p_sign_flip}

@@ -11,7 +11,7 @@ from scipy import stats
 from aipo.stats import common_lengths, estimate, holm
 from analysis import findings, page
 from analysis.collect import collect
-from analysis.contrasts import contrasts, order_agreement, statistic_of, subject_contrasts
+from analysis.contrasts import contrasts, every_pair, order_agreement, statistic_of, subject_contrasts
 from analysis.replicates import Curves, Replicate, curves
 from analysis.report import analyse
 
@@ -209,3 +209,22 @@ def test_a_benchmark_that_is_no_usual_one_leads_where_there_is_no_other(fake_swe
         fake_sweep.job(name, seed, iterations=2, benchmarks=("gold",))
     monkeypatch.setattr(findings, "LEADING", ("alpaca_eval",))
     assert any("AIPO, after round 2" in sentence for sentence in findings.verdict(collect(fake_sweep.folder), ["gold"]))
+
+
+def test_every_pair_once_and_corrected_together():
+    """At equal length b is 0.1 and c 0.3 above a on every seed, give or take a little."""
+    rng = np.random.default_rng(3)
+
+    def at(shift):
+        return [
+            replicate(seed, [10, 20, 30], [0.1 + shift, 0.2 + shift, 0.3 + shift + rng.normal(0, 0.01)])
+            for seed in range(5)
+        ]
+
+    found = every_pair([series(name, *at(shift)) for name, shift in (("a", 0.0), ("b", 0.1), ("c", 0.3))])
+    assert [(one.series[0], other.series[0]) for one, other, _ in found] == [("b", "a"), ("c", "a"), ("c", "b")]
+    equal = [next(c for c in mine if c.quantity == "score_at_equal_length") for *_, mine in found]
+    assert [c.estimate.value for c in equal] == pytest.approx([0.1, 0.3, 0.2], abs=0.01)
+    assert [c.p_holm for c in equal] == pytest.approx(holm([c.estimate.p for c in equal]))
+    assert [len(mine) for *_, mine in found] == [3, 3, 3], "no score is passed by all three"
+    assert every_pair([series("a", *at(0.0))]) == []
