@@ -29,6 +29,8 @@ Series = tuple[str, str]
 DPI = 200
 """Twice the 100 dots per inch the figures are laid out for: sharp on high-resolution screens."""
 
+MOST_SEED_LINES = 5
+"""With more seeds their single lines are left out, and bars stand at the last point alone."""
 MINIMUM_PAIRS = 5
 
 PAPER_LINES = "dashed: the paper's lines"
@@ -103,10 +105,12 @@ def length_vs_score(
                 linestyle=(0, (1, 1.2)) if benchmark in lines else "-", alpha=0.45 if benchmark in lines else 0.9,
                 zorder=2,
             )  # fmt: skip
-            if (mine["n"] > 1).any():
-                for _, seed in _of(frame, series).groupby("seed"):
+            if mine["n"].max() > MOST_SEED_LINES:  # they would hide what they are about
+                _whiskers(axes, mine["length"].iloc[-1:], mine.iloc[-1:], look, lengths=True)
+            else:
+                for _, seed in _of(frame, series).groupby("seed") if (mine["n"] > 1).any() else ():
                     axes.plot(seed["length"], seed["score"], color=look["color"], linewidth=0.6, alpha=0.3, zorder=1)
-            _whiskers(axes, mine["length"], mine, look, lengths=True)
+                _whiskers(axes, mine["length"], mine, look, lengths=True)
             _ordered_markers(axes, mine["length"], mine["score"], look)
             if len(mine) > 1:
                 _number(axes, mine.iloc[-1], rows, look["color"])

@@ -44,11 +44,11 @@ CAPTIONS = {
     "at that length. Means over seeds; bands: one standard error of the mean to each side. Right, the higher curve "
     "at the same length is the better objective.",
     "length_vs_score": "Score against mean answer length, from the base model (star) round by round: a marker per "
-    "round (mean over seeds), pale for the first, full for the last, which is numbered; thin: the seeds. On official "
-    "benchmarks the order is dotted and the straight line is the fit of the paper's figure (tables/fits.md); on the "
-    "miniature's the curve is as measured, without a fit. Higher at the same length is better. "
-    "Thin bars: a sample standard deviation over seeds to each side; with one seed the score's 95 % "
-    "interval over questions.",
+    "round (mean over seeds), pale for the first, full for the last, which is numbered; thin: up to five seeds. On "
+    "official benchmarks the order is dotted and the straight line is the fit of the paper's figure (tables/fits.md); "
+    "on the miniature's the curve is as measured, without a fit. Higher at the same length is better. "
+    "Thin bars: a sample standard deviation over seeds to each side, of more than five seeds at the last round "
+    "alone; with one seed the score's 95 % interval over questions.",
     "paper_length_vs_score": "For comparison, the paper's own figure (arXiv 2409.08845: Mistral-Nemo, official "
     "benchmarks), drawn again from values read off the published picture: a dot per round of training, and the lines "
     "it fits. Nothing in it was measured here; only its shape and order can be compared with the figure above.",
