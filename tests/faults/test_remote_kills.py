@@ -78,7 +78,8 @@ def without_speeds(root: Path) -> dict[str, Any]:
         found[path.relative_to(root).as_posix()] = own
         manifest = json.loads((path.parent / "manifest.json").read_text(encoding="utf-8"))
         files = {name: of for name, of in manifest["files"].items() if name != path.name}
-        counts = {name: count for name, count in manifest["counts"].items() if not name.endswith("_per_s")}
+        measured = ("_per_s", "_memory_gib")
+        counts = {name: count for name, count in manifest["counts"].items() if not name.endswith(measured)}
         found[(path.parent / "manifest.json").relative_to(root).as_posix()] = files, counts, manifest["parents"]
     return found
 
