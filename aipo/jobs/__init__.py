@@ -17,7 +17,15 @@ from aipo.jobs.record import (
 )
 from aipo.jobs.slurm import SlurmState, ask, slurm_states
 from aipo.jobs.states import UNFINISHED, JobState, State, states
-from aipo.jobs.submissions import SUBMITTED, Submission, hand_on, read_submitted, submit
+from aipo.jobs.submissions import (
+    SUBMITTED,
+    Submission,
+    hand_on,
+    read_submitted,
+    submit,
+    successor,
+    was_handed_on,
+)
 
 __all__ = [
     "BASE_ITERATION",
@@ -50,4 +58,6 @@ __all__ = [
     "states",
     "store_of",
     "submit",
+    "successor",
+    "was_handed_on",
 ]

@@ -15,7 +15,7 @@ from aipo.records import from_row, to_row
 SUBMITTED = "submitted.json"
 """The file beside `jobs/`."""
 SUCCESSOR = "successor.json"
-"""A file in a job's folder: the Slurm job that it goes on as, and the one that was submitted."""
+"""A file in a job's folder: the Slurm job that it goes on as, and those that it was."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,16 @@ class Submission:
     """What Slurm writes of it."""
 
 
+@dataclass(frozen=True)
+class Successor:
+    """What a job goes on as."""
+
+    parts: tuple[str, ...]
+    """The Slurm jobs that it was before, each of which handed it on; the first was submitted with the sweep."""
+    slurm_id: str
+    log: str
+
+
 def submit(sweep: Path, jobs: Sequence[Submission]) -> None:
     """Add jobs to those of the sweep; one that was asked for before keeps its place and takes the newer overrides."""
     known = {job.folder: job for job in _as_submitted(sweep)} | {job.folder: job for job in jobs}
@@ -42,11 +52,24 @@ def submit(sweep: Path, jobs: Sequence[Submission]) -> None:
 def hand_on(folder: Path, slurm_id: str, log: str, environment: Mapping[str, str] = os.environ) -> None:
     """Say in a job's folder that it goes on as another Slurm job, written by the one that it was until now."""
     mine = own_id(environment)
-    before = _successor(folder)
-    first = before["first"] if before is not None and before["slurm_id"] == mine else mine
+    found = _successor(folder)
+    earlier = found.parts if found is not None and found.slurm_id == mine else ()
     temporary = folder / f"{SUCCESSOR}.{os.getpid()}.tmp"
-    temporary.write_text(json.dumps({"first": first, "slurm_id": slurm_id, "log": log}), encoding="utf-8")
+    row = to_row(Successor((*earlier, str(mine)), slurm_id, log))
+    temporary.write_text(json.dumps(row), encoding="utf-8")
     os.replace(temporary, folder / SUCCESSOR)
+
+
+def was_handed_on(folder: Path, environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this Slurm job has handed a job on before: it was queued again all the same, and has nothing to do."""
+    found = _successor(folder)
+    return found is not None and own_id(environment) in found.parts
+
+
+def successor(folder: Path) -> str | None:
+    """The Slurm job that a job was last handed on to; None: it never was."""
+    found = _successor(folder)
+    return found.slurm_id if found is not None else None
 
 
 def read_submitted(sweep: Path) -> list[Submission]:
@@ -59,19 +82,18 @@ def read_submitted(sweep: Path) -> list[Submission]:
 
 def _by_now(sweep: Path, job: Submission) -> Submission:
     found = _successor(sweep / "jobs" / job.folder) if job.slurm_id is not None else None
-    if found is None or found["first"] != job.slurm_id:
+    if found is None or found.parts[0] != job.slurm_id:
         return job
-    return replace(job, slurm_id=found["slurm_id"], log=found["log"])
+    return replace(job, slurm_id=found.slurm_id, log=found.log)
 
 
-def _successor(folder: Path) -> dict[str, str] | None:
+def _successor(folder: Path) -> Successor | None:
     path = folder / SUCCESSOR
     try:
-        row: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
-        return {key: row[key] for key in ("first", "slurm_id", "log")}
+        return from_row(Successor, json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise JobFileError(f"{path} cannot be read: {error}; remove it, and run the job again") from error
 
 

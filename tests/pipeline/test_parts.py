@@ -4,42 +4,38 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from composing import composed
+from divided_jobs import OWN, asked_for, run_parts
 from fake_slurm import fake_slurm
 from omegaconf import OmegaConf
 
-from aipo.jobs import JobFile, JobRecord, SlurmState, Submission, hand_on, read_job, read_submitted, states, submit
+from aipo.jobs import (
+    JobFile,
+    JobRecord,
+    SlurmState,
+    Submission,
+    hand_on,
+    read_job,
+    read_submitted,
+    states,
+    submit,
+)
 from aipo.pipeline import folders, sweep
 from aipo.pipeline.check import check
 from aipo.pipeline.cluster import job, launcher_problems, launcher_settings, launches, nodes_of, slurm, snapshot
 from aipo.pipeline.cluster.executor import with_resources
 from aipo.pipeline.cluster.parts import Common, Part, common_first
-from aipo.pipeline.cluster.snapshot import Asked
 from aipo.pipeline.ends import HandedOn
 from aipo.planning.resources import STAGES, Resources
 
 RECORD = JobRecord("dpo", 0, "miniature", "uf", True, (), {}, {}, "outputs")
 DIVIDED = Resources(training={"nodes": 4}, judging={"gpus_per_node": None})
-SMALL = (
-    *("model.retrain=true", "model.steps=20", "model.n_documents=300", "iteration.iterations=2", "kl_prompts=0"),
-    *("data=pairrm_gen_uf", "iteration.prompts=16", "iteration.candidates=2", "diagnostic_judge=[]", "sweep=s"),
-    *("benchmark=[gold,mini_mt_bench]", "benchmark.gold.n_questions=8", "benchmark.mt_bench.assets.n_questions=8"),
-)
-OWN = ("resources.training={cpus_per_task: 2}", "resources.judging={cpus_per_task: 1}")
-
-
-def _asked(folder: Path, *overrides: str, objective: str = "dpo") -> Asked:
-    given = (*SMALL, f"objective={objective}", f"store.root={folder / 'outputs'}", *overrides)
-    config = check(composed(*given))
-    place = folder / "results" / "s" / "jobs" / f"{objective}-{config['seed']}"
-    choices = {"model": "miniature", "data": "pairrm_gen_uf", "objective": objective}
-    return Asked(str(place), config, tuple(given), choices, None)
 
 
 @pytest.fixture
@@ -139,7 +135,7 @@ def test_a_limit_must_leave_time_before_its_warning() -> None:
 
 def test_what_several_jobs_begin_with_is_made_by_the_first(tmp_path: Path) -> None:
     jobs = [
-        _asked(tmp_path, f"seed={seed}", "resources.common_first=true", objective=objective)
+        asked_for(tmp_path, f"seed={seed}", "resources.common_first=true", objective=objective)
         for seed in (0, 1)
         for objective in ("dpo", "aipo")
     ]
@@ -161,7 +157,7 @@ def test_jobs_wait_for_what_they_have_in_common(tmp_path: Path, monkeypatch: pyt
     commands = fake_slurm(tmp_path, monkeypatch)
     place = tmp_path / "results" / "s"
     names = ("dpo", "aipo")
-    jobs = [_asked(tmp_path, "resources.common_first=true", objective=objective) for objective in names]
+    jobs = [asked_for(tmp_path, "resources.common_first=true", objective=objective) for objective in names]
     sent = slurm.submit_jobs(place, jobs, {"partition": "gpu"}, analyse=True)
     assert [(item.slurm_id, item.what) for item in sent] == [
         ("100", "dpo-0: what others need, too"),
@@ -195,36 +191,13 @@ def test_a_job_is_known_by_the_number_that_it_has_by_now(tmp_path: Path) -> None
     assert [item.slurm_id for item in read_submitted(tmp_path)] == ["20", "15"]
 
 
-def _run_parts(folder: Path, asked: Asked, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Run a job and all that it submits, one after the other; what each was for."""
-    kept = snapshot.take(Path(asked.folder).parent.parent, [asked], {"cpus_per_task": 1})
-    queue: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
-    settings: list[Any] = []
-
-    def submit_one(at: Path, launcher: Any, function: Callable[..., Any], *arguments: Any) -> tuple[str, str]:
-        assert at == kept
-        settings.append(launcher)
-        queue.append((function, arguments))
-        return str(100 + len(queue)), "log"
-
-    monkeypatch.setattr(job, "submit_one", submit_one)
-    queue.append((job.SweepJob(), (kept / "jobs" / f"{Path(asked.folder).name}.json",)))
-    done = []
-    for function, arguments in queue:
-        part = arguments[1] if len(arguments) > 1 else Part()
-        done.append(part.kind)
-        function(*arguments)
-    assert [item["cpus_per_task"] for item in settings] == [{"training": 2}.get(kind, 1) for kind in done[1:]]
-    return done
-
-
 def test_the_parts_of_a_job_make_what_the_whole_job_makes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signals: None
 ) -> None:
     whole, divided = tmp_path / "whole", tmp_path / "divided"
-    job.run_asked(_asked(whole))
-    asked = _asked(divided, *OWN)
-    assert _run_parts(divided, asked, monkeypatch) == [
+    job.run_asked(asked_for(whole))
+    asked = asked_for(divided, *OWN)
+    assert run_parts(divided, asked, monkeypatch) == [
         *("drawing", "training", "drawing", "training", "drawing", "judging")
     ]
     records = [read_job(folder / "results" / "s" / "jobs" / "dpo-0") for folder in (whole, divided)]
@@ -241,7 +214,7 @@ def test_the_parts_of_a_job_make_what_the_whole_job_makes(
 def test_a_part_that_cannot_be_submitted_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signals: None
 ) -> None:
-    asked = _asked(tmp_path, *OWN)
+    asked = asked_for(tmp_path, *OWN)
     kept = snapshot.take(tmp_path / "results" / "s", [asked], {})
 
     def refuses(*arguments: Any) -> tuple[str, str]:

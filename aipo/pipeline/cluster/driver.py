@@ -69,7 +69,8 @@ def watch(sweep: Path, submitted: Sequence[Submission]) -> int:
                 time.sleep(pause)
                 pause = min(LONGEST_PAUSE_SECONDS, pause * GROWTH)
     except (KeyboardInterrupt, Terminated):
-        print(left_behind(sweep, submitted), file=sys.stderr, flush=True)
+        now = [job for job in read_submitted(sweep) if job.folder in folders]  # some have gone on as others
+        print(left_behind(sweep, now), file=sys.stderr, flush=True)
         raise
     unfinished = sum(job.state != "done" for job in jobs)
     if unfinished:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -18,6 +19,8 @@ COMMON = (
     "stderr_to_stdout",
 )
 """Settings that submitit has for every kind of cluster; the others are Slurm's."""
+CONF = "SLURM_CONF"
+"""Where Slurm's commands find the cluster: as SBATCH_ variables a site's or a user's, and the same for every job."""
 DEAF = """trap '' USR2; exec "$0" "$@" """
 """Until a job can answer a warning, it ignores it: it would die of it, and Slurm take it for failed."""
 
@@ -65,6 +68,8 @@ def submit_one(
     """
     from submitit.helpers import clean_env
 
+    of_the_user = {key: value for key, value in os.environ.items() if key == CONF or key.startswith("SBATCH_")}
     with clean_env():
+        os.environ.update(of_the_user)
         task = executor_of(kept, launcher).submit(function, *arguments)
     return task.job_id, str(task.paths.stdout)

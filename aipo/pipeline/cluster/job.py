@@ -12,12 +12,14 @@ import logging.config
 import os
 import re
 import signal
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
-from aipo.jobs import UNFINISHED, ask, hand_on, mark, slurm_id, states
+from aipo.jobs import UNFINISHED, ask, hand_on, mark, read_job, states, successor, was_handed_on
+from aipo.jobs import slurm_id as job_id
 from aipo.pipeline.cluster.executor import submit_one, with_resources
 from aipo.pipeline.cluster.parts import WHOLE, Part, resources_of
 from aipo.pipeline.cluster.snapshot import Asked, read_asked, read_launcher
@@ -32,6 +34,7 @@ Case = Literal["queue again", "queued again", "cancelled", "interrupted"]
 """What a signal means: this process has the job queued again, Slurm has done so, somebody cancelled it, none of it."""
 
 
+SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
 ANALYSIS_MINUTES = 60
 LIKE_THE_JOBS = ("partition", "account", "qos", "constraint", "comment", "exclude", "setup")
 """What the analysis, a small job, has in common with the others."""
@@ -44,16 +47,19 @@ class SweepJob:
         """Run the job whose submission is kept in `file`. An exception fails the Slurm job."""
         warning = ClusterSignals()
         asked = read_asked(file)
+        folder = Path(asked.folder)
+        if was_handed_on(folder):  # and queued again before it had ended
+            return
         try:
-            run_asked(asked, part=part)
-        except HandedOn as handed:
-            if handed.kind is not None:
-                self._go_on(file, asked, handed.kind)
+            try:
+                run_asked(asked, part=part)
+            except HandedOn as handed:
+                if handed.kind is not None:
+                    with warning.held():
+                        self._go_on(file, asked, handed.kind)
+                    warning.follow(folder)
         except Terminated as ended:
-            warning.answer(Path(asked.folder), ended)
-        else:
-            if part.config(asked) is not asked.config:  # all but judging is done
-                self._go_on(file, asked, "judging")
+            warning.answer(folder, ended)
 
     def checkpoint(self, file: Path, part: Part = WHOLE) -> DelayedSubmission:
         """What submitit has run after a warning: the same again."""
@@ -71,7 +77,8 @@ class SweepJob:
             mark(folder, "interrupted", f"its next part, {kind}, could not be submitted: {error}")
             raise
         hand_on(folder, slurm_id, log)
-        mark(folder, "requeued", f"goes on as Slurm job {slurm_id}, for {kind}")
+        if read_job(folder).scheduler_id == job_id():  # else the next part has begun
+            mark(folder, "requeued", f"goes on as Slurm job {slurm_id}, for {kind}")
 
 
 def run_asked(
@@ -100,7 +107,7 @@ def run_asked(
         asked.overrides,
         asked.choices,
         place,
-        watch,
+        part.watching(asked, watch),
         part.gate(resources_of(asked)),
         part.nodes(asked),
     )
@@ -139,8 +146,36 @@ class ClusterSignals:
     def __init__(self) -> None:
         self._requeue: Any = signal.getsignal(signal.SIGUSR2)  # submitit's own handler
         self._case: Case | None = None
-        for number in (signal.SIGUSR2, signal.SIGTERM):
+        self._holds = False
+        self._came: int | None = None
+        for number in SIGNALS:
             signal.signal(number, self._raise)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Meanwhile no signal breaks off what is being submitted: neither here, nor `sbatch`, which all of them reach.
+
+        One that came is answered at the end where the submission failed, as it may be why; else `follow` answers it.
+        """
+        self._holds = True
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        failed = True
+        try:
+            yield
+            failed = False
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            self._holds = False
+            if failed and self._came is not None:
+                self._raise(self._came, None)
+
+    def follow(self, folder: Path) -> None:
+        """After the job was handed on: whoever cancelled this part of it meant the job, so the next one is, too."""
+        if self._came is None or meaning(self._came)[0] != "cancelled":
+            return
+        if (slurm_id := successor(folder)) is not None:
+            ask("scancel", slurm_id)
+        self._raise(self._came, None)
 
     def answer(self, folder: Path, ended: Terminated) -> None:
         """The job has put its affairs in order: have it queued again if that is what the signal meant, and exit."""
@@ -155,6 +190,9 @@ class ClusterSignals:
         raise ended
 
     def _raise(self, number: int, frame: FrameType | None) -> None:
+        if self._holds:
+            self._came = number
+            return
         if self._case is not None or postponed(number, frame):
             return
         self._case, why = meaning(number)
@@ -174,7 +212,7 @@ def meaning(
     again: tuple[Case, str] = "queue again", "the cluster stops it; it goes on from here"
     if number == signal.SIGUSR2:
         return again
-    told = dict(re.findall(r"(\w+)=(\S*)", show("scontrol", "show", "job", "-o", slurm_id(environment) or "0") or ""))
+    told = dict(re.findall(r"(\w+)=(\S*)", show("scontrol", "show", "job", "-o", job_id(environment) or "0") or ""))
     state = told.get("JobState")
     if state == "PENDING" or int(told.get("Restarts", 0)) > int(environment.get("SLURM_RESTART_COUNT") or 0):
         return "queued again", "the cluster has queued it again"

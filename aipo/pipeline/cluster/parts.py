@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +41,36 @@ class Part:
 
     def config(self, asked: Asked) -> Mapping[str, Any]:
         """The job's config for this part: where judging has resources of its own, it waits until all else is done."""
-        later = bool(resources_of(asked).judging) and self.kind != "judging"
-        return {**asked.config, "judge_later": True} if later else asked.config
+        return {**asked.config, "judge_later": True} if self._leaves_judging(asked) else asked.config
 
     def nodes(self, asked: Asked) -> int | None:
         """How many machines the job has where it trains; None: as many as this part has."""
-        trains_elsewhere = resources_of(asked).training and self.kind != "training"
+        trains_elsewhere = self.kind == "judging" or (resources_of(asked).training and self.kind != "training")
         return int(asked.config["trainer"]["nodes"]) if trains_elsewhere else None
+
+    def watching(self, asked: Asked, watch: Watch) -> Watch:
+        """`watch`, which raises HandedOn after the last policy where another part judges."""
+        if not self._leaves_judging(asked):
+            return watch
+        last = int(asked.config["iteration"]["iterations"]) - 1
+
+        def watched(iteration: int, value: float | None) -> None:
+            watch(iteration, value)
+            if iteration == last:
+                raise HandedOn(None if self.only is not None else "judging", "all but its judging is done")
+
+        return watched
+
+    def _leaves_judging(self, asked: Asked) -> bool:
+        """Whether another part has the resources for judging, and something to judge now."""
+        if self.kind == "judging" or not resources_of(asked).judging or asked.config["judge_later"]:
+            return False
+        return any(build_component(node).uses_judge for node in (asked.config["benchmark"] or {}).values())
 
 
 WHOLE = Part()
+Watch = Callable[[int, float | None], None]
+"""As in `aipo.pipeline.loop`."""
 
 
 def resources_of(asked: Asked) -> Resources:
@@ -69,7 +90,8 @@ class Common:
 
 
 def common_first(jobs: Sequence[Asked]) -> Common:
-    """What several of the jobs begin with: of each the first stages still to be made, up to one that it alone needs.
+    """What several of the jobs begin with: of each the first stages still to be made, up to one that it alone needs or
+    that has resources of its own.
 
     The first job that needs such a stage makes it. Nothing where the jobs do not ask for it (`resources.common_first`).
     """
@@ -81,8 +103,9 @@ def common_first(jobs: Sequence[Asked]) -> Common:
     known: dict[str, Any] = {}
     planned: dict[str, list[tuple[str, str, str]]] = {}
     for job in jobs:
-        events = walk(build_run(job.config, known))
-        planned[job.folder] = [(one.fingerprint, one.stage, one.note) for one in events if one.outcome == "planned"]
+        todo = [one for one in walk(build_run(WHOLE.config(job), known)) if one.outcome == "planned"]
+        here = takewhile(lambda one: resources_of(job).asked_by(one.stage) in (None, WHOLE.kind), todo)  # noqa: B023
+        planned[job.folder] = [(one.fingerprint, one.stage, one.note) for one in here]
     times = Counter(digest for stages in planned.values() for digest, _, _ in stages)
     made: dict[str, str] = {}
     parts: dict[str, Part] = {}
