@@ -26,6 +26,7 @@ from aipo.pipeline.composer import Composer
 from aipo.pipeline.ends import GivenUp
 from aipo.pipeline.missing import missing_needs
 from aipo.pipeline.run import build_run
+from aipo.pipeline.sweep import undivided
 
 if TYPE_CHECKING:
     import optuna
@@ -148,6 +149,8 @@ def run_trial(search: Search, study: optuna.Study, composer: Composer) -> None:
         plain = check(combination.config)
         if missing := missing_needs(build_run(plain)):
             raise ConfigError([f"missing {item}" for item in missing])
+        if problems := undivided(build_run(plain)):
+            raise ConfigError(problems)
         if not plain["benchmark"]:
             raise ConfigError(["benchmark: a search needs one, whose score it raises"])
         asked = cluster.asked(search.sweep, folders.named(plain), combination, plain)

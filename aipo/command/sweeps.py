@@ -99,7 +99,9 @@ def rerun(sweep: Path, jobs: Sequence[JobState]) -> int:
     failures = 0
     for number, job in enumerate(jobs, start=1):
         print(f"job {number} of {len(jobs)}: {job.folder}", flush=True)
-        where = [*_overrides(job, sweep), f"hydra.run.dir={sweep}/jobs/${{job_folder:}}"]
+        # No cluster divides what runs here.
+        overrides = [item for item in _overrides(job, sweep) if not item.lstrip("+").startswith("resources")]
+        where = [*overrides, "resources=whole_job", f"hydra.run.dir={sweep}/jobs/${{job_folder:}}"]
         done = subprocess.run([sys.executable, "-m", "aipo.command", "run", *where], check=False)
         failures += done.returncode != 0
     return failures

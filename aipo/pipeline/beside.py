@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -76,10 +77,12 @@ class Workers:
 
     def give(self, job: Asked, place: Place) -> subprocess.Popen[bytes]:
         """Have one run a job, a fresh one where none waits."""
+        _dismiss(died := [process for process in self._waiting if process.poll() is not None])
+        self._waiting = [process for process in self._waiting if process not in died]
         process = self._waiting.pop(0) if self._waiting else _start()
         assert process.stdin is not None
-        with process.stdin:
-            text = json.dumps({"job": to_row(job), "place": vars(place)})
+        text = json.dumps({"job": to_row(job), "place": vars(place)})
+        with suppress(BrokenPipeError), process.stdin:  # it has died: its status says that
             process.stdin.write(text.encode("utf-8", "surrogatepass"))
         return process
 
@@ -87,9 +90,7 @@ class Workers:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for process in self._waiting:
-            assert process.stdin is not None
-            process.stdin.close()
+        _dismiss(self._waiting)
 
 
 def cores() -> int:
@@ -130,6 +131,12 @@ def _start() -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", WORKER], stdin=subprocess.PIPE, env=environment, start_new_session=True
     )
+
+
+def _dismiss(waiting: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in waiting:
+        assert process.stdin is not None
+        process.stdin.close()
 
 
 def _end(running: Sequence[subprocess.Popen[bytes]], number: signal.Signals) -> None:

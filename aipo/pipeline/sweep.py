@@ -199,7 +199,7 @@ def _refuse(
                 if key not in needs:  # equal components are looked at once
                     nodes = None if launcher is None else cluster.nodes_of(plain, launcher)
                     needs[key] = [f"missing {line}" for line in missing_needs(built, whom, nodes)]
-                    needs[key] += _resource_problems(built, plain, launcher)
+                    needs[key] += undivided(built) if launcher is None else cluster.launcher_problems(plain, launcher)
                 told = needs[key]
         except ConfigError as error:
             told = error.problems
@@ -211,9 +211,8 @@ def _refuse(
     return checked
 
 
-def _resource_problems(job: Run, plain: Mapping[str, Any], launcher: Mapping[str, Any] | None) -> list[str]:
-    if launcher is not None:
-        return cluster.launcher_problems(plain, launcher)
+def undivided(job: Run) -> list[str]:
+    """What is wrong with the resources of a job that goes to no cluster by itself."""
     if not (job.resources.differ or job.resources.common_first):
         return []
     return ["resources: only a sweep on Slurm has jobs of the cluster to divide; add -m and hydra/launcher=slurm"]

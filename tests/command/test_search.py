@@ -75,6 +75,19 @@ def test_hydra_s_words_become_optuna_s_space(tmp_path: Path) -> None:
         parsed(["objective=dpo"], 3, True, 0)
 
 
+@needs_optuna
+def test_a_search_runs_here_and_divides_no_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It ended with status 0 and nothing done, where the first trial met what it has no resources for."""
+    from aipo.command.search import command
+
+    monkeypatch.chdir(tmp_path)
+    given = ["objective=aipo,dpo", "resources.training={cpus_per_task: 2}", "benchmark=[gold]"]
+    assert command(given, 1, True, 0) == 2
+    assert "resources: only a sweep on Slurm has jobs of the cluster to divide" in capsys.readouterr().err
+
+
 SMALL = [
     *("model.steps=30", "model.n_documents=400", "iteration.iterations=3", "iteration.prompts=24", "benchmark=[gold]"),
     *(

@@ -69,6 +69,17 @@ def test_unfinished_jobs_run_again_and_finished_ones_stay(tmp_path: Path, monkey
     assert (kept / "run.json").read_bytes() == before
 
 
+def test_a_divided_job_runs_again_here_in_one_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was refused: only a sweep on Slurm has jobs of the cluster to divide."""
+    overrides = (*SMALL, f"store.root={tmp_path}/outputs", "resources=by_stage", "resources.judging={cpus_per_task: 1}")
+    submit(tmp_path / "results" / "s", [Submission("one", overrides, "7_0", "log")])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    assert rerun(Path("results/s"), states(Path("results/s"))) == 0
+    done = [job for job in states(Path("results/s")) if job.state == "done"]
+    assert len(done) == 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_job_that_is_told_to_end_says_so(tmp_path: Path, number: signal.Signals) -> None:
     process = _start(tmp_path, "iteration.iterations=200", sweep=False)

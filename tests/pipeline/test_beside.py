@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,24 @@ def test_workers_that_get_no_job_go_home(monkeypatch: pytest.MonkeyPatch, capfd:
         assert [process.poll() for process in processes] == [None, None]
     assert [process.wait(60) for process in processes] == [0, 0]
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_worker_that_died_while_it_waited_is_replaced(stub: Path) -> None:
+    workers = beside.Workers(2)
+    first = workers._waiting[0]
+    first.kill()
+    first.wait()
+    assert beside.run(_asked(stub, (0.0, 0), (0.0, 0)), 2, workers) == 0
+
+
+def test_a_job_whose_process_cannot_begin_stops_no_other(stub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pipe to it is broken before it has read which job it is."""
+    (stub / "no_job.py").write_text("import sys; sys.exit(3)")
+    workers = beside.Workers(1)
+    monkeypatch.setattr(beside, "WORKER", "no_job")
+    jobs = _asked(stub, (0.2, 0), (0.0, 0))
+    jobs[1] = replace(jobs[1], overrides=("x" * 1_000_000,))
+    assert beside.run(jobs, 2, workers) == 1 and (stub / "0" / "ended").exists()
 
 
 @pytest.mark.parametrize(

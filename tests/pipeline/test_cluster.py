@@ -15,7 +15,7 @@ from fake_slurm import fake_slurm
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from aipo.jobs import JobFile, JobRecord, SlurmState, Submission, read_submitted, submit
+from aipo.jobs import JobFile, JobRecord, SlurmState, Submission, hand_on, read_submitted, submit
 from aipo.pipeline import folders
 from aipo.pipeline.cluster import driver, job, slurm, snapshot
 from aipo.pipeline.cluster.snapshot import Asked
@@ -194,6 +194,27 @@ def test_a_driver_that_is_told_to_end_says_what_it_leaves(
     assert (
         "Slurm goes on with the 2 jobs of 7, 8" in said and "scancel 7 8" in said and f"aipo status {tmp_path}" in said
     )
+
+
+def test_what_a_driver_leaves_is_named_as_it_is_by_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its `scancel` named the first parts of jobs that had long gone on as others, and not what others need, too."""
+    submit(tmp_path, jobs := [Submission("a", (), "7_0", "a.log"), Submission("b", (), "7_1", "b.log")])
+    (tmp_path / "jobs" / "a").mkdir(parents=True)
+    stands = driver.states
+    monkeypatch.setattr(
+        driver, "states", lambda sweep: stands(sweep, lambda ids: {one: SlurmState("RUNNING") for one in ids})
+    )
+
+    def pause(seconds: float) -> None:
+        hand_on(tmp_path / "jobs" / "a", "12", "12.log", {"SLURM_JOB_ID": "7_0"})
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(driver.time, "sleep", pause)
+    with pytest.raises(Terminated):
+        driver.watch(tmp_path, jobs, ["6"])
+    assert "scancel 6 12 7 " in capsys.readouterr().err
 
 
 def test_what_is_in_the_queue_is_not_submitted_twice(

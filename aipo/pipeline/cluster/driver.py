@@ -38,7 +38,8 @@ def run(sweep: Path, jobs: Sequence[Asked], launcher: Mapping[str, Any], *, deta
         return 0
     names = [Path(job.folder).name for job in jobs]
     waited = [job for job in read_submitted(sweep) if job.folder in names]
-    unfinished = watch(sweep, waited)
+    numbers = {job.slurm_id for job in waited}
+    unfinished = watch(sweep, waited, [sent.slurm_id for sent in submitted if sent.slurm_id not in numbers])
     analyse(sweep)
     return 1 if unfinished else 0
 
@@ -51,8 +52,10 @@ def analyse(sweep: Path) -> None:
         analyse_sweep(sweep)
 
 
-def watch(sweep: Path, submitted: Sequence[Submission]) -> int:
+def watch(sweep: Path, submitted: Sequence[Submission], others: Collection[str] = ()) -> int:
     """Wait until no job can change by itself any more. Returns how many are not done.
+
+    `others`: Slurm jobs that make what several of them need.
 
     Ctrl-C and what else ends this process leave the jobs to the cluster; the user is told how to find them again.
     """
@@ -70,7 +73,7 @@ def watch(sweep: Path, submitted: Sequence[Submission]) -> int:
                 pause = min(LONGEST_PAUSE_SECONDS, pause * GROWTH)
     except (KeyboardInterrupt, Terminated):
         now = [job for job in read_submitted(sweep) if job.folder in folders]  # some have gone on as others
-        print(left_behind(sweep, now), file=sys.stderr, flush=True)
+        print(left_behind(sweep, now, others), file=sys.stderr, flush=True)
         raise
     unfinished = sum(job.state != "done" for job in jobs)
     if unfinished:
@@ -78,9 +81,9 @@ def watch(sweep: Path, submitted: Sequence[Submission]) -> int:
     return unfinished
 
 
-def left_behind(sweep: Path, submitted: Collection[Submission]) -> str:
+def left_behind(sweep: Path, submitted: Collection[Submission], others: Collection[str] = ()) -> str:
     """What goes on without this process, and how to see, end and tabulate it."""
-    arrays = dict.fromkeys(str(job.slurm_id).partition("_")[0] for job in submitted)
+    arrays = dict.fromkeys([*others, *(str(job.slurm_id).partition("_")[0] for job in submitted)])
     return (
         f"\nNo longer waiting. Slurm goes on with the {len(submitted)} jobs of {', '.join(arrays)}.\n"
         f"  aipo status {sweep}     how they stand\n"
