@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -168,6 +169,23 @@ def test_jobs_wait_for_what_they_have_in_common(tmp_path: Path, monkeypatch: pyt
     assert "dependency" not in scripts[0] and "#SBATCH --dependency=afterany:100\n" in scripts[1]
     assert "#SBATCH --dependency=afterany:101\n" in scripts[2]
     assert [item.slurm_id for item in read_submitted(place)] == ["101_0", "101_1"]
+
+
+@pytest.mark.parametrize(("at_once", "shares"), [(2, ["2", "1", "1"]), (3, ["3", "1", "1", "1"])])
+def test_what_jobs_have_in_common_runs_no_more_of_them_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int, shares: list[str]
+) -> None:
+    """Each group of jobs that waited for the same was an array of its own, and the parts before them were in none."""
+    pytest.importorskip("submitit")
+    commands = fake_slurm(tmp_path, monkeypatch)
+    jobs = [
+        asked_for(tmp_path, f"seed={seed}", "resources.common_first=true", objective=objective)
+        for seed in (0, 1, 2)
+        for objective in ("dpo", "aipo")
+    ]
+    slurm.submit_jobs(tmp_path / "results" / "s", jobs, {"array_parallelism": at_once}, analyse=False)
+    scripts = [path.read_text() for path in sorted(commands.glob("script*"))]
+    assert [re.findall("%([0-9]+)", script) for script in scripts] == [[one] for one in shares]
 
 
 def test_a_job_is_known_by_the_number_that_it_has_by_now(tmp_path: Path) -> None:

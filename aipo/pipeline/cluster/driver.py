@@ -83,7 +83,7 @@ def watch(sweep: Path, submitted: Sequence[Submission], others: Collection[str] 
 
 def left_behind(sweep: Path, submitted: Collection[Submission], others: Collection[str] = ()) -> str:
     """What goes on without this process, and how to see, end and tabulate it."""
-    arrays = dict.fromkeys([*others, *(str(job.slurm_id).partition("_")[0] for job in submitted)])
+    arrays = dict.fromkeys(number.partition("_")[0] for number in [*others, *(str(job.slurm_id) for job in submitted)])
     return (
         f"\nNo longer waiting. Slurm goes on with the {len(submitted)} jobs of {', '.join(arrays)}.\n"
         f"  aipo status {sweep}     how they stand\n"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
@@ -15,9 +15,9 @@ from aipo.components import build_component
 from aipo.jobs import Submission, ask, submit
 from aipo.pipeline import folders
 from aipo.pipeline.check import did_you_mean
-from aipo.pipeline.cluster.executor import executor_of, submit_one, with_resources
+from aipo.pipeline.cluster.executor import executor_of, with_resources
 from aipo.pipeline.cluster.job import SweepJob, submit_analysis
-from aipo.pipeline.cluster.parts import common_first, name_of
+from aipo.pipeline.cluster.parts import Common, common_first, name_of
 from aipo.pipeline.cluster.snapshot import JOBS, Asked, take
 from aipo.pipeline.composer import Combination
 from aipo.planning.resources import Kind, Resources
@@ -25,6 +25,7 @@ from aipo.planning.resources import Kind, Resources
 LAUNCHER = "SlurmLauncher"
 """The class that Hydra's plugin has for Slurm. Its settings are taken as they are."""
 SWEEPER = "BasicSweeper"
+Item = TypeVar("Item")
 NO_ANSWER_ARRAY = 1001
 """Slurm's own default of MaxArraySize."""
 
@@ -72,22 +73,23 @@ def submit_jobs(sweep: Path, jobs: Sequence[Asked], launcher: Mapping[str, Any],
     common = common_first(jobs)
     kept = take(sweep, jobs, launcher)
     files = {job.folder: (kept / JOBS / f"{name_of(job)}.json").absolute() for job in jobs}
+    limit, at_once = array_limit(), int(launcher.get("array_parallelism") or 256)
     sent: list[Sent] = []
     first: dict[str, str] = {}
-    for folder, part in common.parts.items():
-        number, log = submit_one(kept, launcher, SweepJob(), files[folder], part)
-        first[folder] = number
-        sent.append(Sent(f"{Path(folder).name}: what others need, too", number, log))
-    limit = array_limit()
+    makers = batched(list(common.parts), limit)
+    for some, share in zip(makers, shares(at_once, len(makers)), strict=True):
+        executor = executor_of(kept, {**launcher, "array_parallelism": share})
+        arguments = [files[one] for one in some], [common.parts[one] for one in some]
+        for folder, task in zip(some, executor.map_array(SweepJob(), *arguments), strict=True):
+            first[folder] = task.job_id
+            sent.append(Sent(f"{Path(folder).name}: what others need, too", task.job_id, str(task.paths.stdout)))
     chunks: list[tuple[str, Sequence[Asked]]] = []
-    for after in dict.fromkeys(common.awaited.get(job.folder, ()) for job in jobs):
-        alike = [job for job in jobs if common.awaited.get(job.folder, ()) == after]
+    for after, alike in _waiting(jobs, common, at_once):
         waits = ":".join(["afterany", *(first[folder] for folder in after)]) if after else ""
-        chunks += [(waits, alike[start : start + limit]) for start in range(0, len(alike), limit)]
-    parallel = list(shares(int(launcher.get("array_parallelism") or 256), len(chunks)))
+        chunks += [(waits, chunk) for chunk in batched(alike, limit)]
     numbers: list[str] = []
-    for (waits, chunk), at_once in zip(chunks, parallel, strict=True):
-        settings = {**launcher, "array_parallelism": at_once, **({"dependency": waits} if waits else {})}
+    for (waits, chunk), share in zip(chunks, shares(at_once, len(chunks)), strict=True):
+        settings = {**launcher, "array_parallelism": share, **({"dependency": waits} if waits else {})}
         started = executor_of(kept, settings).map_array(SweepJob(), [files[job.folder] for job in chunk])
         submitted = [
             Submission(name_of(job), tuple(job.overrides), task.job_id, str(task.paths.stdout))
@@ -99,6 +101,22 @@ def submit_jobs(sweep: Path, jobs: Sequence[Asked], launcher: Mapping[str, Any],
     if analyse:
         sent.append(Sent("the tables, when they are done", *submit_analysis(sweep, kept, numbers)))
     return sent
+
+
+def _waiting(jobs: Sequence[Asked], common: Common, at_once: int) -> list[tuple[Sequence[str], Sequence[Asked]]]:
+    """Jobs that wait for the same, with what they wait for: together, each an array, they run no more at once than may.
+
+    Where those would be more arrays, all wait for everything.
+    """
+    found: dict[tuple[str, ...], list[Asked]] = {}
+    for job in jobs:
+        found.setdefault(common.awaited.get(job.folder, ()), []).append(job)
+    return list(found.items()) if len(found) <= at_once else [(list(common.parts), jobs)]
+
+
+def batched(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    """The items in their order, at most so many together."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def launcher_problems(config: Mapping[str, Any], launcher: Mapping[str, Any]) -> list[str]:
