@@ -99,6 +99,17 @@ def test_a_second_machine_makes_nothing_and_reads_the_same_bytes(remote: str, tm
     assert all(told[name] == expected[name] for name in told if not name.endswith("manifest.json"))
 
 
+def test_what_lies_there_is_not_announced_as_being_made(tmp_path: Path) -> None:
+    """A job whose training has nodes of its own went there, and waited for them, to pull what was trained."""
+    remote = str(tmp_path / "remote")
+    begun: list[str] = []
+    for machine in ("one", "two"):
+        found = Machine(tmp_path / machine, remote)
+        found.store.on_begin.append(lambda stage, note: begun.append(stage))
+        found.answers(found.train())
+    assert begun == ["train", "answers"]
+
+
 def test_what_was_made_before_there_was_a_remote_store_is_pushed_at_its_next_use(remote: str, tmp_path: Path) -> None:
     Machine(tmp_path / "a").train()
     later = Machine(tmp_path / "a", remote)

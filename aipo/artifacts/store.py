@@ -83,7 +83,7 @@ class Store:
         self.mirror = None if remote is None else Mirror(self.root, RemoteStore(remote, push))
         self.listeners: list[Callable[[StageEvent], None]] = []
         self.on_begin: list[Callable[[str, str], None]] = []
-        """Called with stage and note when an artifact is not there and is now made, or waited for."""
+        """Called with stage and note when an artifact is in no store and is now made, or waited for."""
         self._known: dict[str, Artifact] = {}
         """Those this process has met, by fingerprint."""
         self._remake: dict[str, Callable[[], None]] = {}
@@ -136,7 +136,7 @@ class Store:
         started = time.perf_counter()
         content = {"stage": stage, "fingerprint": digest, "version": version, "config": config, "parents": parents}
         try:
-            if not (there := final.exists()):
+            if not (there := final.exists()) and self._remote_manifest(stage, digest) is None:
                 for told in self.on_begin:
                     told(stage, note)
             executed = not there and self._make(content, build, resumable, verify)
@@ -162,6 +162,13 @@ class Store:
         """The finished artifact of that fingerprint, or None."""
         path = self.root / stage / digest
         return Artifact(stage, digest, path) if path.exists() else None
+
+    def _remote_manifest(self, stage: str, digest: str) -> dict[str, Any] | None:
+        try:
+            there = None if self.mirror is None else self.mirror.remote.manifest(stage, digest)
+        except StoreError:  # what pulls it, or a plan's list of what is missing, says it
+            return None
+        return there[1] if there else None
 
     def _tell(self, event: StageEvent) -> None:
         for listener in self.listeners:
@@ -321,13 +328,6 @@ class PlanStore(Store):
         report = StageReport() if manifest is None else StageReport(manifest["counts"], manifest["dropped"])
         self._tell(StageEvent(stage, digest, "cached" if manifest else "planned", 0.0, report, note))
         return Artifact(stage, digest, self.root / stage / digest)
-
-    def _remote_manifest(self, stage: str, digest: str) -> dict[str, Any] | None:
-        try:
-            there = None if self.mirror is None else self.mirror.remote.manifest(stage, digest)
-        except StoreError:  # the plan's list of what is missing says it
-            return None
-        return there[1] if there else None
 
 
 __all__ = ["PlanStore", "StageEvent", "StageReport", "Store", "StoreError"]
