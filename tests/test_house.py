@@ -74,7 +74,7 @@ def test_every_class_that_conf_names_is_typed() -> None:
         named |= set(re.findall(r"_target_: aipo\.(?!objectives\b)[\w.]+\.(\w+)", path.read_text(encoding="utf-8")))
     concrete = {
         "Decoding", "Hardware", "Iteration", "KMeansClusters", "ModelShape", "PairFilters", "PolicyRef", "Price",
-        "Recipe", "SelfInstruct", "Store", "SweepCallback", "Trainer", "Workload",
+        "Recipe", "Resources", "SelfInstruct", "Store", "SweepCallback", "Trainer", "Workload",
     }  # fmt: skip
     tree = ast.parse((ROOT / "tests" / "typing_of_components.py").read_text(encoding="utf-8"))
     bound = {

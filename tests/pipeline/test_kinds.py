@@ -6,10 +6,12 @@ from pathlib import Path
 
 from composing import composed
 
+from aipo.pipeline import kinds
 from aipo.pipeline.check import check
 from aipo.pipeline.folders import named
 from aipo.pipeline.kinds import LOADED, VERSIONS, ranker_content, without_place
 from aipo.pipeline.run import build_run
+from aipo.planning import idle
 
 
 def test_weights_are_verified_for_known_stages_alone() -> None:
@@ -43,3 +45,7 @@ def test_jobs_whose_rankers_ask_different_judges_are_different_jobs() -> None:
     contents = [ranker_content(build_run(job)) for job in jobs]
     assert contents[0] != contents[1] and contents[0] == contents[2]
     assert "judge" not in contents[0]["ranker"]
+
+
+def test_the_plan_and_the_run_agree_on_what_stops_a_server() -> None:
+    assert (idle.DRAWS, idle.BESIDE_A_SERVER) == (kinds.DRAWS, kinds.BESIDE_A_SERVER)

@@ -13,12 +13,10 @@ from hydra.utils import instantiate
 
 from aipo.artifacts import StageEvent
 from aipo.models.shape import ModelShape
-from aipo.pipeline import kinds
 from aipo.pipeline.check import check
 from aipo.pipeline.loop import walk
 from aipo.pipeline.missing import missing_needs
 from aipo.pipeline.run import build_run
-from aipo.planning import idle
 from aipo.planning.costs import (
     Hardware,
     Workload,
@@ -378,10 +376,6 @@ def test_a_server_is_started_once_for_every_policy(tmp_path: Path) -> None:
     assert server_starts(without, walk(without)) == 1 + 2 * 2
     parts = allocation(without, model_shape(without, walk(without)), walk(without)).parts
     assert [part for part in parts if part.what == STARTS] == [Part(STARTS, 5 * 5 / 60, 0, 8)]
-
-
-def test_the_plan_and_the_run_agree_on_what_stops_a_server() -> None:
-    assert (idle.DRAWS, idle.BESIDE_A_SERVER) == (kinds.DRAWS, kinds.BESIDE_A_SERVER)
 
 
 def test_judge_and_ranker_get_their_bills(tmp_path: Path) -> None:
