@@ -132,6 +132,8 @@ def test_a_limit_must_leave_time_before_its_warning() -> None:
     )
     assert launcher_problems(check(composed()), launcher) == []
     assert len(launcher_problems(check(composed()), {"timeout_min": 5, "signal_delay_s": 300})) == 1
+    (told,) = launcher_problems(check(composed("resources.training={timeout_min: 1h}")), launcher)
+    assert told == "resources.training: expected numbers for timeout_min and signal_delay_s, got '1h'"
 
 
 def test_what_several_jobs_begin_with_is_made_by_the_first(tmp_path: Path) -> None:

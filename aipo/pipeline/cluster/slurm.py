@@ -128,17 +128,25 @@ def launcher_problems(config: Mapping[str, Any], launcher: Mapping[str, Any]) ->
         for kind in get_args(Kind)
         if (settings := resources.settings(kind))
     }
-    return [
-        f"{path}: a limit of {limit['timeout_min']} minutes and a warning {limit['signal_delay_s']} s before it would "
-        "stop every start at once; raise timeout_min, or lower signal_delay_s"
-        for path, limit in limits.items()
-        if 60 * (limit.get("timeout_min") or math.inf) <= (limit.get("signal_delay_s") or 0)
-    ] + [
+    return [*_limit_problems(limits)] + [
         f"{path}: no setting of hydra.launcher{did_you_mean(key, launcher)}; expected one of "
         f"{', '.join(sorted(launcher))}"
         for path, key in asked.items()
         if key not in launcher
     ]
+
+
+def _limit_problems(limits: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    for path, settings in limits.items():
+        minutes, delay = settings.get("timeout_min"), settings.get("signal_delay_s")
+        wrong = [value for value in (minutes, delay) if type(value) not in (int, float, type(None))]
+        if wrong:
+            yield f"{path}: expected numbers for timeout_min and signal_delay_s, got {wrong[0]!r}"
+        elif 60 * (minutes or math.inf) <= (delay or 0):
+            yield (
+                f"{path}: a limit of {minutes} minutes and a warning {delay} s before it would stop every start at "
+                "once; raise timeout_min, or lower signal_delay_s"
+            )
 
 
 def nodes_of(config: Mapping[str, Any], launcher: Mapping[str, Any]) -> int:
