@@ -49,20 +49,32 @@ def run(
     overrides: Sequence[str],
     choices: Mapping[str, Any],
     place: Place = ALONE,
+    nodes: int | None = None,
+) -> float | None:
+    """Check the config, then run (or plan) one job, as `run_checked` does. Raises ConfigError, too."""
+    return run_checked(check(config), folder, overrides, choices, place, nodes=nodes)
+
+
+def run_checked(
+    plain: Mapping[str, Any],
+    folder: Path,
+    overrides: Sequence[str],
+    choices: Mapping[str, Any],
+    place: Place = ALONE,
     watch: Watch = lambda iteration, value: None,
     on_begin: Callable[[str, str], None] | None = None,
     nodes: int | None = None,
 ) -> float | None:
-    """Check the config, then run (or plan) one job; `folder` receives its run.json, metrics and log.
+    """Run (or plan) one job, by the values that `check` gave; `folder` receives its run.json, metrics and log.
 
     `choices`: what Hydra chose for each config group; they go into run.json. `place`: for the console. `watch` learns
     after each policy what `run` would return now, `on_begin` the name and note of each stage that is about to be made,
     and both may end the job by raising. `nodes`: machines that the job has where it trains; None: those it has now.
     Returned is the first benchmark's score, at the length `returns_at_length` where that is set.
 
-    Raises ConfigError before anything runs; any error of a stage is written into run.json and passes through.
+    Raises ConfigError before anything runs, for what is missing; any error of a stage is written into run.json and
+    passes through.
     """
-    plain = check(config)
     _limit_threads(plain["cpu_threads"])
     show_details(plain["verbose"])
     job = build_run(plain)

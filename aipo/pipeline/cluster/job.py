@@ -87,13 +87,12 @@ def run_asked(
     place: Place = ALONE,
     part: Part = WHOLE,
 ) -> float | None:
-    """Run a job as it was asked for, or a part of it, in this process, with the log in its folder. As `loop.run`.
+    """Run a job as it was asked for, or a part of it, in this process, with the log in its folder.
 
-    Raises HandedOn where the rest of the job is for another part.
+    As `loop.run_checked`, for its config was checked when it was asked for. Raises HandedOn where the rest of the job
+    is for another part.
     """
-    from omegaconf import OmegaConf
-
-    from aipo.pipeline.loop import run
+    from aipo.pipeline.loop import run_checked
     from aipo.remote.redaction import redact_logs
 
     folder = Path(asked.folder)
@@ -101,8 +100,8 @@ def run_asked(
     if asked.logging is not None:
         logging.config.dictConfig(dict(asked.logging))
     redact_logs()
-    return run(
-        OmegaConf.create(_literal(part.config(asked))),
+    return run_checked(
+        part.config(asked),
         folder,
         asked.overrides,
         asked.choices,
@@ -232,12 +231,3 @@ def _seconds(text: str) -> int | None:
         return None
     days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
-
-
-def _literal(value: Any) -> Any:
-    """Resolved values in which OmegaConf finds nothing more to resolve."""
-    if isinstance(value, Mapping):
-        return {key: _literal(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_literal(item) for item in value]
-    return value.replace("${", "\\${") if isinstance(value, str) else value
