@@ -54,3 +54,17 @@ def test_the_league_followed_its_protocol(repository: Path) -> None:
     assert {row["objective"]: float(row["learning_rate"]) for row in table} == rates
     values = [float(row["score_at_equal_length"] or "-inf") for row in table]
     assert values == sorted(values, reverse=True)
+
+
+def test_the_second_league_is_what_its_scores_say(repository: Path) -> None:
+    last = {r["objective"]: r for r in rows(repository / "results/league_15/tables/gold.csv") if r["round"] == "15"}
+    known = {"dpo_placebo", "r_dpo_flipped", "simpo_low_beta"}
+    assert set(last) == known | {"dpo", "dpo_nll", "simpo", "alpha_dpo", "aipo"}
+    assert {row["seeds"] for row in last.values()} == {"0 1 2 3 4 5 6 7 8 9"}
+    chosen = {name: rate for name, rate, _ in arms(repository, "league")}
+    table = rows(repository / "results/league_15/tables/league.csv")
+    assert {row["objective"] for row in table} == set(last) - {"dpo"}
+    for row in table:
+        assert float(row["learning_rate"]) == chosen[row["objective"]] == chosen["dpo"]
+        difference = float(last[row["objective"]]["score"]) - float(last["dpo"]["score"])
+        assert float(row["score"]) == pytest.approx(difference, abs=2e-3)  # there base models weigh alike, here seeds do
