@@ -67,4 +67,6 @@ def test_the_second_league_is_what_its_scores_say(repository: Path) -> None:
     for row in table:
         assert float(row["learning_rate"]) == chosen[row["objective"]] == chosen["dpo"]
         difference = float(last[row["objective"]]["score"]) - float(last["dpo"]["score"])
-        assert float(row["score"]) == pytest.approx(difference, abs=2e-3)  # there base models weigh alike, here seeds do
+        assert float(row["score"]) == pytest.approx(
+            difference, abs=2e-3
+        )  # there base models weigh alike, here seeds do

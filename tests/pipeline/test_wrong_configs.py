@@ -282,11 +282,14 @@ def test_a_sweep_keeps_no_jobs_config() -> None:
 
 
 def _refused_or_planned(count: int, seed: int) -> dict[str, int]:
+    import openai  # noqa: F401 - imports are not on the clock, whichever config needs them first
+    import torch  # noqa: F401
+
     from aipo.pipeline.loop import walk
     from aipo.pipeline.missing import missing_needs
     from aipo.pipeline.run import build_run
 
-    check(copy.deepcopy(_base()))  # imports are not on the clock
+    missing_needs(build_run(check(copy.deepcopy(_base()))))
     outcomes = {"refused": 0, "planned": 0}
     for done, config in absurd_configs(count, seed):
         began = time.process_time()
