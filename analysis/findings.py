@@ -280,6 +280,7 @@ def share_longer_than_baseline(sweep: Sweep, benchmark: str) -> float:
 
 
 def is_ratio(contrast: Contrast) -> bool:
+    """Whether a contrast is of logarithms, and shown as a ratio."""
     return contrast.quantity.startswith("log_")
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +53,12 @@ def run_parts(folder: Path, asked: Asked, monkeypatch: pytest.MonkeyPatch) -> li
         function(*arguments)
     assert [item["cpus_per_task"] for item in settings] == [{"training": 2}.get(kind, 1) for kind in done[1:]]
     return done
+
+
+@pytest.fixture
+def kept_signals() -> Iterator[None]:
+    """The handlers that a job's part installs are gone afterwards."""
+    before = {number: signal.getsignal(number) for number in job.SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

@@ -228,3 +228,20 @@ def test_what_is_in_the_queue_is_not_submitted_twice(
     assert driver.run(tmp_path, _jobs(tmp_path, 2), {}, detach=True) == 0
     assert [Path(one.folder).name for one in sent[0]] == ["j1"]
     assert "j0: not submitted, it is pending as 7_0" in capsys.readouterr().out
+
+
+def test_what_slurm_refuses_is_told_without_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("submitit")
+    commands = fake_slurm(tmp_path, monkeypatch)
+    (commands / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: invalid partition specified: gpu' >&2; exit 1\n")
+    sweep = tmp_path / "results" / "s"
+    assert driver.run(sweep, _jobs(sweep, 2), {"partition": "gpu"}, detach=True) == 1
+    said = capsys.readouterr().err
+    assert "error: Slurm does not take the jobs: sbatch: error: invalid partition specified: gpu" in said
+    assert "the same command submits the rest" in said and "Traceback" not in said
+    (commands / "srun").unlink()
+    monkeypatch.setenv("PATH", str(commands))
+    assert driver.run(sweep, _jobs(sweep, 2), {"partition": "gpu"}, detach=True) == 1
+    assert "srun" in capsys.readouterr().err

@@ -7,14 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from divided_jobs import OWN, asked_for, run_parts
+from divided_jobs import OWN, asked_for, kept_signals, run_parts  # noqa: F401
 from fake_slurm import fake_slurm
 
 from aipo.jobs import Submission, hand_on, read_job, read_submitted, submit, successor
@@ -23,17 +22,11 @@ from aipo.pipeline.cluster.executor import submit_one
 from aipo.pipeline.cluster.parts import Part, common_first
 from aipo.pipeline.ends import Terminated
 
-
-@pytest.fixture
-def signals() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGUSR2, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+pytestmark = pytest.mark.usefixtures("kept_signals")
 
 
 def test_only_what_is_left_to_judge_is_judged_by_a_part_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signals: None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There was one that found nothing to do: without a benchmark that asks a judge, and where judging comes later."""
     own = ("resources.judging={cpus_per_task: 1}", "iteration.iterations=1")
@@ -47,9 +40,7 @@ def test_only_what_is_left_to_judge_is_judged_by_a_part_of_its_own(
     assert Part(only=frozenset()).config(asked_for(tmp_path, *own))["judge_later"] is True
 
 
-def test_a_job_between_two_parts_is_never_one_that_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signals: None
-) -> None:
+def test_a_job_between_two_parts_is_never_one_that_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It said `interrupted` until its judging was submitted: a driver that looked then took it for ended, and left."""
     asked = asked_for(tmp_path, "resources.judging={cpus_per_task: 1}", "iteration.iterations=1")
     kept = snapshot.take(tmp_path / "results" / "s", [asked], {})
@@ -64,9 +55,7 @@ def test_a_job_between_two_parts_is_never_one_that_ended(
     assert said == ["requeued"]
 
 
-def test_what_is_made_for_others_submits_no_judging(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signals: None
-) -> None:
+def test_what_is_made_for_others_submits_no_judging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of a job's stages may be what others need, too; the job itself still comes after."""
     asked = asked_for(tmp_path, "resources.judging={cpus_per_task: 1}", "iteration.iterations=1")
     longer = asked_for(tmp_path, "resources.judging={cpus_per_task: 1}", "resources.common_first=true", "seed=0")
@@ -100,7 +89,7 @@ def _stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) ->
 
 
 def test_a_part_that_is_queued_again_after_it_handed_on_submits_nobody_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signals: None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, file = _stands(tmp_path, monkeypatch)
     numbers = iter(["8", "9"])
@@ -126,7 +115,6 @@ def test_a_part_that_is_queued_again_after_it_handed_on_submits_nobody_twice(
 def test_a_signal_does_not_break_off_what_is_being_submitted(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    signals: None,
     number: signal.Signals,
     told: str,
     ends: bool,
@@ -156,7 +144,7 @@ def test_a_signal_does_not_break_off_what_is_being_submitted(
 
 
 def test_a_signal_that_a_submission_failed_of_has_the_part_queued_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signals: None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     again: list[int] = []
 

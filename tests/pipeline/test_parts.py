@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-import signal
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from composing import composed
-from divided_jobs import OWN, asked_for, run_parts
+from divided_jobs import OWN, asked_for, kept_signals, run_parts  # noqa: F401
 from fake_slurm import fake_slurm
 from omegaconf import OmegaConf
 
@@ -35,16 +33,9 @@ from aipo.pipeline.cluster.parts import Common, Part, common_first
 from aipo.pipeline.ends import HandedOn
 from aipo.planning.resources import STAGES, Resources
 
+pytestmark = pytest.mark.usefixtures("kept_signals")
 RECORD = JobRecord("dpo", 0, "miniature", "uf", True, (), {}, {}, "outputs")
 DIVIDED = Resources(training={"nodes": 4}, judging={"gpus_per_node": None})
-
-
-@pytest.fixture
-def signals() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGUSR2, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize(
@@ -211,9 +202,7 @@ def test_a_job_is_known_by_the_number_that_it_has_by_now(tmp_path: Path) -> None
     assert [item.slurm_id for item in read_submitted(tmp_path)] == ["20", "15"]
 
 
-def test_the_parts_of_a_job_make_what_the_whole_job_makes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signals: None
-) -> None:
+def test_the_parts_of_a_job_make_what_the_whole_job_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, divided = tmp_path / "whole", tmp_path / "divided"
     job.run_asked(asked_for(whole))
     asked = asked_for(divided, *OWN)
@@ -231,9 +220,7 @@ def test_the_parts_of_a_job_make_what_the_whole_job_makes(
     assert not list(divided.rglob("*.partial")) and not list(divided.rglob("traceback.txt"))
 
 
-def test_a_part_that_cannot_be_submitted_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signals: None
-) -> None:
+def test_a_part_that_cannot_be_submitted_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = asked_for(tmp_path, *OWN)
     kept = snapshot.take(tmp_path / "results" / "s", [asked], {})
 

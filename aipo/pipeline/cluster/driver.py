@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aipo.jobs import SUBMITTED, UNFINISHED, JobState, Submission, read_submitted, states
+from aipo.pipeline.cluster.executor import is_refusal
 from aipo.pipeline.cluster.slurm import submit_jobs
 from aipo.pipeline.cluster.snapshot import Asked
 from aipo.pipeline.ends import EndsWhenTold, Terminated
@@ -28,7 +29,13 @@ def run(sweep: Path, jobs: Sequence[Asked], launcher: Mapping[str, Any], *, deta
     for job in jobs:
         if (other := busy.get(Path(job.folder).name)) is not None:
             print(f"{other.folder}: not submitted, it is {other.state} as {other.slurm_id or 'a process'}")
-    submitted = submit_jobs(sweep, fresh, launcher, analyse=detach) if fresh else []
+    try:
+        submitted = submit_jobs(sweep, fresh, launcher, analyse=detach) if fresh else []
+    except Exception as error:
+        if not is_refusal(error):
+            raise
+        print(refused(sweep, error), file=sys.stderr, flush=True)
+        return 1
     for sent in submitted:
         print(f"{sent.slurm_id:<12} {sent.what:<34} {sent.log}")
     if detach:
@@ -42,6 +49,15 @@ def run(sweep: Path, jobs: Sequence[Asked], launcher: Mapping[str, Any], *, deta
     unfinished = watch(sweep, waited, [sent.slurm_id for sent in submitted if sent.slurm_id not in numbers])
     analyse(sweep)
     return 1 if unfinished else 0
+
+
+def refused(sweep: Path, error: Exception) -> str:
+    """What to say where Slurm does not take jobs: no controller, a partition or limit that is not there."""
+    return (
+        f"error: Slurm does not take the jobs: {error}\n"
+        f"What it took before stays in its queue (`aipo status {sweep}`); "
+        "with the cause mended, the same command submits the rest."
+    )
 
 
 def analyse(sweep: Path) -> None:

@@ -73,3 +73,10 @@ def submit_one(
         os.environ.update(of_the_user)
         task = executor_of(kept, launcher).submit(function, *arguments)
     return task.job_id, str(task.paths.stdout)
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether an error says that Slurm did not take a job, or is not there, and not that something here is wrong."""
+    from submitit.core.utils import FailedJobError
+
+    return isinstance(error, FailedJobError) or (isinstance(error, RuntimeError) and "srun" in str(error))
