@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from aipo.pipeline import beside, folders
 from aipo.pipeline.cluster import Asked
 from aipo.pipeline.composer import Combination
 
+SUBMITIT = importlib.util.find_spec("submitit") is not None
 STUB = """
 import json, signal, sys, time
 from pathlib import Path
@@ -143,7 +145,7 @@ def test_a_job_whose_process_cannot_begin_stops_no_other(stub: Path, monkeypatch
         (["jobs_at_once=1"], 0),
         (["jobs_at_once=100000"], 4),
         (["plan=true"], 0),
-        (["hydra/launcher=slurm"], 0),
+        pytest.param(["hydra/launcher=slurm"], 0, marks=pytest.mark.skipif(not SUBMITIT, reason="extra slurm")),
         (["cpu_threads=0"], 0),
         (["cpu_threads=many"], 0),
         (["model.path=x", "model=local"], 0),
