@@ -160,7 +160,7 @@ def build_pairs(
             )
         )
     if built.share_dropped > NOTABLE_SHARE:
-        logger.warning("%s", _told(built))
+        logger.warning("%s", _told(built, filters))
     return built
 
 
@@ -176,15 +176,14 @@ def require_pairs(built: BuiltPairs) -> None:
 
 
 REMEDIES = {
-    "truncated": "raise iteration.decoding.max_new_tokens, or let cut completions lose (data.filters.truncated="
-    "rejected_only)",
+    "truncated": "raise iteration.decoding.max_new_tokens, and data.filters.max_completion_tokens with it",
     "no_match": "loosen data.selection, or sample more candidates (iteration.candidates)",
     "tie": "sample more varied candidates (iteration.candidates, iteration.decoding.temperature)",
     "identical": "sample more varied candidates (iteration.candidates, iteration.decoding.temperature)",
 }
 
 
-def _told(built: BuiltPairs) -> str:
+def _told(built: BuiltPairs, filters: PairFilters) -> str:
     """One line about dropped prompts: how many, why, how long what was dropped is, and the remedy for most of it."""
     total = len(built.pairs) + sum(built.dropped.values())
     reasons = Counter(built.dropped)
@@ -197,7 +196,10 @@ def _told(built: BuiltPairs) -> str:
             f"{lengths['dropped_rejected_tokens']:.1f} tokens on average, the kept ones' "
             f"{lengths['chosen_tokens']:.1f} and {lengths['rejected_tokens']:.1f}"
         )
-    remedy = REMEDIES.get(reasons.most_common(1)[0][0], "see data.filters")
+    most = reasons.most_common(1)[0][0]
+    remedy = REMEDIES.get(most, "see data.filters")
+    if (most, filters.truncated) == ("truncated", "drop"):
+        remedy += ", or let cut completions lose (data.filters.truncated=rejected_only)"
     return f"pairs: {total - len(built.pairs)} of {total} prompts dropped ({listed}){compared}. To keep more: {remedy}"
 
 

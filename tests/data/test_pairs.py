@@ -195,13 +195,24 @@ def test_many_drops_are_told_with_their_lengths_and_remedy(
     (message,) = caplog.messages
     assert message == (
         "pairs: 2 of 10 prompts dropped (truncated 2); the dropped pairs' sides have 3.0 and 1.0 tokens on "
-        "average, the kept ones' 2.0 and 1.0. To keep more: raise iteration.decoding.max_new_tokens, or let cut "
-        "completions lose (data.filters.truncated=rejected_only)"
+        "average, the kept ones' 2.0 and 1.0. To keep more: raise iteration.decoding.max_new_tokens, and "
+        "data.filters.max_completion_tokens with it, or let cut completions lose (data.filters.truncated=rejected_only)"
     )
     caplog.clear()
     with caplog.at_level("WARNING", logger="aipo"):
         build_pairs([cut_rows[0], *kept, kept[0]], tokenizer, drop)  # one in ten is not more than a tenth
     assert not caplog.messages
+
+
+def test_the_remedy_is_not_what_is_set_already(
+    tokenizer: PreTrainedTokenizerFast, caplog: pytest.LogCaptureFixture
+) -> None:
+    all_cut = finished("length", "length", scores=(0.0, 1.0))
+    with caplog.at_level("WARNING", logger="aipo"):
+        build_pairs([all_cut], tokenizer, replace(OFF, truncated="rejected_only"))
+    (message,) = caplog.messages
+    assert message.startswith("pairs: 1 of 1 prompts dropped (truncated 1)")
+    assert "max_new_tokens" in message and "rejected_only" not in message
 
 
 def test_the_treatment_of_cut_completions_is_one_of_three() -> None:
