@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from aipo.components import require_range
 from aipo.records import Decoding
 
+KL_COMPLETIONS = 2
+"""Completions a prompt from which a policy's KL is estimated: the fewest that show their own spread."""
+
 
 @dataclass(frozen=True)
 class Iteration:

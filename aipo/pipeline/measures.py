@@ -10,6 +10,7 @@ from pathlib import Path
 
 from aipo.artifacts import Artifact, StageReport
 from aipo.benchmarks.benchmark import PromptBenchmark
+from aipo.iteration import KL_COMPLETIONS
 from aipo.pipeline.answers import read_answers
 from aipo.pipeline.draws import derived_seed, slice_of_pool
 from aipo.pipeline.kinds import ranker_content
@@ -17,9 +18,6 @@ from aipo.pipeline.stages import Policy, Stages, completion_counts
 from aipo.rankers.ranker import InformedRanker
 from aipo.rankers.ranking import informed
 from aipo.records import Candidates, Decoding, Example, RankedPrompt, read_parquet, to_row, write_parquet
-
-KL_COMPLETIONS = 2
-"""Completions a prompt from which a policy's KL is estimated: the fewest that show their own spread."""
 
 
 def kl(stages: Stages, pool: Artifact, policy: Policy, base: Policy, previous: Policy) -> Artifact | None:

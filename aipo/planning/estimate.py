@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aipo.artifacts import StageEvent
+from aipo.iteration import KL_COMPLETIONS
 from aipo.judges.endpoints import Priced
 from aipo.judges.judge import Judge
 from aipo.models.policy import PolicyRef
@@ -32,13 +33,18 @@ def model_shape(run: Subject, events: Sequence[StageEvent]) -> ModelShape | None
 
 def prompts_of_a_round(run: Subject) -> int:
     """As many as asked for, or the pool's where all are: counted where it is at hand, else assumed."""
-    return run.iteration.prompts or run.recipe.source.pool_size() or run.workload.pool_prompts
+    return run.iteration.prompts or prompts_of_the_pool(run)
+
+
+def prompts_of_the_pool(run: Subject) -> int:
+    """Counted where it is at hand, else assumed."""
+    return run.recipe.source.pool_size() or run.workload.pool_prompts
 
 
 def stage_costs(run: Subject, shape: ModelShape) -> dict[str, Cost]:
     """The cost of one execution of each kind of stage that uses the policy, in the order of a round.
 
-    And of ranking, where the ranker has a model of its own and its size is known.
+    And of ranking, where the ranker has a model of its own and its size is known. `uncounted` names what is left.
     """
     hardware, workload, iteration, recipe = run.hardware, run.workload, run.iteration, run.recipe
     trained_on = replace(hardware, devices=run.trainer.processes)
@@ -70,7 +76,30 @@ def stage_costs(run: Subject, shape: ModelShape) -> dict[str, Cost]:
         costs[f"answers {name}"] = decoding_cost(
             shape, hardware, workload, benchmark.n_answers, 1, workload.answer_tokens
         )
+    if run.kl_prompts:
+        costs["kl"] = _kl_cost(run, shape)
     return costs
+
+
+def _kl_cost(run: Subject, shape: ModelShape) -> Cost:
+    """Of drawing completions and reading them with the policy, the one before it and the base model, on one device.
+
+    In the first round the latter two are one; it is counted like the others.
+    """
+    workload, prompts = run.workload, min(run.kl_prompts, prompts_of_the_pool(run))
+    new_tokens = min(workload.completion_tokens, run.iteration.decoding.max_new_tokens)
+    drawn = decoding_cost(shape, run.hardware, workload, prompts, KL_COMPLETIONS, new_tokens)
+    rows = 3 * prompts * KL_COMPLETIONS
+    read = forward_cost(shape, replace(run.hardware, devices=1), rows, workload.prompt_tokens + new_tokens)
+    return Cost(drawn.tokens + read.tokens, drawn.hours + read.hours)
+
+
+def uncounted(costs: Mapping[str, Cost], events: Sequence[StageEvent]) -> list[str]:
+    """The stages still to run that take devices, or may, and are not among `costs`, in the order of a round."""
+    counted = {kind.partition(" ")[0] for kind in costs}
+    return [
+        stage for stage, kind in STAGES.items() if kind != "judging" and stage not in counted and runs_of(stage, events)
+    ]
 
 
 def devices_held(run: Subject, kind: Kind) -> int:

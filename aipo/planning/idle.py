@@ -127,6 +127,8 @@ def server_starts(run: Subject, events: Sequence[StageEvent]) -> int:
 def _working(run: Subject, kind: str) -> int:
     if kind in ON_ALL:
         return run.trainer.processes
+    if kind == "kl":  # most of it is reading, in the job's own process
+        return 1
     if kind == "ranking" and isinstance(run.ranker, ReadingRanker):
         return min(run.hardware.devices, getattr(run.ranker, "processes", None) or 1)
     return run.hardware.devices

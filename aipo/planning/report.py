@@ -22,6 +22,7 @@ from aipo.planning.estimate import (
     stage_costs,
     sweep_totals,
     training_setup,
+    uncounted,
 )
 from aipo.planning.idle import JUDGING, Allocation, allocation, idle_share, successions, sweep_allocations
 from aipo.planning.memory import TrainingSetup, average_gib, checkpoint_gib, policy_gib, training_memory
@@ -148,8 +149,8 @@ def _print_estimates(console: Console, run: Subject, shape: ModelShape, events: 
     table.add_row("total", "", "", "", duration(total))
     console.print(table)
     held = duration(device_hours(run, costs, events))
-    left = "" if "ranking" in costs or not runs_of("ranking", events) else "ranking, "
-    console.print(f"{held} of device time. Not counted: {left}judging, loading, starting servers")
+    left = ", ".join([*uncounted(costs, events), "judging", "loading", "starting servers"])
+    console.print(f"{held} of device time. Not counted: {left}", soft_wrap=True)
     _print_idle(console, run, allocation(run, shape, events), successions(run, events))
 
 

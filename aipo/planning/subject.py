@@ -44,6 +44,9 @@ class Subject(Protocol):
     def starts_servers(self) -> bool: ...
 
     @property
+    def kl_prompts(self) -> int: ...
+
+    @property
     def trainer(self) -> TrainingSettings: ...
 
     @property
