@@ -21,6 +21,9 @@ MOST_SERIES = 10
 NAME_POINTS = 11.5
 """The least distance of two names, from the baseline of one to that of the other."""
 
+NORMAL_95 = 1.96
+"""Standard errors to each side of a 95 % interval."""
+
 
 def of_sweep(sweep: Sweep, benchmark: str, path: Path, *, pdf: bool = False) -> list[Path]:
     """The picture of one benchmark of a sweep; see `headline`."""
@@ -44,7 +47,8 @@ def headline(
 
     rows: a row per policy, of the base model and of every objective and round, with the columns objective ("" for the
     base model), variant, iteration, length, score and n (seeds). `score` and `length`: what the axes say. Bands are one
-    standard error of the mean over seeds to each side (columns `length_sd`, `score_sd`), where there are several.
+    standard error to each side: of the mean over seeds (columns `length_sd`, `score_sd`); with one seed of the score
+    over its questions (from its 95 % interval, `ci95_low` and `ci95_high`).
     Draws nothing, and returns [], for no trained policy or more than ten series.
     """
     looks = looks_of(rows)
@@ -66,8 +70,9 @@ def headline(
             rounds, lengths, scores = ([getattr(row, what) for row in one] for what in ("iteration", "length", "score"))
             rounds = [iteration + 1 for iteration in rounds]
             name = style.series_name(*series)
-            _curve(left, rounds, lengths, [_error(row, "length") for row in one], look)
-            _curve(right, lengths, scores, [_error(row, "score") for row in one], look)
+            _curve(left, rounds, lengths, [_over_seeds(row, "length") for row in one], look)
+            errors = [_over_questions(row) if seeds == [1] else _over_seeds(row, "score") for row in one]
+            _curve(right, lengths, scores, errors, look)
             ends[left].append((rounds[-1], lengths[-1], f"{name} {lengths[-1]:.0f}", look["color"]))
             ends[right].append((lengths[-1], scores[-1], f"{name} {number(scores[-1], digits)}", look["color"]))
         if len(base) == 1:
@@ -96,8 +101,12 @@ def headline(
         return save(figure, path, source="fingerprints: " + " ".join(sources), pdf=pdf)
 
 
-def _error(row: Any, what: str) -> float:
+def _over_seeds(row: Any, what: str) -> float:
     return float(getattr(row, f"{what}_sd")) / row.n**0.5 if row.n > 1 else 0.0
+
+
+def _over_questions(row: Any) -> float:
+    return float(row.ci95_high - row.ci95_low) / 2 / NORMAL_95
 
 
 def _curve(axes: Axes, x: Sequence[float], y: Sequence[float], errors: Sequence[float], look: dict[str, Any]) -> None:

@@ -108,11 +108,21 @@ def table(sweep: Sweep, benchmark: str, name: str) -> Table | None:
         notes=(
             "Fit: score − base model's = d (α − β ln d) with d = √KL (Gao et al. 2022, arXiv 2210.10760), by least "
             "squares for each seed; in brackets 95 % intervals over seeds.",
-            "KL: of answers drawn at temperature 1 to fixed prompts of the pool; each within about 2 %.",
+            "KL: of answers drawn at temperature 1 to fixed prompts of the pool; its standard error is at most "
+            f"{100 * largest_error(series):.1f} % of it (one policy, from the base model).",
         ),
         fingerprints=fingerprints,
         text_columns=1 + varied,
     )
+
+
+def largest_error(series: Sequence[Curves]) -> float:
+    """Of the KL of any policy from the base model: its standard error as a share of it."""
+    replicates = [replicate for one in series for replicate in one.replicates]
+    shares = [
+        replicate.kl_base_error / np.where(replicate.kl_base > 0, replicate.kl_base, np.nan) for replicate in replicates
+    ]
+    return float(np.nanmax(np.concatenate(shares)))
 
 
 def _left_the_base_model(series: Curves) -> bool:

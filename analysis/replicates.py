@@ -48,6 +48,8 @@ class Replicate:
     lengths: Array
     kl_base: Array
     """Nats per completion."""
+    kl_base_error: Array
+    """The standard errors of `kl_base`."""
     kl_previous: Array
     proxy: Array
     """The ranker's mean score of the answers."""
@@ -170,8 +172,9 @@ def _replicate(run: Run, benchmark: str, rows: pd.DataFrame, base: dict[str, Any
         base_model=start.policy if start else run.model,
         scores=rows["score"].to_numpy(dtype=np.float64),
         lengths=rows["length"].to_numpy(dtype=np.float64),
-        kl_base=np.array([base_kl for base_kl, _ in kls]),
-        kl_previous=np.array([previous for _, previous in kls]),
+        kl_base=np.array([base_kl for base_kl, *_ in kls]),
+        kl_base_error=np.array([error for _, error, _ in kls]),
+        kl_previous=np.array([previous for *_, previous in kls]),
         proxy=np.array(proxies[1:]),
         base_score=(base or {}).get("score", math.nan),
         base_length=(base or {}).get("length", math.nan),
@@ -182,14 +185,15 @@ def _replicate(run: Run, benchmark: str, rows: pd.DataFrame, base: dict[str, Any
     return replicate, redrawn[2] if redrawn else 0
 
 
-def _kl(store: Path, digest: str | None) -> tuple[float, float]:
-    """Nats from the base model and from the policy before."""
+def _kl(store: Path, digest: str | None) -> tuple[float, float, float]:
+    """Nats from the base model, their standard error, and nats from the policy before."""
     if digest is None:
-        return math.nan, math.nan
+        return math.nan, math.nan, math.nan
     path = store / "kl" / digest / "kl.json"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return float(found["base"]["nats"]), float(found["previous"]["nats"])
+        base, previous = found["base"], found["previous"]
+        return float(base["nats"]), float(base["standard_error"]), float(previous["nats"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AnalysisError(f"{path} cannot be read ({error}); run the sweep again to remake it") from error
 

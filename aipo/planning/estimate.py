@@ -96,7 +96,7 @@ def _kl_cost(run: Subject, shape: ModelShape) -> Cost:
 
 def uncounted(costs: Mapping[str, Cost], events: Sequence[StageEvent]) -> list[str]:
     """The stages still to run that take devices, or may, and are not among `costs`, in the order of a round."""
-    counted = {kind.partition(" ")[0] for kind in costs}
+    counted = {kind.partition(" ")[0] for kind in costs} | {"prompts"}  # a pool's are no more than read
     return [
         stage for stage, kind in STAGES.items() if kind != "judging" and stage not in counted and runs_of(stage, events)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -12,6 +13,7 @@ from aipo.stats import common_lengths, estimate, holm
 from analysis import findings, page
 from analysis.collect import collect
 from analysis.contrasts import contrasts, every_pair, order_agreement, statistic_of, subject_contrasts
+from analysis.overoptimization import largest_error
 from analysis.replicates import Curves, Replicate, curves
 from analysis.report import analyse
 
@@ -21,13 +23,25 @@ def replicate(seed, lengths, scores, *, base_model="m", draws=None) -> Replicate
     unknown = np.full(len(scores), math.nan)
     redrawn = (None, None) if draws is None else draws
     return Replicate(
-        f"job{seed}", seed, base_model, np.array(scores, float), np.array(lengths, float), unknown, unknown, unknown,
+        f"job{seed}", seed, base_model, np.array(scores, float), np.array(lengths, float), unknown,
+        unknown, unknown, unknown,
         0.5, 10.0, math.nan, *redrawn,
     )  # fmt: skip
 
 
 def series(objective, *replicates, n_questions=0) -> Curves:
     return Curves((objective, ""), replicates, n_questions)
+
+
+def test_the_error_of_kl_is_the_largest_of_any_policy():
+    """Shares of 0.02, 0.05 and 0.04; at the base model itself, 0 nats, there is none."""
+    first = dataclasses.replace(
+        replicate(0, [1, 2, 3], [0, 0, 0]), kl_base=np.array([0.0, 2.0, 4.0]), kl_base_error=np.array([0.0, 0.04, 0.2])
+    )
+    second = dataclasses.replace(
+        replicate(1, [1, 2], [0, 0]), kl_base=np.array([1.0, math.nan]), kl_base_error=np.array([0.04, math.nan])
+    )
+    assert largest_error([series("dpo", first), series("aipo", second)]) == pytest.approx(0.05)
 
 
 def by_quantity(found, objective, horizon):

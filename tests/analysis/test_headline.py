@@ -19,7 +19,8 @@ def frame(ends: dict[str, tuple[float, float]], rounds: int = 3, n: int = 2) -> 
             share = done / rounds
             rows.append((name, done - 1, 10 + share * (length - 10), 0.5 + share * (score - 0.5)))
     found = pd.DataFrame(rows, columns=["objective", "iteration", "length", "score"])
-    return found.assign(variant="", n=n, length_sd=2.0, score_sd=0.02)
+    interval = {"ci95_low": found["score"] - 0.098, "ci95_high": found["score"] + 0.098}
+    return found.assign(variant="", n=n, length_sd=2.0, score_sd=0.02, **interval)
 
 
 @pytest.fixture
@@ -45,6 +46,21 @@ def test_curves_start_at_the_base_model_and_names_say_where_they_end(drawn) -> N
     assert {text.get_text() for text in right.texts} == {"DPO 0.800", "AIPO 0.900", "base model"}
     assert left.get_title(loc="left") == "How long answers become (2 seeds)"
     assert [tick for tick in left.get_xticks()] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("seeds", "lengths_band", "scores_band"), [(1, 0.0, 0.05), (4, 1.0, 0.01)])
+def test_bands_are_one_standard_error_of_seeds_or_of_the_one_seeds_questions(
+    drawn, seeds: int, lengths_band: float, scores_band: float
+) -> None:
+    for axes, expected in zip(drawn(frame({"dpo": (60.0, 0.8)}, n=seeds)), (lengths_band, scores_band), strict=True):
+        (curve,) = (line for line in axes.lines if len(line.get_xdata()) > 1)
+        (band,) = (part for part in axes.collections if len(part.get_paths()[0].vertices) > 8 and part.get_alpha())
+        edges: dict[float, list[float]] = {}
+        for x, y in band.get_paths()[0].vertices:
+            edges.setdefault(round(float(x), 6), []).append(float(y))
+        for x, y in zip(curve.get_xdata(), curve.get_ydata(), strict=True):
+            found = edges[round(float(x), 6)]
+            assert (max(found) - y, y - min(found)) == pytest.approx((expected, expected), abs=1e-9)
 
 
 def test_names_of_curves_that_end_together_stand_apart_and_in_order(drawn) -> None:

@@ -296,27 +296,6 @@ def test_ranking_is_counted_where_the_rankers_model_is_known(
     assert stage_costs(alone, shape)["ranking"].hours == pytest.approx(8 * cost.hours)
 
 
-def test_the_measurement_of_kl_is_counted_and_what_is_not_counted_is_named(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    given = [*MODEL, "iteration.iterations=2", f"store.root={tmp_path}/none", "iteration.reference=ema"]
-    text, _ = _plan(capsys, *given, "kl_prompts=300")
-    assert re.search(r"^kl +2 +", text, re.MULTILINE)
-    assert "Not counted: ranking, average, proxy, judging, loading, starting servers" in text
-    job = build_run(check(composed(*given, "kl_prompts=300")))
-    shape = model_shape(job, [])
-    assert shape is not None
-    cost, hardware, load = stage_costs(job, shape)["kl"], job.hardware, job.workload
-    new = min(load.completion_tokens, job.iteration.decoding.max_new_tokens)
-    row = load.prompt_tokens + new
-    # 600 completions drawn on all devices, and read by three models on one
-    assert cost.tokens == 300 * load.prompt_tokens + 600 * new + 3 * 600 * row
-    read = 3 * 600 * row * shape.forward_flops(row) / (hardware.tflops * 1e12 * hardware.prefill_share) / 3600
-    drawn = decoding_cost(shape, hardware, load, 300, 2, new).hours
-    assert cost.hours == pytest.approx(read + drawn) and drawn > 0
-    assert "kl" not in stage_costs(build_run(check(composed(*given, "kl_prompts=0"))), shape)
-
-
 def test_a_plan_without_a_shape_estimates_nothing_and_does_not_fail(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
