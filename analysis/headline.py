@@ -47,8 +47,8 @@ def headline(
 
     rows: a row per policy, of the base model and of every objective and round, with the columns objective ("" for the
     base model), variant, iteration, length, score and n (seeds). `score` and `length`: what the axes say. Bands are one
-    standard error to each side: of the mean over seeds (columns `length_sd`, `score_sd`); with one seed of the score
-    over its questions (from its 95 % interval, `ci95_low` and `ci95_high`).
+    standard error of the mean over seeds to each side (columns `length_sd`, `score_sd`); with one seed bars are one of
+    the score over its questions (from its 95 % interval, `ci95_low` and `ci95_high`).
     Draws nothing, and returns [], for no trained policy or more than ten series.
     """
     looks = looks_of(rows)
@@ -71,8 +71,10 @@ def headline(
             rounds = [iteration + 1 for iteration in rounds]
             name = style.series_name(*series)
             _curve(left, rounds, lengths, [_over_seeds(row, "length") for row in one], look)
-            errors = [_over_questions(row) if seeds == [1] else _over_seeds(row, "score") for row in one]
-            _curve(right, lengths, scores, errors, look)
+            _curve(right, lengths, scores, [_over_seeds(row, "score") for row in one], look)
+            if seeds == [1]:  # bars, not a band: a curve may go back to shorter answers
+                noise = [_over_questions(row) for row in one]
+                right.errorbar(lengths, scores, noise, fmt="none", ecolor=look["color"], elinewidth=0.8, alpha=0.45)
             ends[left].append((rounds[-1], lengths[-1], f"{name} {lengths[-1]:.0f}", look["color"]))
             ends[right].append((lengths[-1], scores[-1], f"{name} {number(scores[-1], digits)}", look["color"]))
         if len(base) == 1:

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
 CAPTIONS = {
     "headline": "What the sweep shows, on its leading benchmark: how long answers become round by round, and the score "
-    "at that length. Means over seeds; bands: one standard error of the mean to each side, with one seed the score's "
-    "over its questions. Right, the higher curve at the same length is the better objective.",
+    "at that length. Means over seeds; bands: one standard error of the mean to each side; bars, with one seed: one of "
+    "its score over the questions. Right, the higher curve at the same length is the better objective.",
     "length_vs_score": "Score against mean answer length, from the base model (star) round by round: a marker per "
     "round (mean over seeds), pale for the first, full for the last, which is numbered; thin: up to five seeds. On "
     "official benchmarks the order is dotted and the straight line is the fit of the paper's figure (tables/fits.md); "

@@ -48,11 +48,9 @@ def test_curves_start_at_the_base_model_and_names_say_where_they_end(drawn) -> N
     assert [tick for tick in left.get_xticks()] == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize(("seeds", "lengths_band", "scores_band"), [(1, 0.0, 0.05), (4, 1.0, 0.01)])
-def test_bands_are_one_standard_error_of_seeds_or_of_the_one_seeds_questions(
-    drawn, seeds: int, lengths_band: float, scores_band: float
-) -> None:
-    for axes, expected in zip(drawn(frame({"dpo": (60.0, 0.8)}, n=seeds)), (lengths_band, scores_band), strict=True):
+def test_bands_are_one_standard_error_of_the_mean_over_seeds(drawn) -> None:
+    for axes, expected in zip(drawn(frame({"dpo": (60.0, 0.8)}, n=4)), (1.0, 0.01), strict=True):
+        assert not axes.containers
         (curve,) = (line for line in axes.lines if len(line.get_xdata()) > 1)
         (band,) = (part for part in axes.collections if len(part.get_paths()[0].vertices) > 8 and part.get_alpha())
         edges: dict[float, list[float]] = {}
@@ -61,6 +59,16 @@ def test_bands_are_one_standard_error_of_seeds_or_of_the_one_seeds_questions(
         for x, y in zip(curve.get_xdata(), curve.get_ydata(), strict=True):
             found = edges[round(float(x), 6)]
             assert (max(found) - y, y - min(found)) == pytest.approx((expected, expected), abs=1e-9)
+
+
+def test_bars_of_one_seed_are_one_standard_error_over_its_questions(drawn) -> None:
+    left, right = drawn(frame({"dpo": (60.0, 0.8)}, n=1))
+    (bars,) = right.containers
+    segments = bars.lines[2][0].get_segments()
+    assert [[float(y) for _, y in segment] for segment in segments] == [
+        pytest.approx([score - 0.05, score + 0.05]) for score in (0.5, 0.6, 0.7, 0.8)
+    ]
+    assert not left.containers
 
 
 def test_names_of_curves_that_end_together_stand_apart_and_in_order(drawn) -> None:
