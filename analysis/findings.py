@@ -29,6 +29,8 @@ from analysis.summary import limits, metric_names, points, title, unique
 from analysis.table import Table, digits_for, number
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from analysis.collect import Sweep
 
 LEADING = ("gold", "alpaca_eval", "arena_hard", "mt_bench")
@@ -37,6 +39,8 @@ SATURATED = {"win_rate": 95.0, "lc_win_rate": 95.0, "rating": 9.5}
 """From this mean on, a metric can hardly tell better from best."""
 EXTRAPOLATED = 0.8
 """Beyond this share of answers longer than the baseline's, a rate at equal length rests on a model, not on data."""
+OFTEN_CUT = 5.0
+"""From this percentage of cut answers on, lengths are those of the limit as well."""
 LATE_ROUNDS = 5
 SMALLEST_P = 1e-4
 """Below it a p-value's digits mean nothing."""
@@ -245,6 +249,7 @@ def warnings(sweep: Sweep, benchmarks: Sequence[str]) -> list[str]:
                 f"{title(sweep, benchmark)} is saturated: {number(float(trained['score'].max()), 1)} of the last "
                 f"policies' {style.metric_name(primary, benchmark)} leaves no room to tell better from best."
             )
+        found += _often_cut(sweep, benchmark, trained)
         longer = share_longer_than_baseline(sweep, benchmark)
         if longer > EXTRAPOLATED:
             found.append(
@@ -253,6 +258,21 @@ def warnings(sweep: Sweep, benchmarks: Sequence[str]) -> list[str]:
                 "lengths that were hardly seen; read the plain win rate beside the length instead."
             )
     return found
+
+
+def _often_cut(sweep: Sweep, benchmark: str, last: pd.DataFrame) -> list[str]:
+    """A sentence where an objective's last answers (rows of `points`) were often cut; else none."""
+    if last.empty or "truncated_share" not in last:
+        return []
+    shares = last.groupby("objective")["truncated_share"].mean().sort_values(ascending=False)
+    if not shares.iloc[0] > OFTEN_CUT:
+        return []
+    listed = ", ".join(f"{style.objective_name(str(name))} {share:.0f} %" for name, share in shares.items())
+    return [
+        f"{title(sweep, benchmark)}: many of the last policies' answers were cut at the token limit ({listed}). Their "
+        "lengths, and most differences of lengths, are understated, and what was cut may count as wrong; raise "
+        f"benchmark.{benchmark}.decoding.max_new_tokens."
+    ]
 
 
 def share_longer_than_baseline(sweep: Sweep, benchmark: str) -> float:

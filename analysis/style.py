@@ -41,6 +41,7 @@ METRIC_NAMES = {
     "mean_chars": "mean length (characters)",
     "mean_words": "mean length (words)",
     "mean_tokens": "mean length (tokens)",
+    "truncated_share": "cut at the token limit (%)",
     "mean_tokens_cl100k": "mean length (cl100k tokens)",
     "mean_tokens_cl100k_estimated": "mean length (cl100k tokens, estimated)",
 }

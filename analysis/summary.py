@@ -15,10 +15,10 @@ from analysis.collect import AnalysisError, Sweep
 if TYPE_CHECKING:
     import pandas as pd
 
-EXTRA_METRICS = ("win_rate", "lc_win_rate", "gold_score", "mean_tokens")
+EXTRA_METRICS = ("win_rate", "lc_win_rate", "gold_score", "mean_tokens", "truncated_share")
 """Shown beside a benchmark's primary metric and length where it reports them under these names."""
 
-EXTRA_LENGTHS = ("mean_tokens",)
+EXTRA_LENGTHS = ("mean_tokens", "truncated_share")
 """Those of them that stand beside the length."""
 
 DIAGNOSTIC_METRIC = "win_rate"

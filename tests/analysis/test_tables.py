@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aipo.records import Metric
-from analysis import comparisons, escape, plots, published, tables
+from analysis import comparisons, escape, findings, plots, published, tables
 from analysis.collect import AnalysisError, collect
 from analysis.summary import over_seeds, points, student_t
 from analysis.table import Table, number
@@ -71,6 +71,27 @@ def test_several_seeds_show_mean_sd_and_students_t(fake_sweep):
     assert row["ci95_high"] - row["score"] == pytest.approx(2.484138, abs=1e-6)
     assert len(row["fingerprints"].split()) == 3 == row["n_seeds"]
     assert (row["n_scored"], row["n_total"]) == (10, 10)  # three seeds answer the same ten questions
+
+
+@pytest.mark.parametrize(("cut", "warned"), [({"dpo": 30.0, "aipo": 2.0}, True), ({"dpo": 4.0, "aipo": 2.0}, False)])
+def test_the_share_of_cut_answers_is_shown_and_warned_of(fake_sweep, cut, warned):
+    for objective, last in cut.items():
+        run_points = []
+        for iteration, share in enumerate((0.0, last)):
+            metrics = [Metric("rating", 5.0, (4.0, 6.0), 10, 0), Metric("mean_tokens", 20.0, None, 10, 0)]
+            digest = fake_sweep.score((objective, iteration), [*metrics, Metric("truncated_share", share, None, 10, 0)])
+            keys = dict.fromkeys(("policy", "pairs", "reference", "train"))
+            run_points.append({"iteration": iteration, **keys, "scores": {"mt_bench": digest}})
+        fake_sweep.job(objective, 0, benchmarks=("mt_bench",), points=run_points)
+    sweep = collect(fake_sweep.folder)
+    table = tables.score_table(sweep, "mt_bench")
+    column = table.header.index("cut at the token limit (%)")
+    assert table.header[column - 1].startswith("mean length")
+    shown = {(cell[0], cell[2]): float(cell[column]) for cell in table.cells}
+    assert shown == {(name, rounds): value for name, last in (("DPO", cut["dpo"]), ("AIPO", cut["aipo"]))
+                     for rounds, value in (("1", 0.0), ("2", last))}  # fmt: skip
+    told = [line for line in findings.warnings(sweep, ["mt_bench"]) if "cut at the token limit" in line]
+    assert len(told) == warned and all("(DPO 30 %, AIPO 2 %)" in line for line in told)
 
 
 def test_student_t():
