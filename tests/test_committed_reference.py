@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 from pathlib import Path
 
@@ -26,6 +27,27 @@ def test_the_references_jobs_are_there_and_done(repository: Path) -> None:
     seeds = {(record["seed"], record["settings"]["model"]["seed"]) for record in records}
     assert len(seeds) == 10 and len({base for _, base in seeds}) == 3
     assert all(len(record["points"]) == 16 for record in records)
+
+
+def test_the_pair_of_the_laptops_page_is_the_committed_one(repository: Path) -> None:
+    pair = repository / "results/laptop_pair"
+    jobs = [json.loads(file.read_text(encoding="utf-8")) for file in pair.glob("jobs/*/run.json")]
+    assert sorted(job["objective"] for job in jobs) == ["aipo", "dpo"]
+    assert all(job["status"] == "done" and len(job["points"]) == 4 and job["seed"] == 0 for job in jobs)
+    made = {score["fingerprint"] for job in jobs for point in job["points"] for score in point["scores"]}
+    table = rows(pair / "tables" / "constraints.csv")
+    assert {row["fingerprints"] for row in table} == made
+    cells = {(r["objective"], r["round"]): "{:.3f}, {:.1f}, {:.1f} %".format(
+        *(float(r[name]) for name in ("score", "length", "truncated_share"))) for r in table}  # fmt: skip
+    page = (repository / "docs/laptop.md").read_text(encoding="utf-8")
+    for done in ("1", "2", "3"):
+        assert f"| {done} | {cells['dpo', done]} | {cells['aipo', done]} |" in page
+    assert f"| base | {cells['base model', 'base']} | {cells['base model', 'base']} |" in page
+    (contrast,) = rows(pair / "tables" / "contrasts_constraints.csv")
+    ratio, low, high = (math.exp(float(contrast[f"log_length{end}"])) for end in ("", "_low", "_high"))
+    assert f"{ratio:.2f} of DPO's\nlength (95 % interval {low:.2f} to {high:.2f} over questions)" in page
+    score, low, high = (float(contrast[f"score{end}"]) for end in ("", "_low", "_high"))
+    assert f"({score:.3f}, {low:.3f} to {high:.3f})" in page
 
 
 def rows(path: Path) -> list[dict[str, str]]:
