@@ -7,5 +7,6 @@ check: ## style, types and layers; nothing is run
 	mypy
 	lint-imports --no-logo
 
-test: ## the fast tests
+test: ## the fast tests, and then the long ones
 	pytest
+	pytest -m long

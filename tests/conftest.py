@@ -13,6 +13,24 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
 ROOT = Path(__file__).resolve().parent.parent
+LONG = frozenset(
+    """analysis/test_alignment_tax.py analysis/test_findings.py analysis/test_league.py analysis/test_page.py
+    analysis/test_report.py command/test_sweeps.py command/test_warm.py judges/test_interrupted.py
+    judges/test_planted_keys.py pipeline/test_hand_over.py pipeline/test_laptop.py pipeline/test_late_errors.py
+    pipeline/test_parts.py pipeline/test_pipeline.py pipeline/test_wrong_configs.py rankers/test_pairrm.py
+    test_commands.py test_experiments.py test_extending.py""".split()
+)
+"""The files whose tests run whole jobs, sweeps, plans or pages: two thirds of all CPU time. Marked `long` below."""
+MARKS_OF_THEIR_OWN = ("slow", "gpu", "slurm", "vllm", "browser")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of LONG, before `-m` chooses."""
+    for item in items:
+        name = item.path.relative_to(ROOT / "tests").as_posix()
+        if name in LONG and not any(map(item.get_closest_marker, MARKS_OF_THEIR_OWN)):
+            item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture(scope="session")
