@@ -1,14 +1,16 @@
 """Our training against TRL's DPOTrainer: same pairs, model, batch and precision, alternating in one run.
 
-    python speed/train_step.py --shape cpu            # 64 pairs on one thread, about ten minutes
+    python speed/train_step.py --shape cpu            # 64 pairs on one thread, about half an hour
     python speed/train_step.py --shape gpu            # needs a data-centre GPU and downloads nothing
     python speed/train_step.py --shape cpu --repeats 1 --pairs 16    # a quick look
 
 Every measurement is a process of its own, so peak memory is that of one side alone: VmHWM of the process on a CPU,
-allocated memory on a GPU. Both sides train with DPO for the same number of epochs. Pairs/s are those of one epoch, the
-reference pass included: pairs / (reference seconds + training seconds / epochs). Loading and imports are not counted
-for TRL; for ours, loading the policy twice and writing the result are. Results go to `speed/RESULTS.md` and,
-in full, to the JSON file given by `--json`.
+allocated memory on a GPU. Seconds are those of the processor on a CPU, of the clock on a GPU. All sides train with DPO
+for the same number of epochs. Pairs/s are those of one epoch, the reference pass included: pairs / (reference seconds +
+training seconds / epochs). Loading and imports are not counted for TRL; for ours, loading the policy twice and writing
+the result are. TRL is run with 1, 2 and 4 pairs at a time and the whole batch, on a CPU with the head that it has on a
+GPU, which projects completion positions only (`trl_*_cpu`: as it is on a CPU, every position). Results go to
+`speed/RESULTS.md` and, in full, to the JSON file given by `--json`.
 """
 
 from __future__ import annotations
@@ -115,7 +117,14 @@ def make_workplace(folder: Path, shape: Shape, seed: int) -> None:
     (folder / "shape.json").write_text(json.dumps(dataclasses.asdict(shape)), encoding="utf-8")
 
 
-def run_ours(folder: Path, shape: Shape, pairs: list[Pair]) -> dict[str, Any]:
+def seconds_now() -> float:
+    """Of this process's CPU time, which other work on the machine does not lengthen; of the clock with a GPU."""
+    import torch
+
+    return time.perf_counter() if torch.cuda.is_available() else time.process_time()
+
+
+def run_ours(folder: Path, shape: Shape, pairs: list[Pair], layout: str | None = None) -> dict[str, Any]:
     """Reference log-probs and training with this library."""
     from transformers import AutoModelForCausalLM
 
@@ -133,16 +142,17 @@ def run_ours(folder: Path, shape: Shape, pairs: list[Pair]) -> dict[str, Any]:
         learning_rate=shape.learning_rate,
         epochs=shape.epochs,
         pairs_per_step=shape.pairs_per_step,
-        tokens_per_batch=shape.tokens_per_batch,
+        tokens_per_batch=None if layout else shape.tokens_per_batch,
         gradient_checkpointing=shape.gradient_checkpointing,
         checkpoint_every_seconds=None,
+        layout=layout,
     )
     rows: list[Any] = []
     # The libraries' start-up is not a step's cost; TRL's side loads its model before its clock too.
     AutoModelForCausalLM.from_pretrained(folder / "model")
-    started = time.perf_counter()
-    reference = compute_reference_logps(policy, pairs, tokens_per_batch=shape.tokens_per_batch)
-    referenced = time.perf_counter()
+    started = seconds_now()
+    reference = compute_reference_logps(policy, pairs, tokens_per_batch=trainer.tokens_per_batch, layout=layout)
+    referenced = seconds_now()
     with tempfile.TemporaryDirectory() as out:
         trainer.run(
             policy=policy,
@@ -153,7 +163,7 @@ def run_ours(folder: Path, shape: Shape, pairs: list[Pair]) -> dict[str, Any]:
             seed=0,
             log=rows.append,
         )
-        trained = time.perf_counter()
+        trained = seconds_now()
     return {
         "reference_s": referenced - started,
         "train_s": trained - referenced,
@@ -166,9 +176,13 @@ def words(ids: tuple[int, ...]) -> str:
     return "".join(f" {EOS if token == 1 else f'w{token}'}" for token in ids)
 
 
-def run_trl(folder: Path, shape: Shape, pairs: list[Pair], per_device: int) -> dict[str, Any]:
-    """The same with TRL: `per_device` pairs at a time, precomputed reference log-probs, our order of the pairs."""
+def run_trl(folder: Path, shape: Shape, pairs: list[Pair], per_device: int, *, gpu_head: bool) -> dict[str, Any]:
+    """The same with TRL: `per_device` pairs at a time, precomputed reference log-probs, our order of the pairs.
+
+    `gpu_head`: on a CPU, too, its head projects completion positions only, its tiles computed by PyTorch.
+    """
     import torch
+    import trl.trainer.utils
     from datasets import Dataset
     from torch.utils.data import SequentialSampler
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -177,12 +191,14 @@ def run_trl(folder: Path, shape: Shape, pairs: list[Pair], per_device: int) -> d
     from aipo.training.schedule import step_indices, steps_per_epoch
 
     seconds: dict[str, float] = {}
+    if gpu_head:
+        trl.trainer.utils._use_triton = lambda device: True
 
     class TimedTrainer(DPOTrainer):
         def _precompute_ref_logps(self, *arguments: Any, **named: Any) -> Any:
-            started = time.perf_counter()
+            started = seconds_now()
             result = super()._precompute_ref_logps(*arguments, **named)
-            seconds["reference_s"] = time.perf_counter() - started
+            seconds["reference_s"] = seconds_now() - started
             return result
 
         def _get_train_sampler(self, dataset: Any = None) -> Any:
@@ -236,9 +252,9 @@ def run_trl(folder: Path, shape: Shape, pairs: list[Pair], per_device: int) -> d
         expected = pairs[order[0]]
         assert tuple(tokens["prompt_ids"]) == expected.prompt_token_ids, "the two sides would see different prompts"
         assert tuple(tokens["chosen_ids"]) == expected.chosen.token_ids, "the two sides would see different completions"
-        started = time.perf_counter()
+        started = seconds_now()
         trainer.train()
-        seconds["train_s"] = time.perf_counter() - started
+        seconds["train_s"] = seconds_now() - started
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     # The reference pass went over `epochs` copies; one is enough.
     return {
@@ -257,11 +273,12 @@ def measure(folder: Path, side: str) -> dict[str, Any]:
     cuda = torch.cuda.is_available()
     if not cuda:
         torch.set_num_threads(1)
-    result = (
-        run_ours(folder, shape, pairs)
-        if side == "ours"
-        else run_trl(folder, shape, pairs, 1 if side == "trl_1" else shape.pairs_per_step)
-    )
+    name, *settings = side.split("_")
+    if name == "ours":
+        result = run_ours(folder, shape, pairs, *settings)
+    else:
+        per_device = int(settings[0]) if settings[:1] and settings[0].isdigit() else shape.pairs_per_step
+        result = run_trl(folder, shape, pairs, per_device, gpu_head="cpu" not in settings)
     seconds = result["reference_s"] + result["train_s"] / shape.epochs
     result |= {
         "pairs_per_s": len(pairs) / seconds,
@@ -321,7 +338,11 @@ def summarise(shape_name: str, shape: Shape, runs: dict[str, list[dict[str, Any]
     return {"shape": shape_name, **dataclasses.asdict(shape), "sides": sides, "runs": runs}
 
 
-NAMES = {"ours": "ours", "trl": "TRL, whole batch at once", "trl_1": "TRL, one pair at a time"}
+TRL = {"trl": "TRL, whole batch at once", "trl_1": "TRL, one pair at a time"} | {
+    f"trl_{size}": f"TRL, {size} pairs at a time" for size in (2, 4)
+}
+NAMES = {"ours": "ours", "ours_cheapest": "ours, layout=cheapest"} | TRL
+NAMES |= {f"{side}_cpu": f"{name}, head of its CPU path" for side, name in TRL.items()}
 
 
 def markdown(summary: dict[str, Any], command: str, machine: str) -> str:
@@ -339,9 +360,9 @@ def markdown(summary: dict[str, Any], command: str, machine: str) -> str:
 
 
 HEADING = """
-## Training step against TRL 1.16 (`speed/train_step.py`)
+## Training against TRL 1.16 with the head of its GPU path (`speed/train_step.py`)
 
-Medians; GiB is the peak. Ratios are ours to that row's: speed above 1 and memory below 1 are in our favour. The loss
+Medians; pairs/s of CPU time where there is no GPU; GiB is the peak. Ratios are ours to that row's: speed above 1 and memory below 1 are in our favour. The loss
 difference is the largest of the first ten steps.
 
 """
@@ -355,7 +376,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=sorted(SHAPES), default="cpu")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--pairs", type=int, help="another number of pairs than the shape's")
-    parser.add_argument("--sides", nargs="+", choices=sorted(NAMES), default=["ours", "trl", "trl_1"])
+    parser.add_argument("--sides", nargs="+", choices=sorted(NAMES), default=["ours", "ours_cheapest", *TRL])
     parser.add_argument("--json", type=Path, help="write the full result here")
     parser.add_argument("--dry", action="store_true", help="print, and leave RESULTS.md alone")
     parser.add_argument("--measure", choices=sorted(NAMES), help=argparse.SUPPRESS)
