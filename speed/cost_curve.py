@@ -14,7 +14,8 @@ import tempfile
 from pathlib import Path
 
 from tqdm import tqdm
-from train_step import SHAPES, Shape, alternate, make_workplace
+from train_step import alternate
+from workplace import SHAPES, Shape, make_workplace
 
 from aipo.records import markdown_header, markdown_row
 

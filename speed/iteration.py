@@ -29,7 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from results_table import append_result, machine_name
-from train_step import SHAPES, Shape, make_pairs, make_workplace, measure
+from train_step import measure
+from workplace import SHAPES, Shape, make_pairs, make_workplace
 
 from aipo.models.policy import PolicyRef
 from aipo.records import Completion, Decoding, Pair, markdown_header, markdown_row, read_parquet, write_parquet

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from results_table import append_result, machine_name
-from train_step import SHAPES, Shape, make_workplace
+from workplace import SHAPES, Shape, make_workplace
 
 from aipo.records import Pair, markdown_header, markdown_row, read_parquet
 

@@ -1,6 +1,6 @@
 """One optimizer step of DPO with cached reference log-probs, as each side takes it: ours, a plain loop, TRL, Liger.
 
-A side is made once for a folder of `train_step.make_workplace` and a setting; calling it takes one step on all pairs of
+A side is made once for a folder of `workplace.make_workplace` and a setting; calling it takes one step on all pairs of
 the folder and returns the loss before it and the CPU seconds that it took. AdamW at a constant rate, gradients clipped
 to norm 1.
 """
@@ -138,9 +138,9 @@ def trl(model: Any, pairs: list[Pair], setting: str, folder: Path) -> Step:
     import trl.trainer.utils
     from datasets import Dataset
     from torch.utils.data import SequentialSampler
-    from train_step import words
     from transformers import AutoTokenizer, TrainerCallback
     from trl import DPOConfig, DPOTrainer
+    from workplace import words
 
     size, head = setting.split()
     seconds: list[float] = []

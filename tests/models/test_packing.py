@@ -146,7 +146,7 @@ def like_ultrafeedback(count: int, seed: int) -> list[PairLengths]:
 
 
 def test_packed_work_is_near_the_least_on_ultrafeedback_like_lengths() -> None:
-    # The 1.2 B Llama of speed/train_step.py, by its own numbers: 16 layers, width 2048, 8 of 32 heads for keys.
+    # The 1.2 B Llama of speed/workplace.py, by its own numbers: 16 layers, width 2048, 8 of 32 heads for keys.
     matrices = 16 * (2048 * (2 * 2048 + 2 * 512) + 3 * 2048 * 8192)
     costs = LayerCosts(2 * matrices, 4 * 16 * 2048, 0.0)
     lengths = like_ultrafeedback(512, 0)
