@@ -120,7 +120,8 @@ def test_an_endpoint_that_refuses_everything_stops_and_keeps_nothing_of_it(tmp_p
         with pytest.raises(JudgeError, match="the endpoint refuses every request, 8 so far; the last: .* refused"):
             stored(judge(url, max_concurrent=2), store).reply(CHATS, max_tokens=7)
         ledger = store.of(judge(url).identity()).ledger()
-    assert ledger.replies == 0 and 8 <= sum(server.requests.values()) == ledger.requests <= 10
+    # The last one may be given up before the server has read it; it counts all the same.
+    assert ledger.replies == 0 and 8 <= sum(server.requests.values()) <= ledger.requests <= 10
 
 
 def test_an_unknown_model_stops_at_once(tmp_path: Path) -> None:
