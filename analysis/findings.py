@@ -40,7 +40,7 @@ SATURATED = {"win_rate": 95.0, "lc_win_rate": 95.0, "rating": 9.5}
 EXTRAPOLATED = 0.8
 """Beyond this share of answers longer than the baseline's, a rate at equal length rests on a model, not on data."""
 OFTEN_CUT = 5.0
-"""From this percentage of cut answers on, lengths are those of the limit as well."""
+"""Above this percentage of cut answers, lengths are those of the limit as well."""
 LATE_ROUNDS = 5
 SMALLEST_P = 1e-4
 """Below it a p-value's digits mean nothing."""
@@ -261,17 +261,19 @@ def warnings(sweep: Sweep, benchmarks: Sequence[str]) -> list[str]:
 
 
 def _often_cut(sweep: Sweep, benchmark: str, last: pd.DataFrame) -> list[str]:
-    """A sentence where an objective's last answers (rows of `points`) were often cut; else none."""
+    """A sentence about the series whose last answers (rows of `points`) were often cut, the worst five; else none."""
     if last.empty or "truncated_share" not in last:
         return []
-    shares = last.groupby("objective")["truncated_share"].mean().sort_values(ascending=False)
-    if not shares.iloc[0] > OFTEN_CUT:
+    shares = last.groupby(["objective", "variant"])["truncated_share"].mean().sort_values(ascending=False)
+    often = [(style.series_name(*key), share) for key, share in shares.items() if share > OFTEN_CUT]
+    if not often:
         return []
-    listed = ", ".join(f"{style.objective_name(str(name))} {share:.0f} %" for name, share in shares.items())
+    listed = ", ".join(f"{name} {share:.0f} %" for name, share in often[:5])
+    listed += f", and {len(often) - 5} more" if len(often) > 5 else ""
     return [
         f"{title(sweep, benchmark)}: many of the last policies' answers were cut at the token limit ({listed}). Their "
-        "lengths, and most differences of lengths, are understated, and what was cut may count as wrong; raise "
-        f"benchmark.{benchmark}.decoding.max_new_tokens."
+        "lengths, and most differences of lengths, are understated, and what was cut may count as wrong; raise its "
+        f"max_new_tokens (benchmark.{benchmark}) where its protocol leaves that free."
     ]
 
 

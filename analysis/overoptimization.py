@@ -118,11 +118,9 @@ def table(sweep: Sweep, benchmark: str, name: str) -> Table | None:
 
 def largest_error(series: Sequence[Curves]) -> float:
     """Of the KL of any policy from the base model: its standard error as a share of it."""
-    replicates = [replicate for one in series for replicate in one.replicates]
-    shares = [
-        replicate.kl_base_error / np.where(replicate.kl_base > 0, replicate.kl_base, np.nan) for replicate in replicates
-    ]
-    return float(np.nanmax(np.concatenate(shares)))
+    found = [(replicate.kl_base, replicate.kl_base_error) for one in series for replicate in one.replicates]
+    nats, errors = (np.concatenate(columns) for columns in zip(*found, strict=True))
+    return float(np.max(errors[nats > 0] / nats[nats > 0]))
 
 
 def _left_the_base_model(series: Curves) -> bool:

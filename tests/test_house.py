@@ -39,6 +39,12 @@ def test_every_room_is_on_the_plan() -> None:
     assert rooms <= set(re.findall(r"\w+", plan))
 
 
+def test_the_files_of_long_tests_are_there() -> None:
+    listed = (ROOT / "tests/conftest.py").read_text(encoding="utf-8").partition("LONG = ")[2].partition(".split()")[0]
+    names = re.findall(r"[\w/]+\.py", listed)
+    assert len(names) > 10 and [name for name in names if not (ROOT / "tests" / name).is_file()] == []
+
+
 def test_no_module_is_longer_than_it_can_be_read() -> None:
     lengths = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8").count("\n") for path in _modules()}
     assert {name: lines for name, lines in lengths.items() if lines > LONGEST_MODULE} == {}

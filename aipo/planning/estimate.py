@@ -72,12 +72,12 @@ def stage_costs(run: Subject, shape: ModelShape) -> dict[str, Cost]:
         costs["reference"] = forward_cost(shape, trained_on, pairs, row)
     trained = pairs * run.trainer.epochs
     costs["train"] = training_cost(shape, trained_on, workload, trained, run.trainer.gradient_checkpointing)
+    if run.kl_prompts:
+        costs["kl"] = _kl_cost(run, shape)
     for name, benchmark in run.benchmarks.items():
         costs[f"answers {name}"] = decoding_cost(
             shape, hardware, workload, benchmark.n_answers, 1, workload.answer_tokens
         )
-    if run.kl_prompts:
-        costs["kl"] = _kl_cost(run, shape)
     return costs
 
 
