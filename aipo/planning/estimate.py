@@ -94,11 +94,13 @@ def _kl_cost(run: Subject, shape: ModelShape) -> Cost:
     return Cost(drawn.tokens + read.tokens, drawn.hours + read.hours)
 
 
-def uncounted(costs: Mapping[str, Cost], events: Sequence[StageEvent]) -> list[str]:
-    """The stages still to run that take devices, or may, and are not among `costs`, in the order of a round."""
-    counted = {kind.partition(" ")[0] for kind in costs} | {"prompts"}  # a pool's are no more than read
+def uncounted(run: Subject, costs: Mapping[str, Cost], events: Sequence[StageEvent]) -> list[str]:
+    """The stages still to run that take devices, or may, and are not among `costs`."""
+    read = {"prompts", "candidates"}  # those that are made, and not a data set's, are counted
+    read |= set() if run.recipe.ranking == "ranker" else {"ranking"}
+    known = read | {kind.partition(" ")[0] for kind in costs}
     return [
-        stage for stage, kind in STAGES.items() if kind != "judging" and stage not in counted and runs_of(stage, events)
+        stage for stage, kind in STAGES.items() if kind != "judging" and stage not in known and runs_of(stage, events)
     ]
 
 

@@ -149,7 +149,7 @@ def _print_estimates(console: Console, run: Subject, shape: ModelShape, events: 
     table.add_row("total", "", "", "", duration(total))
     console.print(table)
     held = duration(device_hours(run, costs, events))
-    left = ", ".join([*uncounted(costs, events), "judging", "loading", "starting servers"])
+    left = ", ".join([*uncounted(run, costs, events), "judging", "loading", "starting servers"])
     console.print(f"{held} of device time. Not counted: {left}", soft_wrap=True)
     _print_idle(console, run, allocation(run, shape, events), successions(run, events))
 

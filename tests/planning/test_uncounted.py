@@ -12,7 +12,7 @@ from aipo.pipeline.check import check
 from aipo.pipeline.loop import walk
 from aipo.pipeline.run import build_run
 from aipo.planning.costs import decoding_cost
-from aipo.planning.estimate import model_shape, stage_costs
+from aipo.planning.estimate import model_shape, stage_costs, uncounted
 from aipo.planning.report import print_plan
 
 MODEL = ["model=mistral_7b_instruct_v02", "trainer=paper", "hardware=h100_8", "workload=ultrafeedback"]
@@ -38,3 +38,12 @@ def test_the_measurement_of_kl_is_counted_and_what_is_not_counted_is_named(
     drawn = decoding_cost(shape, hardware, load, 300, 2, new).hours
     assert cost.hours == pytest.approx(read + drawn) and drawn > 0
     assert "kl" not in stage_costs(build_run(check(composed(*given, "kl_prompts=0"))), shape)
+
+
+def test_what_is_read_from_a_data_set_is_no_stage_that_takes_devices(tmp_path: Path) -> None:
+    job = build_run(check(composed(*MODEL, "data=uf", "iteration.iterations=1", f"store.root={tmp_path}/none")))
+    shape = model_shape(job, [])
+    assert shape is not None
+    events = walk(job)
+    assert {"prompts", "candidates", "ranking"} <= {event.stage for event in events}
+    assert not {"prompts", "candidates", "ranking"} & set(uncounted(job, stage_costs(job, shape), events))
