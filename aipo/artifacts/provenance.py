@@ -23,6 +23,9 @@ CODE_AND_CONFIGS = (".", ":(exclude)results", ":(exclude)outputs")
 _INSTRUCTION_SETS = (("avx512f", "AVX512"), ("avx2", "AVX2"), ("asimd", "ASIMD"), ("neon", "NEON"))
 """A flag in /proc/cpuinfo and what torch calls the kernels it picks for it, the best first."""
 
+_BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16", "svebf16"})
+"""Of x86 in /proc/cpuinfo, the first two; of ARM, the others."""
+
 
 def provenance() -> dict[str, Any]:
     """What a manifest says about the machine and the code. The values that cannot change are read once a process."""
@@ -51,8 +54,12 @@ def instruction_set() -> str:
     torch = sys.modules.get("torch")
     if torch is not None:
         return str(torch.backends.cpu.get_cpu_capability())
-    flags = set(re.findall(r"\w+", " ".join(re.findall(r"^(?:flags|Features)\s*:(.*)$", _cpuinfo(), re.MULTILINE)[:1])))
-    return next((name for flag, name in _INSTRUCTION_SETS if flag in flags), "DEFAULT")
+    return next((name for flag, name in _INSTRUCTION_SETS if flag in _cpu_flags()), "DEFAULT")
+
+
+def has_bfloat16_arithmetic() -> bool:
+    """Whether the CPU multiplies bfloat16 in hardware, by its flags; without, it converts to float32 and back."""
+    return not _BFLOAT16_FLAGS.isdisjoint(_cpu_flags())
 
 
 @functools.cache
@@ -130,6 +137,12 @@ def _threads() -> int:
         return int(torch.get_num_threads())
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     return int(wanted) if wanted.isdecimal() else os.cpu_count() or 1
+
+
+@functools.cache
+def _cpu_flags() -> frozenset[str]:
+    """Those of the first processor."""
+    return frozenset(" ".join(re.findall(r"^(?:flags|Features)\s*:(.*)$", _cpuinfo(), re.MULTILINE)[:1]).split())
 
 
 @functools.cache

@@ -36,6 +36,7 @@ def examine(store: Path) -> list[tuple[str, str, str]]:
         except metadata.PackageNotFoundError:
             found.append((name, "not installed", "pip install -c constraints.txt -e ."))
     found.append(("processor", f"{os.cpu_count()} cores, {platform.machine()}", ""))
+    found.append(("CPU bfloat16", _bfloat16(), ""))
     found.append(("GPU", _gpu(), ""))
     for extra, module in EXTRAS.items():
         there = _importable(module)
@@ -56,6 +57,14 @@ def _importable(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:
         return False
+
+
+def _bfloat16() -> str:
+    from aipo.artifacts.provenance import has_bfloat16_arithmetic
+
+    if has_bfloat16_arithmetic():
+        return "in hardware: a real model runs faster with model.dtype=bfloat16"
+    return "none found"
 
 
 def _gpu() -> str:

@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     learned.add_argument("-n", type=int, default=4, help="candidates of a prompt")
     learned.add_argument("--temperature", type=float, default=0.8)
     learned.add_argument("--top-k", type=int, default=50)
-    learned.add_argument("--max-new-tokens", type=int, default=160)
+    learned.add_argument("--max-new-tokens", type=int, default=256)
     learned.add_argument("--cpu-threads", type=int, default=1, help="sums of floats depend on it")
     for field in fields(Lesson):
         option = f"--{field.name.replace('_', '-')}"

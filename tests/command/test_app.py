@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from aipo.artifacts import seal
+from aipo.artifacts import provenance, seal
 from aipo.command.app import app
 from aipo.command.doctor import examine
 from aipo.command.looking import LookError, differences, policy_folder, rows_of
@@ -144,6 +144,26 @@ def test_the_doctor_shows_no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     found = {what: state for what, state, _ in examine(tmp_path)}
     assert found["OPENAI_API_KEY"] == "set" and found["torch"].startswith("2.13")
     assert "sk-planted" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("flags", "there"),
+    [
+        ("flags\t\t: fpu avx2 avx512f avx512_bf16", True),
+        ("flags\t\t: fpu avx2 amx_bf16 amx_tile", True),
+        ("Features\t: fp asimd bf16", True),
+        ("flags\t\t: fpu avx2 avx512f avx512_vnni", False),
+        ("Features\t: fp asimd i8mm", False),
+        ("", False),
+    ],
+)
+def test_the_doctor_tells_of_bfloat16_by_the_first_processors_flags(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flags: str, there: bool
+) -> None:
+    monkeypatch.setattr(provenance, "_cpuinfo", lambda: f"model name\t: X\n{flags}\n\nmodel name\t: Y\n")
+    monkeypatch.setattr(provenance, "_cpu_flags", provenance._cpu_flags.__wrapped__)
+    found = {what: state for what, state, _ in examine(tmp_path)}
+    assert found["CPU bfloat16"].startswith("in hardware" if there else "none")
 
 
 @pytest.mark.slow
