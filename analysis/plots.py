@@ -16,7 +16,7 @@ from analysis import style
 from analysis.collect import Sweep, iteration_label
 from analysis.fits import Line, fit_line, fit_method
 from analysis.legend import draw_legend
-from analysis.summary import metric_names, over_seeds, points, title
+from analysis.summary import metric_names, of_each, over_seeds, points, title
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,7 +108,7 @@ def length_vs_score(
             if mine["n"].max() > MOST_SEED_LINES:  # they would hide what they are about
                 _whiskers(axes, mine["length"].iloc[-1:], mine.iloc[-1:], look, lengths=True)
             else:
-                for _, seed in _of(frame, series).groupby("seed") if (mine["n"] > 1).any() else ():
+                for _, seed in of_each(_of(frame, series)) if (mine["n"] > 1).any() else ():
                     axes.plot(seed["length"], seed["score"], color=look["color"], linewidth=0.6, alpha=0.3, zorder=1)
                 _whiskers(axes, mine["length"], mine, look, lengths=True)
             _ordered_markers(axes, mine["length"], mine["score"], look)
@@ -149,7 +149,7 @@ def per_iteration(sweep: Sweep, benchmarks: Sequence[str], what: str, path: Path
                 low, high = ([v + sign * s for v, s in zip(y, sd, strict=True)] for sign in (-1, 1))
                 several = [row.n > 1 for row in means]
                 axes.fill_between(x, low, high, where=several, color=look["color"], alpha=0.11, linewidth=0, zorder=1)
-                for _, seed in _of(frame, series).groupby("seed"):
+                for _, seed in of_each(_of(frame, series)):
                     axes.plot(seed["iteration"], seed[what], color=look["color"], linewidth=0.6, alpha=0.5, zorder=2)
             if what == "score":
                 # Side by side, so that intervals do not hide each other.

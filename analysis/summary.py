@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -89,8 +89,8 @@ def metric_names(sweep: Sweep, benchmark: str) -> tuple[str, str]:
 def points(sweep: Sweep, benchmark: str) -> pd.DataFrame:
     """One row per policy: run, iteration, score with its interval, length, counts, extra metrics, fingerprints.
 
-    Base models that several runs share appear once, under an empty objective. Diagnostic scores are columns
-    `by_<judge>`. The frame is shared between callers. Raises AnalysisError when more than one judge graded these
+    Base models that several runs share appear once, under an empty objective. `replicate` is what pairs two objectives:
+    (seed, the base model's seed). Diagnostic scores are columns `by_<judge>`. The frame is shared between callers. Raises AnalysisError when more than one judge graded these
     scores, or on different questions (`restricted` picks one).
     """
     import pandas as pd
@@ -113,8 +113,9 @@ def points(sweep: Sweep, benchmark: str) -> pd.DataFrame:
     policies: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for row in main.to_dict("records"):  # a group of a frame each would take seconds
         policies.setdefault((row["job"], row["iteration"]), []).append(row)
+    replicates = {run.job: (run.seed, run.base_seed) for run in sweep.runs}
     for (job, iteration), metrics in policies.items():
-        record = _point(benchmark, metrics, primary, length)
+        record = _point(benchmark, metrics, primary, length) | {"replicate": replicates[job]}
         for name in diagnostic_names:
             metric = diagnostic_metric(sweep, benchmark, name)
             value, digest = diagnostics.get((job, iteration, name, metric), (None, None))
@@ -131,8 +132,14 @@ def points(sweep: Sweep, benchmark: str) -> pd.DataFrame:
 
 POINT_COLUMNS = (
     *("job", "objective", "variant", "seed", "model", "recipe", "iteration", "judge"),
-    *("score", "ci95_low", "ci95_high", "length", "n_scored", "n_total", "fingerprint", "fingerprints"),
+    *("score", "ci95_low", "ci95_high", "length", "n_scored", "n_total", "fingerprint", "fingerprints", "replicate"),
 )
+
+
+def of_each(frame: pd.DataFrame) -> Iterator[tuple[tuple[int, int | None], pd.DataFrame]]:
+    """(replicate, its rows of `points`), in order of seed and base model; pandas groups by no None."""
+    for one in sorted(set(frame["replicate"]), key=lambda one: (one[0], -1 if one[1] is None else one[1])):
+        yield one, frame[[found == one for found in frame["replicate"]]]
 
 
 def value_columns(frame: pd.DataFrame) -> list[str]:

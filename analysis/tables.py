@@ -11,7 +11,17 @@ from aipo.jobs import BASE_ITERATION
 from analysis import style
 from analysis.collect import Sweep, iteration_label
 from analysis.fits import FIT_NAMES, FitMethod, Line, fit_line
-from analysis.summary import diagnostic_metric, metric_names, official, over_seeds, points, title, unique, value_columns
+from analysis.summary import (
+    diagnostic_metric,
+    metric_names,
+    of_each,
+    official,
+    over_seeds,
+    points,
+    title,
+    unique,
+    value_columns,
+)
 from analysis.table import Table, digits_for, number
 
 if TYPE_CHECKING:
@@ -133,14 +143,14 @@ def fits_table(sweep: Sweep, lines: dict[str, dict[tuple[str, str], Line]], pape
     for benchmark, series in lines.items():
         frame = points(sweep, benchmark)
         at = common_length(list(series.values()))
-        by_seed = {one: _scores_by_seed(frame, one, line.method, at) for one, line in series.items()}
+        by_replicate = {one: _score_of_each(frame, one, line.method, at) for one, line in series.items()}
         for (objective, variant), line in sorted(series.items(), key=lambda item: style.series_order(*item[0])):
             mine = frame[(frame["objective"] == objective) & (frame["variant"] == variant)]
             used = unique(digest for digests in mine["fingerprints"] for digest in digests)
             fingerprints += used
-            own = by_seed[objective, variant]
-            dpo = by_seed.get((DPO, _dpo_variant({name for kind, name in series if kind == DPO}, variant)), {})
-            over_dpo = [own[seed] - dpo[seed] for seed in own if seed in dpo] if objective != DPO else []
+            own = by_replicate[objective, variant]
+            dpo = by_replicate.get((DPO, _dpo_variant({name for kind, name in series if kind == DPO}, variant)), {})
+            over_dpo = [own[one] - dpo[one] for one in own if one in dpo] if objective != DPO else []
             over_dpo_mean, over_dpo_sd = _mean_and_sd(over_dpo)
             records.append(
                 {"benchmark": benchmark, "objective": objective, "variant": variant, "method": line.method}
@@ -191,14 +201,16 @@ def fits_table(sweep: Sweep, lines: dict[str, dict[tuple[str, str], Line]], pape
     )
 
 
-def _scores_by_seed(frame: pd.DataFrame, series: tuple[str, str], method: FitMethod, length: float) -> dict[int, float]:
-    """Seed -> score at `length` on that seed's own line, for the seeds whose points determine one."""
+def _score_of_each(
+    frame: pd.DataFrame, series: tuple[str, str], method: FitMethod, length: float
+) -> dict[tuple[int, int | None], float]:
+    """Replicate -> score at `length` on its own line, for those whose points determine one."""
     mine = frame[(frame["objective"] == series[0]) & (frame["variant"] == series[1]) & frame["score"].notna()]
     scores = {}
-    for seed, group in mine.groupby("seed"):
+    for one, group in of_each(mine):
         line = fit_line(group["length"].tolist(), group["score"].tolist(), method)
         if line is not None:
-            scores[int(seed)] = line.at(length)
+            scores[one] = line.at(length)
     return scores
 
 
@@ -368,7 +380,7 @@ def _expected_seeds(sweep: Sweep, row: dict[str, Any]) -> int:
     if row["iteration"] == BASE_ITERATION:
         return row["n"]
     mine = (run for run in sweep.runs if (run.objective, run.variant) == (row["objective"], row["variant"]))
-    return len({run.seed for run in mine})
+    return len({(run.seed, run.base_seed) for run in mine})
 
 
 def _dpo_variant(variants: set[str], variant: str) -> str:
@@ -377,13 +389,12 @@ def _dpo_variant(variants: set[str], variant: str) -> str:
 
 
 def _length_ratio(frame: pd.DataFrame, row: dict[str, Any]) -> tuple[float, float]:
-    """Mean and sd over seeds of this row's length over DPO's, of the same iteration, seed and variant (or its only)."""
+    """Mean and sd over replicates of this row's length over DPO's: same iteration, replicate, variant (or its only)."""
     here = frame[frame["iteration"] == row["iteration"]]
     variant = _dpo_variant(set(here.loc[here["objective"] == DPO, "variant"]), row["variant"])
-    mine = here[(here["objective"] == row["objective"]) & (here["variant"] == row["variant"])].set_index("seed")[
-        "length"
-    ]
-    dpo = here[(here["objective"] == DPO) & (here["variant"] == variant)].set_index("seed")["length"]
-    ratios = (mine / dpo).dropna()
+    mine = here[(here["objective"] == row["objective"]) & (here["variant"] == row["variant"])]
+    lengths = here[(here["objective"] == DPO) & (here["variant"] == variant)].set_index("replicate")["length"].to_dict()
+    pairs = [(length, lengths.get(one, math.nan)) for one, length in zip(mine["replicate"], mine["length"], strict=True)]
+    mean, sd = _mean_and_sd([own / dpo for own, dpo in pairs if not (math.isnan(own) or math.isnan(dpo))])
     # DPO's own ratio is 1 by definition: no spread to state.
-    return float(ratios.mean()), math.nan if row["objective"] == DPO else float(ratios.std(ddof=1))
+    return mean, math.nan if row["objective"] == DPO else sd

@@ -94,7 +94,7 @@ def agreement(first: Sequence[Judgment], second: Sequence[Judgment], *, seed: in
         rows.setdefault(question, []).append(pair)
     return [
         _bootstrap("agreement", rows, lambda table: 100 * float(np.mean(table[:, 0] == table[:, 1])), seed),
-        _bootstrap("kappa", rows, lambda table: _kappa(table, "quadratic" if rated else None), seed),
+        _bootstrap("kappa", rows, lambda table: _kappa(table, rated=rated), seed),
     ]
 
 
@@ -146,11 +146,16 @@ def _spearman(table: np.ndarray[Any, Any]) -> float:
     return float(np.corrcoef(first, second)[0, 1])
 
 
-def _kappa(table: np.ndarray[Any, Any], weights: str | None) -> float:
-    """NaN where both judges give one and the same verdict throughout: chance alone then agrees as well."""
+def _kappa(table: np.ndarray[Any, Any], *, rated: bool) -> float:
+    """NaN where both judges give one and the same verdict throughout: chance alone then agrees as well.
+
+    Every whole number between the extremes is a label, also one that nobody gave: sklearn takes the distance of two
+    labels from their places in the list. Labels beyond the extremes would change nothing.
+    """
     from sklearn.metrics import cohen_kappa_score
 
-    if len(np.unique(table)) == 1:
+    whole = table.astype(int)
+    if whole.min() == whole.max():
         return float("nan")
-    labels = np.unique(table).astype(int)
-    return float(cohen_kappa_score(table[:, 0].astype(int), table[:, 1].astype(int), weights=weights, labels=labels))
+    labels, weights = np.arange(whole.min(), whole.max() + 1), "quadratic" if rated else None
+    return float(cohen_kappa_score(whole[:, 0], whole[:, 1], weights=weights, labels=labels))

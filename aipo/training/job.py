@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -18,8 +17,11 @@ from aipo.models.batching import PairBatch, require_trainable
 from aipo.models.logps import SideLogps
 from aipo.models.policy import PolicyRef
 from aipo.objectives import Objective, PairLogps
-from aipo.records import Pair, ReferenceLogps, read_parquet, write_parquet
+from aipo.records import Pair, ReferenceLogps, read_parquet, to_row, write_parquet
 from aipo.training.settings import TrainingSettings
+
+TENSOR_END = 4096
+"""Bytes at either end of a tensor that tell a policy from another."""
 
 
 class MissingReferenceError(ValueError):
@@ -174,27 +176,52 @@ class Job:
         content = {
             "settings": settings,
             "policy": _policy_identity(self.policy),
-            "pairs": [pair.pair_id for pair in self.pairs],
-            "reference": None if self.reference is None else [(row.chosen, row.rejected) for row in self.reference],
+            "pairs": _rows_identity(self.pairs),
+            "reference": _rows_identity(self.reference),
+            "evaluation": [_rows_identity(self.evaluation_pairs), _rows_identity(self.evaluation_reference)],
             "objective": self.objective_config,
             "seed": self.seed,
         }
         return sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
+def _rows_identity(rows: Sequence[Pair] | Sequence[ReferenceLogps] | None) -> str | None:
+    """Of every field of every row, in order: two rounds give their pairs the same ids."""
+    if rows is None:
+        return None
+    content = sha256()
+    for row in rows:
+        content.update(json.dumps(to_row(row), sort_keys=True).encode())
+    return content.hexdigest()
+
+
 def _policy_identity(policy: PolicyRef) -> dict[str, Any]:
-    """The reference without the place of local folders; for that, the sizes of their weights and their last MiB."""
+    """The reference without the place of local folders; for that, what `_weights_identity` says of their files."""
     values = {name: value for name, value in dataclasses.asdict(policy).items() if name != "shape"}
     for key in ("path", "masters"):
-        if values[key] is None or not (folder := Path(values[key])).is_dir():
-            continue
-        values[key] = {}
-        for file in sorted(folder.glob("*.safetensors")):
-            with file.open("rb") as weights:
-                size = weights.seek(0, os.SEEK_END)
-                weights.seek(max(0, size - 2**20))
-                values[key][file.name] = [size, sha256(weights.read()).hexdigest()]
+        if values[key] is not None and (folder := Path(values[key])).is_dir():
+            values[key] = {file.name: _weights_identity(file) for file in sorted(folder.glob("*.safetensors"))}
     return values
+
+
+def _weights_identity(file: Path) -> str:
+    """Of a safetensors file's header and the ends of each of its tensors: a step of training changes all of them.
+
+    Not of every byte, which for 70 B weights takes minutes; the store compares those before training begins.
+    """
+    content = sha256()
+    with file.open("rb") as weights:
+        length = int.from_bytes(prefix := weights.read(8), "little")
+        header = weights.read(length)
+        content.update(prefix + header)
+        for name, tensor in sorted(json.loads(header).items()):
+            if name == "__metadata__":
+                continue
+            start, end = tensor["data_offsets"]
+            for place in (start, max(start, end - TENSOR_END)):
+                weights.seek(8 + length + place)
+                content.update(weights.read(min(TENSOR_END, end - place)))
+    return content.hexdigest()
 
 
 def hold_out(pairs: Sequence[Pair], share: float, seed: int) -> tuple[Sequence[Pair], Sequence[Pair]]:

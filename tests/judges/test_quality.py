@@ -86,6 +86,18 @@ def test_a_judge_agrees_with_itself_and_ratings_are_weighted() -> None:
         agreement(ratings, [verdict(99, "single", 5.0)])
 
 
+def test_weighted_kappa_knows_the_points_that_nobody_gave() -> None:
+    """By hand: mean squared distance 6.7; by chance 64.6 + 74.5 - 2 x 7 x 7.9 = 28.5. Nobody gave 2 to 8."""
+    first, second = (1, 1, 9, 9, 10, 10, 1, 9, 10, 10), (1, 9, 9, 10, 10, 10, 1, 10, 9, 10)
+    found = named(
+        agreement(
+            [verdict(q, "single", float(value)) for q, value in enumerate(first)],
+            [verdict(q, "single", float(value)) for q, value in enumerate(second)],
+        )
+    )
+    assert found["kappa"].value == pytest.approx(1 - 6.7 / 28.5, abs=1e-12)
+
+
 def test_the_command_reads_artifacts(tmp_path, capsys) -> None:
     from aipo.artifacts import seal
     from aipo.judges.__main__ import main
