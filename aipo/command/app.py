@@ -84,7 +84,7 @@ def rerun(
         raise typer.Exit(0)
     if sweeps.submitted_before(sweep) and not here:
         raise typer.Exit(_told(sweeps.resubmit, sweep, jobs, detach=detach))
-    raise typer.Exit(1 if sweeps.rerun(sweep, jobs) else 0)
+    raise typer.Exit(1 if _told(sweeps.rerun, sweep, jobs) else 0)
 
 
 @app.command()

@@ -7,11 +7,12 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from aipo.jobs import UNFINISHED, JobState, states
+from aipo.jobs import FILE, SUBMITTED, UNFINISHED, JobFileError, JobState, read_submitted, states
 
 COLOURS = {
     **{"done": "green", "running": "cyan", "pending": "cyan", "requeued": "cyan"},
@@ -21,6 +22,8 @@ AGAIN = ("failed", "lost", "interrupted", "unreadable", "timed out", "cancelled"
 """States of jobs that did not come to their end, and will not by themselves."""
 NEVER = ("not started", "cancelled")
 """States of jobs that never began."""
+HYDRAS = ".hydra/overrides.yaml"
+"""Where Hydra writes a job's overrides, in the folder of a job that it runs itself."""
 
 
 def status_table(jobs: Sequence[JobState]) -> Table:
@@ -89,18 +92,44 @@ def resubmit(sweep: Path, jobs: Sequence[JobState], *, detach: bool) -> int:
 
 
 def _overrides(job: JobState, sweep: Path) -> list[str]:
-    return [item for item in job.overrides if not item.startswith(("sweep=", "detach=", "judge_later=", "hydra/"))] + [
-        f"sweep={sweep.name}"
-    ]
+    return [
+        item for item in _asked_for(job, sweep) if not item.startswith(("sweep=", "detach=", "judge_later=", "hydra/"))
+    ] + [f"sweep={sweep.name}"]
+
+
+def _asked_for(job: JobState, sweep: Path) -> Sequence[str]:
+    """The job's overrides. Where the sweep and the job's record do not tell them, those that Hydra wrote into its
+    folder; JobFileError where there are none: no overrides at all would be another job.
+    """
+    if job.overrides or job.record is not None or any(item.folder == job.folder for item in read_submitted(sweep)):
+        return job.overrides
+    from omegaconf import OmegaConf
+    from yaml import YAMLError
+
+    path = sweep / "jobs" / job.folder / HYDRAS
+    try:
+        found: Any = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, ValueError, YAMLError) as error:
+        found = error
+    if isinstance(found, list):
+        return [str(item) for item in found]
+    raise JobFileError(
+        f"{path}: expected the overrides of job {job.folder}, which neither {sweep / SUBMITTED} nor its {FILE} tells; "
+        f"found {' '.join(str(found).split())}. Run it by its own command, with sweep={sweep.name}"
+    )
 
 
 def rerun(sweep: Path, jobs: Sequence[JobState]) -> int:
-    """Run exactly these jobs here, one after the other, into the same folders. Returns how many failed again."""
+    """Run exactly these jobs here, one after the other, into the same folders. Returns how many failed again.
+
+    JobFileError before the first one where it is not known what a job was asked for.
+    """
     failures = 0
-    for number, job in enumerate(jobs, start=1):
+    asked = [_overrides(job, sweep) for job in jobs]
+    for number, (job, given) in enumerate(zip(jobs, asked, strict=True), start=1):
         print(f"job {number} of {len(jobs)}: {job.folder}", flush=True)
         # No cluster divides what runs here.
-        overrides = [item for item in _overrides(job, sweep) if not item.lstrip("+").startswith("resources")]
+        overrides = [item for item in given if not item.lstrip("+").startswith("resources")]
         where = [*overrides, "resources=whole_job", f"hydra.run.dir={sweep}/jobs/${{job_folder:}}"]
         done = subprocess.run([sys.executable, "-m", "aipo.command", "run", *where], check=False)
         failures += done.returncode != 0
