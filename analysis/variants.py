@@ -14,8 +14,8 @@ from aipo.jobs import JobRecord
 
 REPLICATES = ("seed", "model.seed")
 """Settings that make a repetition, not a variant: the job's seed, and that of the miniature's base model."""
-CONTINUED = ("iteration.iterations",)
-"""More rounds go on from the same points."""
+CONTINUED = ("iteration.iterations", "kl_prompts")
+"""More rounds go on from the same points; and what is measured beside leaves the policies as they are."""
 
 
 def variants(records: Sequence[JobRecord]) -> list[tuple[str, ...]]:

@@ -15,6 +15,7 @@ from aipo.judges import NoJudge
 from aipo.miniature.shipped import knows_world
 from aipo.models.policy import PolicyRef
 from aipo.objectives import Objective
+from aipo.pipeline.run import has_usual_kl
 from aipo.rankers.ranker import InformedRanker, Ranker
 from aipo.samplers.sampler import Sampler
 from aipo.training.trainer import Trainer
@@ -45,7 +46,7 @@ def conflicts(config: Mapping[str, Any]) -> Iterator[str]:
     yield from _sampled_reference(objective, recipe, iteration, sampler)
     yield from _decoding(config, recipe, iteration, sampler)
     yield from _half_precision(config, trainer)
-    yield from _sizes(recipe, iteration)
+    yield from _sizes(config, recipe, iteration)
     yield from _lengths(recipe, iteration, trainer)
 
 
@@ -189,7 +190,7 @@ def _half_precision(config: Mapping[str, Any], trainer: Trainer) -> Iterator[str
         )
 
 
-def _sizes(recipe: Recipe, iteration: Iteration) -> Iterator[str]:
+def _sizes(config: Mapping[str, Any], recipe: Recipe, iteration: Iteration) -> Iterator[str]:
     if recipe.responses == "generated" and iteration.candidates < 2:
         yield f"iteration.candidates: a pair needs at least 2 candidates, got {iteration.candidates}"
     if recipe.prompts == "self_instruct" and iteration.prompts is None:
@@ -203,6 +204,8 @@ def _sizes(recipe: Recipe, iteration: Iteration) -> Iterator[str]:
         return
     if recipe.prompts == "pool" and (iteration.prompts or 0) > pool:
         yield f"iteration.prompts={iteration.prompts} asks for more than the {pool} prompts of data.source; lower it"
+    if config["kl_prompts"] > pool and not has_usual_kl(config):  # the usual number takes what there is, and says so
+        yield f"kl_prompts={config['kl_prompts']} asks for more than the {pool} prompts of data.source; lower it"
     if recipe.prompts == "self_instruct" and recipe.self_instruct is not None:
         shown = recipe.self_instruct.demonstrations
         if shown > pool:

@@ -6,6 +6,7 @@ Nothing that trains a policy reads them, so they may be left out and made later.
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 from aipo.artifacts import Artifact, StageReport
@@ -18,6 +19,8 @@ from aipo.pipeline.stages import Policy, Stages, completion_counts
 from aipo.rankers.ranker import InformedRanker
 from aipo.rankers.ranking import informed
 from aipo.records import Candidates, Decoding, Example, RankedPrompt, read_parquet, to_row, write_parquet
+
+logger = logging.getLogger("aipo")
 
 
 def kl(stages: Stages, pool: Artifact, policy: Policy, base: Policy, previous: Policy) -> Artifact | None:
@@ -36,7 +39,9 @@ def kl(stages: Stages, pool: Artifact, policy: Policy, base: Policy, previous: P
         from aipo.models.kl import measure_kls
 
         prompts = [example.prompt for example in read_parquet(pool.path / "pool.parquet", Example)]
-        chosen = slice_of_pool(prompts, min(stages.run.kl_prompts, len(prompts)), 0, 0)
+        if (wanted := stages.run.kl_prompts) > len(prompts):
+            logger.warning("kl_prompts=%d: the pool has %d prompts, and KL is measured on these", wanted, len(prompts))
+        chosen = slice_of_pool(prompts, min(wanted, len(prompts)), 0, 0)
         seed = derived_seed(stages.seed, "kl", policy.iteration)
         chats = [prompt.chat for prompt in chosen]
         completions = stages.sampler(policy, folder).sample(chats, decoding, n=KL_COMPLETIONS, seed=seed)

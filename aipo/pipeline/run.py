@@ -120,12 +120,20 @@ def build_run(config: Mapping[str, Any], known: dict[str, Any] | None = None) ->
 
 
 def content(config: Mapping[str, Any]) -> dict[str, Any]:
-    """All settings of a resolved config that shape numbers. Equal content means equal fingerprints, and one job."""
+    """All settings of a resolved config that shape numbers. Equal content means equal fingerprints, and one job.
+
+    `kl_prompts` is among them where it is not its scale's usual number, so that other jobs keep the names they have.
+    """
     found: dict[str, Any] = {"seed": config["seed"]}
     found |= {group: content_of(config[group], with_judge=group == "ranker") for group in CONTENT_GROUPS}
     for group in ("diagnostic_judge", "benchmark"):
         found[group] = {name: content_of(node) for name, node in (config[group] or {}).items()}
-    return found
+    return found if has_usual_kl(config) else found | {"kl_prompts": config["kl_prompts"]}
+
+
+def has_usual_kl(config: Mapping[str, Any]) -> bool:
+    """Whether a resolved config measures KL on as many prompts as its scale does where nothing is said."""
+    return bool(config["kl_prompts"] == (config.get("choices") or {}).get("kl_prompts"))
 
 
 def divide(node: Mapping[str, Any], benchmark: Benchmark) -> BenchmarkContent:

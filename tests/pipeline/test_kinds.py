@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from composing import composed
@@ -10,7 +11,7 @@ from aipo.pipeline import kinds
 from aipo.pipeline.check import check
 from aipo.pipeline.folders import named
 from aipo.pipeline.kinds import LOADED, VERSIONS, ranker_content, without_place
-from aipo.pipeline.run import build_run
+from aipo.pipeline.run import build_run, content
 from aipo.planning import idle
 
 
@@ -45,6 +46,21 @@ def test_jobs_whose_rankers_ask_different_judges_are_different_jobs() -> None:
     contents = [ranker_content(build_run(job)) for job in jobs]
     assert contents[0] != contents[1] and contents[0] == contents[2]
     assert "judge" not in contents[0]["ranker"]
+
+
+def test_another_number_of_kl_prompts_is_another_job(repository: Path) -> None:
+    """It had the same folder, and replaced the record there. The committed names stay: they are of the usual number."""
+    smoke = [named(check(composed("+experiment=smoke", *more))) for more in ([], ["kl_prompts=5"], ["kl_prompts=8"])]
+    assert smoke[0] != smoke[1] and smoke[0] == smoke[2]
+    record = repository / "results/miniature_reference/jobs/aipo-seed1-45967e59/run.json"
+    overrides = json.loads(record.read_text(encoding="utf-8"))["overrides"]
+    assert named(check(composed(*overrides))) == named(check(composed(*overrides, "kl_prompts=320")))
+    assert (
+        named(check(composed(*overrides))) == record.parent.name != named(check(composed(*overrides, "kl_prompts=0")))
+    )
+    for scale, usual in (("laptop", 32), ("paper", 0), ("single_gpu", 0), ("miniature", 320)):
+        config = composed(f"scale={scale}")
+        assert config.kl_prompts == usual and "kl_prompts" not in content(check(config))
 
 
 def test_the_plan_and_the_run_agree_on_what_stops_a_server() -> None:

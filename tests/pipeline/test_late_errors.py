@@ -71,6 +71,8 @@ REFUSED: list[tuple[list[str], str]] = [
     ),
     ([*CHAT, "data.self_instruct.decoding.top_k=50"], "data.self_instruct.decoding.top_k=50: this sampler"),
     ([*CHAT, "benchmark.alpaca_eval.decoding.top_k=50"], "benchmark.alpaca_eval: top_k=50: this sampler's server is"),
+    # More prompts than there are.
+    (["data.source.n_prompts=40", "kl_prompts=41"], "kl_prompts=41 asks for more than the 40 prompts of data.source"),
     # A number format in which training is not possible.
     (["model=local", "model.path=a/b", "model.dtype=float16"], "training in float16 is not supported"),
 ]
