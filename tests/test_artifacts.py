@@ -282,6 +282,14 @@ def _as_nobody(folder: Path, answers: multiprocessing.Queue) -> None:
     answers.put([_run(shared).executed, _run(shared, config={"n": 2}, resumable=True).executed])
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_a_store_that_nothing_can_be_written_into_is_told_beforehand(tmp_path: Path) -> None:
+    """Its permissions look well to root: only trying tells."""
+    (told,) = Store("/proc/x").missing()
+    assert told.startswith("store.root=/proc/x: ") and "in /proc" in told and told.endswith("; choose another")
+    assert Store(tmp_path / "a" / "b").missing() == [] and list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become a second user")
 def test_a_second_user_reads_a_complete_store_and_works_in_a_shared_one() -> None:
     """Complete and not writable: nothing is written. Shared: locks, folders and unfinished builds of another user."""

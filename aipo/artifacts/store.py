@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Literal
 
 from aipo.artifacts.claims import Claim, ClaimLost, LockKind, logger
@@ -90,7 +91,7 @@ class Store:
         """How to make their pruned weights again."""
 
     def missing(self) -> list[str]:
-        """Why nothing could be written under `root`. Writes nothing itself.
+        """Why nothing could be written under `root`. Leaves nothing there itself.
 
         A folder that may only be read is accepted when it holds something: a job needs no more than that if it is all.
         """
@@ -101,6 +102,12 @@ class Store:
             return self._missing_remote()
         if not os.access(place, os.W_OK | os.X_OK):
             return [f"store.root={self.root}: no permission to write in {place}; choose another"]
+        try:
+            with TemporaryFile(dir=place) as file:
+                file.write(b"1")
+                file.flush()
+        except OSError as error:  # a full disk, a quota, a file system whose files are no files
+            return [f"store.root={self.root}: nothing can be made in {place} ({error.strerror}); choose another"]
         return self._missing_remote()
 
     def _missing_remote(self) -> list[str]:

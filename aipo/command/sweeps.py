@@ -35,7 +35,7 @@ def status_table(jobs: Sequence[JobState]) -> Table:
         record = job.record
         rounds = total = host = started = ""
         if record is not None:
-            rounds = str(sum(point.iteration >= 0 for point in record.points))
+            rounds = str(record.rounds)
             total = str(record.settings.get("iteration", {}).get("iterations", ""))
             host, started = f"{record.host}:{record.pid}", record.started
         colour = COLOURS.get(job.state, "yellow")

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
-from aipo.jobs.record import FILE, JobRecord, Point, Status, read_job
+from aipo.jobs.record import FILE, JobFileError, JobRecord, Point, Status, read_job
 from aipo.records import to_row
 from aipo.remote.redaction import redacted
 
@@ -24,6 +24,9 @@ DEAD_AFTER_SECONDS = 120.0
 
 class JobFile:
     """Keeps `run.json` up to date while its job runs, whole after every change, and its heartbeat alive.
+
+    What an earlier start of the same job reached stays in it until this one has come as far: whatever ends this start
+    before, the sweep's tables still have what there was.
 
     As a context manager it renews the heartbeat, so that a reader can tell a running job from one that was killed.
     """
@@ -38,6 +41,7 @@ class JobFile:
             scheduler_id=slurm_id(),
             restarts=int(os.environ.get("SLURM_RESTART_COUNT") or 0),
         )
+        self._earlier = _earlier(folder, self.record)
         self._ended = threading.Event()
         self._write()
 
@@ -52,7 +56,11 @@ class JobFile:
         self._write()
 
     def _write(self) -> None:
-        _write(self.folder, self.record)
+        mine, earlier = self.record, self._earlier
+        if earlier is not None and mine.status != "done" and len(mine.points) < len(earlier.points):
+            reached = {"points": earlier.points, "store": earlier.store, "provenance": earlier.provenance}
+            mine = replace(mine, rounds_again=mine.rounds, **reached)
+        _write(self.folder, mine)
 
     def __enter__(self) -> JobFile:
         beat = self.folder / HEARTBEAT
@@ -91,6 +99,16 @@ def slurm_id(environment: Mapping[str, str] = os.environ) -> str | None:
     """The number of the Slurm job that this process belongs to, `<array>_<task>` in an array; None outside Slurm."""
     array, task = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else environment.get("SLURM_JOB_ID")
+
+
+def _earlier(folder: Path, record: JobRecord) -> JobRecord | None:
+    """What is known of an earlier start of the same job; None where there was none, or its record is unreadable."""
+    try:
+        found = read_job(folder)
+    except JobFileError:
+        return None
+    written = json.loads(json.dumps(redacted(to_row(record))["settings"]))
+    return found if found.settings == written else None
 
 
 def _write(folder: Path, record: JobRecord) -> None:

@@ -114,7 +114,16 @@ class JobRecord:
     """How often the cluster had queued it again before this start."""
     provenance: Mapping[str, Any] | None = None
     """Machine, devices, packages, commit and changes as the job started; None in records of before."""
+    rounds_again: int | None = None
+    """Rounds that this start came to, while `points`, `store` and `provenance` are still those of an earlier start that
+    had come further; None: they are its own."""
     schema: int = SCHEMA
+
+    @property
+    def rounds(self) -> int:
+        """Rounds that the job's last start has come to."""
+        own = sum(point.iteration > BASE_ITERATION for point in self.points)
+        return own if self.rounds_again is None else self.rounds_again
 
 
 def read_job(folder: Path) -> JobRecord:

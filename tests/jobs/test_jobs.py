@@ -55,6 +55,41 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     })  # fmt: skip
 
 
+def _points(n: int, kind: str) -> list[Point]:
+    return [Point(number, f"{kind}{number}", ()) for number in range(-1, n)]
+
+
+def test_what_a_job_had_reached_stays_until_it_has_come_as_far_again(tmp_path: Path) -> None:
+    """A store that could not be written emptied the record of a finished job, and the sweep's tables with it."""
+    record = replace(RECORD, settings={"betas": [0.9, 0.999]}, provenance={"commit": "before"})
+    done = JobFile(tmp_path, record)
+    for point in _points(2, "old"):
+        done.add(point)
+    done.finish("done")
+    again = JobFile(tmp_path, replace(record, store="elsewhere", provenance={"commit": "now"}))
+    for number, point in enumerate(_points(1, "new")):
+        kept = read_job(tmp_path)
+        assert list(kept.points) == _points(2, "old") and kept.status == "running"
+        assert (kept.store, kept.provenance) == ("outputs", {"commit": "before"})
+        assert kept.rounds == kept.rounds_again == max(0, number - 1)
+        again.add(point)
+    again.finish("failed", "StoreError: no")
+    failed = read_job(tmp_path)
+    assert (failed.status, failed.error, failed.rounds) == ("failed", "StoreError: no", 1)
+    assert list(failed.points) == _points(2, "old")
+    third = JobFile(tmp_path, replace(record, store="elsewhere"))
+    for point in _points(2, "third"):
+        third.add(point)
+    assert read_job(tmp_path) == third.record and third.record.rounds == 2
+    assert read_job(tmp_path).store == "elsewhere" and read_job(tmp_path).rounds_again is None
+
+
+def test_what_another_job_reached_does_not_stay(tmp_path: Path) -> None:
+    JobFile(tmp_path, RECORD).add(Point(-1, "b", ()))
+    JobFile(tmp_path, replace(RECORD, settings={"model": {"seed": 1}}))
+    assert read_job(tmp_path).points == ()
+
+
 def test_only_a_beating_heart_is_alive(tmp_path: Path) -> None:
     with JobFile(tmp_path, RECORD):
         assert is_alive(tmp_path)

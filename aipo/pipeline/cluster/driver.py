@@ -110,7 +110,7 @@ def left_behind(sweep: Path, submitted: Collection[Submission], others: Collecti
 
 def _tell(jobs: Sequence[JobState], told: dict[str, tuple[object, ...]]) -> None:
     for job in jobs:
-        rounds = sum(point.iteration >= 0 for point in job.record.points) if job.record else 0
+        rounds = job.record.rounds if job.record else 0
         now = (job.state, rounds if job.state in ("running", "done") else 0)
         if told.get(job.folder) != now and not (job.state == "pending" and job.folder not in told):
             why = f": {job.why}" if job.why and job.state != "done" else ""
