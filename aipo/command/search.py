@@ -94,6 +94,8 @@ def parsed(arguments: Sequence[str], trials: int, prune: bool, seed: int) -> Sea
     fixed = [str(item.input_line) for item in overrides if not item.is_sweep_override()]
     names = [str(item.value()) for item in overrides if item.key_or_group == "sweep" and not item.is_sweep_override()]
     sweep = names[-1] if names else "search"
+    if problem := folders.sweep_problem(sweep):
+        raise ValueError(f"sweep: {problem}")
     fixed += [] if names else [f"sweep={sweep}"]
     return Search(tuple(fixed), space, Path("results") / sweep, trials, prune, seed)
 

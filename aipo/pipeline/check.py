@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from aipo.models.policy import PolicyRef
 from aipo.pipeline.conflicts import conflicts
+from aipo.pipeline.folders import sweep_problem
 from aipo.pipeline.roles import COLLECTIONS, PARTIAL, ROLES, class_problem, object_problem
 from aipo.pipeline.values import component_types, hints_of, is_component, misfit, shown
 
@@ -142,7 +143,9 @@ def _scalars(config: Mapping[str, Any]) -> Iterator[str]:
             good = value >= 0
         elif key == "sweep":  # left out where one job is composed without Hydra's command line
             named = type(value) in (str, int) and bool(str(value).strip()) and _text_problem(str(value)) is None
-            good = value is None or named
+            good = named or key not in config
+            if named and (problem := sweep_problem(str(value))):
+                yield f"{key}: {problem}"
         elif key == "returns_at_length":
             good = value is None or (type(value) in (int, float) and value > 0)
         elif key in ("pilot", "limit"):

@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePath
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from aipo.jobs import SUBMITTED
+
 RESOLVER = "job_folder"
+RESULTS, JOBS = "results", "jobs"
 
 
 def job_folder(root: DictConfig) -> str:
@@ -31,6 +35,19 @@ def named(plain: Mapping[str, Any]) -> str:
 
     text = json.dumps(content(plain), sort_keys=True, ensure_ascii=False)
     return f"{plain['objective']['name']}-seed{plain['seed']}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def sweep_problem(name: str) -> str | None:
+    """What is wrong with the name of a sweep: its folder must lie below results/, for there alone `aipo store gc` looks
+    for what sweeps need, and in no other sweep's."""
+    parts = PurePath(name).parts
+    if not parts or PurePath(name).is_absolute() or {"..", JOBS} & set(parts):
+        return f"expected the name of a folder below {RESULTS}/, without '..' and '{JOBS}', got {name!r}"
+    for depth in range(1, len(parts)):
+        above = Path(RESULTS, *parts[:depth])
+        if (above / JOBS).is_dir() or (above / SUBMITTED).exists():
+            return f"{name!r} lies inside the sweep {above}; choose a name beside it"
+    return None
 
 
 def without_screen(overrides: Iterable[str]) -> tuple[str, ...]:

@@ -21,6 +21,19 @@ def _problems(config: DictConfig) -> list[str]:
     return caught.value.problems
 
 
+def test_a_sweep_lies_in_no_other_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its jobs were taken for those of the other."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results" / "smoke" / "jobs").mkdir(parents=True)
+    with pytest.raises(ConfigError) as caught:
+        check(composed("sweep=smoke/deeper/one"))
+    assert caught.value.problems == [
+        "sweep: 'smoke/deeper/one' lies inside the sweep results/smoke; choose a name beside it"
+    ]
+    for good in ("smoke", "group/one", "smoke2/one"):
+        check(composed(f"sweep={good}"))
+
+
 def test_the_default_passes_and_is_plain() -> None:
     plain = check(composed())
     assert plain["objective"]["name"] == "aipo" and type(plain["objective"]["loss"]) is dict
