@@ -29,12 +29,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 def analyse_sweep(folder: Path, *, pdf: bool = False) -> int:
     """Analyses one sweep, prints what was written and what is missing."""
+    from aipo.jobs import JobFileError
     from analysis import analyse, closing
     from analysis.collect import AnalysisError
 
     try:
         written = analyse(folder, pdf=pdf)
-    except AnalysisError as error:
+    except (AnalysisError, JobFileError) as error:
         print(f"error: {error}", file=sys.stderr)
         return ERROR
     gaps = closing.missing(folder)

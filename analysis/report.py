@@ -24,7 +24,6 @@ from analysis import (
     tables,
 )
 from analysis.closing import SOURCES
-from analysis.collect import AnalysisError
 from analysis.sheets import (
     Material,
     comparison_sheets,
@@ -174,7 +173,10 @@ def _report(material: Material, shown: list[Table], figures: list[Path]) -> str:
 
 
 def _record(material: Material, written: dict[Path, tuple[str, ...]]) -> list[Path]:
-    """Writes sources.json and removes what the one before it lists and this analysis did not write."""
+    """Writes sources.json and removes what the one before it lists and this analysis did not write.
+
+    A torn one lists nothing, so what only it knew of stays.
+    """
     folder = material.sweep.folder
     path = folder / SOURCES
     files = {str(file.relative_to(folder)): list(digests) for file, digests in sorted(written.items())}
@@ -192,5 +194,5 @@ def _former_files(path: Path) -> list[str]:
         return []
     try:
         return [name for name in json.loads(path.read_text(encoding="utf-8"))["files"] if isinstance(name, str)]
-    except (ValueError, KeyError, TypeError) as error:
-        raise AnalysisError(f"{path} cannot be read ({error}); delete it, it is written again") from error
+    except (ValueError, KeyError, TypeError):
+        return []

@@ -40,6 +40,23 @@ def main(config: DictConfig) -> float | None:
 
 
 def command() -> None:
+    """`main`, then the tables of a sweep. Without them the exit status is 1 where the jobs themselves ended well."""
+    try:
+        _command()
+    except SystemExit as ended:
+        if not _has_tables() and not ended.code:
+            sys.exit(1)
+        raise
+    if not _has_tables():
+        sys.exit(1)
+
+
+def _has_tables() -> bool:
+    pipeline = sys.modules.get("aipo.pipeline.sweep")  # a command that only showed its help never imported it
+    return pipeline is None or pipeline.close()
+
+
+def _command() -> None:
     """`main`, with every mistake on the command line told in one style, and no frame of Hydra's in a traceback."""
     wants_all = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print

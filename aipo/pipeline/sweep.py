@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from aipo.jobs import Submission, submit
+from aipo.jobs import JobFileError, Submission, read_submitted, submit
 from aipo.pipeline import beside, cluster, folders
 from aipo.pipeline.asked import asked
 from aipo.pipeline.check import ConfigError, check
@@ -26,6 +26,10 @@ from aipo.pipeline.console import Place, overrides_shown
 from aipo.pipeline.missing import missing_needs
 from aipo.pipeline.options import explain
 from aipo.pipeline.run import Run, build_run
+from aipo.remote import redact
+
+_open: list[Path] = []
+"""The sweep whose tables are still to be made when this process ends."""
 
 NEEDY = (
     *("model", "data", "sampler", "ranker", "trainer", "judge", "diagnostic_judge", "benchmark", "store"),
@@ -46,14 +50,16 @@ class SweepCallback(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """One job: check it, or plan it."""
         job = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-        _refuse([(job, "")])
+        folder = Path(config.hydra.run.dir)
+        problems = _torn(folder.parent.parent)
+        if config.get("detach"):
+            problems["detach=true: one job runs here; sweep with -m and hydra/launcher=slurm"] = None
+        for item in config.hydra.overrides.hydra:
+            if item.startswith("hydra/launcher=") and item != "hydra/launcher=basic":
+                problems[f"{item}: one job runs here; add -m, with which a single job, too, is a sweep"] = None
+        _refuse([(job, "")], problems)
         if job.plan:
             _plan([(job, "")])
-        folder = Path(config.hydra.run.dir)
-        if config.get("detach"):
-            told = "detach=true: one job runs here; sweep with -m and hydra/launcher=slurm"
-            print(ConfigError([told]), file=sys.stderr)
-            sys.exit(2)
         if folder.parent.name == "jobs":
             submit(folder.parent.parent, [Submission(folder.name, folders.without_screen(config.hydra.overrides.task))])
 
@@ -66,7 +72,7 @@ class SweepCallback(Callback):
     def _begin(self, config: DictConfig, combinations: Sequence[list[str]], workers: beside.Workers) -> None:
         composer = Composer(config.hydra.job.config_name)
         jobs: list[Combination] = []
-        problems: dict[str, None] = {}
+        problems = _torn(Path(config.hydra.sweep.dir))
         for combination in combinations:
             try:
                 jobs.append(composer.compose(combination))
@@ -91,7 +97,8 @@ class SweepCallback(Callback):
             submit(sweep, [Submission(*item) for item in found])
             os.environ[JOBS] = str(len(jobs))  # for the jobs' lines, also in processes that launchers start
         # Hydra tells a callback of a sweep's end only when every job succeeded; the rest deserve their tables too.
-        atexit.register(_analyse, sweep)
+        _open.append(sweep)
+        atexit.register(close)
         if known and config.hydra.launcher._target_.endswith(f".{beside.BASIC}"):
             if (at_once := beside.jobs_at_once(jobs)) > 1:
                 sys.exit(beside.run(_asked(sweep, jobs, checked), at_once, workers))
@@ -101,9 +108,12 @@ class SweepCallback(Callback):
         job_return.cfg = job_return.hydra_cfg = None
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """The tables and plots of the sweep this job belongs to."""
-        if not config.plan:
-            _analyse(Path(config.hydra.run.dir).parent.parent)
+        """The tables and plots of the sweep this job belongs to. A job that failed ends with its own error."""
+        if config.plan or _analyse(Path(config.hydra.run.dir).parent.parent):
+            return
+        job: JobReturn | None = kwargs.get("job_return")
+        if job is None or job.status == JobStatus.COMPLETED:
+            sys.exit(1)  # Hydra takes an exception for a warning
 
 
 def place_in_sweep(hydra: Any) -> Place:
@@ -118,7 +128,12 @@ def place_in_sweep(hydra: Any) -> Place:
 
 def forget_analysis() -> None:
     """A sweep that a person stops ends at once; its tables can be made with `aipo analyse`."""
-    atexit.unregister(_analyse)
+    _open.clear()
+
+
+def close() -> bool:
+    """Make the tables of the sweep that has ended; whether that went well. Nothing to do where there is none."""
+    return all([_analyse(_open.pop()) for _ in tuple(_open)])
 
 
 def submit_again(sweep: Path, overrides: Sequence[Sequence[str]], *, detach: bool) -> int:
@@ -258,10 +273,32 @@ def _conf(config: DictConfig) -> Path:
     return Path(next(source.path for source in sources if source.provider == "main"))
 
 
-def _analyse(sweep: Path) -> None:
+def _torn(sweep: Path) -> dict[str, None]:
+    """What keeps a sweep from taking up more jobs."""
+    try:
+        read_submitted(sweep)
+    except JobFileError as error:
+        return {str(error): None}
+    return {}
+
+
+def _analyse(sweep: Path) -> bool:
+    """Make the tables, plots and page, and show the verdict; or say in a line why not, and what to do. Whether."""
     if not any(sweep.glob("jobs/*/run.json")):
-        return
+        return True
     from analysis import analyse, closing
 
-    analyse(sweep)
-    closing.show(sweep)
+    try:
+        analyse(sweep)
+        closing.show(sweep)
+    except Exception as error:  # the jobs are done and kept, whatever is wrong with the tables
+        told = " ".join(str(error).split())
+        print(
+            redact(
+                f"error: {sweep} has no new tables: {type(error).__name__}: {told}; the jobs' results are kept: "
+                f"with the cause mended, `aipo analyse {sweep}` makes them"
+            ),
+            file=sys.stderr,
+        )
+        return False
+    return True
