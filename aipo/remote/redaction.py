@@ -15,14 +15,28 @@ SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL)S?(_?\d+
 """Environment variables whose values are never shown. Any other one is declared by `keep_secret`."""
 SHORTEST = 6
 """Characters. Shorter values (`none`, `1`) would blot out innocent words; a key that short protects nothing."""
+SHORTEST_HEADER = 4
+"""Characters of a header's value."""
+SHORTEST_DIGITS = 8
+"""Of a value that is nothing but digits: shorter ones are counts (MAX_TOKENS=4096), which would blot out numbers. A
+variable that is declared is no count, and its digits are hidden like any value."""
 
 _HEADER = re.compile(
-    r"""((?:proxy-)?authorization|(?:x-)?api-key)(["']?\s*[:=]\s*["']?)((?:bearer|basic|token)\s+)?[^\s"',;}\]]{4,}""",
+    r"""(?P<before>\\{0,4}["'])?(?P<name>(?:proxy-)?authorization|(?:x-)?api-key)(?P<after>\\{0,4}["'])?"""
+    r"""\s*[:=]\s*(?:b?(?P<quote>\\{0,4}["']))?""",
     re.IGNORECASE,
 )
+_SCHEME = re.compile(r"(?:bearer|basic|token)\s+", re.IGNORECASE)
+"""Schemes with one word after them. Others have several (Digest, AWS4), or are not known to have one (ApiKey)."""
+_WORD = re.compile(r"""[^\s"',;}\]]*""")
+_LINE = re.compile(r"[^\r\n]*(?:(?<=,)\r?\n[ \t][^\r\n]*)*")
+"""A comma at its end continues a header on the next line."""
 _BEARER = re.compile(r"\b(bearer|basic)\s+[A-Za-z0-9+/_.=~-]{8,}", re.IGNORECASE)
 _USER = re.compile(r"(\b[a-z][a-z0-9+.-]{0,20}://)[^\s/@\"'<>]{1,512}@", re.IGNORECASE)
-_QUERY = re.compile(r"([?&](?:api[-_]?key|key|token|access_token|sig|signature)=)[^\s&\"'<>#]{1,512}", re.IGNORECASE)
+_QUERY = re.compile(
+    r"([?&#][^\s=?&#\"'<>]{0,64}?(?:key|token|secret|password|passwd|sig|signature|credential)=)[^\s&\"'<>#]+",
+    re.IGNORECASE,
+)
 _KEY = re.compile(r"\b(?:sk|hf|pk|gsk|ghp|gho|xai|AIza)[-_][A-Za-z0-9_-]{12,}")
 _named: set[str] = set()
 
@@ -43,9 +57,43 @@ def _redact(text: str, secrets: Sequence[str]) -> str:
         text = text.replace(value, HIDDEN)
     text = _USER.sub(rf"\1{HIDDEN}@", text)
     text = _QUERY.sub(rf"\1{HIDDEN}", text)
-    text = _HEADER.sub(rf"\1\2{HIDDEN}", text)
+    text = _hide_headers(text)
     text = _BEARER.sub(rf"\1 {HIDDEN}", text)
     return _KEY.sub(HIDDEN, text)
+
+
+def _hide_headers(text: str) -> str:
+    """The whole value of each header: to its closing quote where one is open, else its word or the rest of its line."""
+    kept, place = [], 0
+    for match in _HEADER.finditer(text):
+        start = match.end()
+        if start < place:  # within a value that is hidden
+            continue
+        if quote := match["quote"] or (not match["after"] and match["before"]):
+            end = _end(_quoted(quote), text, start)
+        elif match["after"] or match["name"].lower().endswith("api-key"):
+            end = _end(_WORD, text, start)
+        elif scheme := _SCHEME.match(text, start):
+            start = scheme.end()
+            end = _end(_WORD, text, start)
+        else:
+            end = _end(_LINE, text, start)
+        if end - start >= SHORTEST_HEADER:
+            kept += [text[place:start], HIDDEN]
+            place = end
+    return "".join([*kept, text[place:]])
+
+
+def _end(pattern: re.Pattern[str], text: str, start: int) -> int:
+    found = pattern.match(text, start)
+    return found.end() if found else start
+
+
+def _quoted(quote: str) -> re.Pattern[str]:
+    """What stands before the next such quote on the line; a quote may itself be escaped."""
+    if len(quote) > 1:
+        return re.compile(rf"(?:(?!{re.escape(quote)})[^\r\n])*")
+    return re.compile(rf"(?:\\.|[^\\\r\n{quote}])*")
 
 
 def hide_values(text: str) -> str:
@@ -97,13 +145,15 @@ def _redacted(value: Any, secrets: Sequence[str]) -> Any:
 
 def _secrets() -> list[str]:
     """As written, and as JSON, repr or an address escapes them; the longest first: one may hold another."""
-    values = {
-        value
-        for name, value in os.environ.items()
-        if (name in _named or SECRET_NAME.search(name)) and len(value) >= SHORTEST and not value.isdigit()
-    }
+    values = {value for name, value in os.environ.items() if len(value) >= SHORTEST and _is_secret(name, value)}
     forms = {form for value in values for form in _forms(value)}
     return sorted(forms, key=len, reverse=True)
+
+
+def _is_secret(name: str, value: str) -> bool:
+    if name in _named:
+        return True
+    return bool(SECRET_NAME.search(name)) and not (value.isdigit() and len(value) < SHORTEST_DIGITS)
 
 
 def _forms(value: str) -> tuple[str, ...]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aipo.judges import AzureEndpoint, OpenAIEndpoint
-from aipo.remote.redaction import keep_secret, redact, redacted
+from aipo.remote.redaction import hide_values, hide_values_in_bytes, keep_secret, redact, redacted
 
 KEY = 'q7Zp-planted_1/+é"x'
 
@@ -57,6 +58,72 @@ def test_a_variable_with_any_name_can_be_declared(monkeypatch: pytest.MonkeyPatc
     assert redact("planted_2") == "<redacted>"
 
 
+@pytest.mark.parametrize("name", ["REVIEW_PASSWORD", "SOME_API_KEY", "keep:MY_DIGITS"])
+def test_a_secret_may_be_made_of_digits(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    variable = name.removeprefix("keep:")
+    if name != variable:
+        keep_secret(variable)
+    monkeypatch.setenv(variable, "1234567890123456")
+    for hide in (redact, hide_values):
+        assert hide("code 1234567890123456.") == "code <redacted>."
+    assert hide_values_in_bytes(b"code 1234567890123456.") == b"code <redacted>."
+
+
+def test_a_count_is_no_secret_unless_it_is_declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAX_TOKENS", "2000000")
+    monkeypatch.setenv("DOOR_PASSWORD", "20000000")
+    monkeypatch.setenv("MY_PIN", "123456")
+    assert redact("2000000 tokens, 20000000, 123456") == "2000000 tokens, <redacted>, 123456"
+    keep_secret("MY_PIN")
+    assert redact("2000000 tokens, 123456") == "2000000 tokens, <redacted>"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Authorization: ApiKey abcdef0123456789xyz", "Authorization: <redacted>"),
+        ("authorization=AWS4-HMAC-SHA256 Credential=A/b, Signature=c\nHost: h", "authorization=<redacted>\nHost: h"),
+        ('Authorization: Digest username="u", response="6629"\n', "Authorization: <redacted>\n"),
+        ('Authorization: Digest username="u",\r\n  response="6629"\r\nA: b', "Authorization: <redacted>\r\nA: b"),
+        ("{'Authorization': 'ApiKey abc def', 'a': 1}", "{'Authorization': '<redacted>', 'a': 1}"),
+        ("{'Authorization': None, 'a': 1}", "{'Authorization': <redacted>, 'a': 1}"),
+        (r'{"authorization": "Digest response=\"66\"", "a": 1}', '{"authorization": "<redacted>", "a": 1}'),
+        (r'"{\"authorization\": \"ApiKey a b\", \"a\": 1}"', r'"{\"authorization\": \"<redacted>\", \"a\": 1}"'),
+        ("curl -H 'Authorization: ApiKey abc' http://h", "curl -H 'Authorization: <redacted>' http://h"),
+        ("Authorization: Bearer abcdef (attempt 2)", "Authorization: Bearer <redacted> (attempt 2)"),
+        ("x-api-key: abcdef, try again", "x-api-key: <redacted>, try again"),
+        ("{b'api-key': b'ab cd', b'a': 1}", "{b'api-key': b'<redacted>', b'a': 1}"),
+    ],
+)
+def test_all_of_a_headers_value_is_hidden(text: str, expected: str) -> None:
+    assert redact(text) == expected
+    assert redact(expected) == expected
+
+
+ENDINGS = ("key", "token", "secret", "password", "passwd", "sig", "signature", "credential")
+
+
+@given(
+    st.sampled_from(ENDINGS),
+    st.sampled_from(["", "subscription-", "client_", "X-Amz-", "auth_"]),
+    st.sampled_from([str.lower, str.upper, str.title]),
+    st.text("abcdef0123456789+/.-_%", min_size=1, max_size=900),
+)
+def test_a_query_that_is_named_like_a_key_is_refused_and_hidden(
+    ending: str, before: str, case: Callable[[str], str], value: str
+) -> None:
+    name = case(before + ending)
+    url = f"https://host/v1?page=2&{name}={value}&x=1"
+    assert redact(url) == f"https://host/v1?page=2&{name}=<redacted>&x=1"
+    with pytest.raises(ValueError, match="without user, password or key"):
+        OpenAIEndpoint(url)
+
+
+def test_other_queries_stay() -> None:
+    url = "https://host/v1?keyboard=qwerty&api-version=2024-10-21&tokens=5#signatures=3"
+    assert redact(url) == url and OpenAIEndpoint(url).identity() == url
+
+
 @pytest.mark.parametrize("url", ["http://me:pw12@host/v1", "http://token@host/v1", "https://host/v1?api_key=abcdef"])
 def test_a_key_in_an_address_is_refused_without_being_shown(url: str) -> None:
     for make in (OpenAIEndpoint, lambda url: AzureEndpoint(url, "2024-10-21")):
@@ -70,8 +137,10 @@ def test_any_text_can_be_redacted(text: str) -> None:
     redact(text)
 
 
-@pytest.mark.parametrize("unit", ["a", "http://", "authorization: ", "bearer ", "sk-", "?key=", "://", "a-"])
-def test_no_text_takes_long(unit: str) -> None:
+@pytest.mark.parametrize("unit", ["a", "http://", "authorization: ", "bearer ", "sk-", "?key=", "://", "a-", "?a"])
+@pytest.mark.parametrize("more", ["", 'authorization=""', "authorization:\n"])
+def test_no_text_takes_long(unit: str, more: str) -> None:
+    unit += more
     started = time.perf_counter()
     redact(unit * (200_000 // len(unit)))
     assert time.perf_counter() - started < 1
