@@ -74,7 +74,7 @@ def _top_logprobs(logprobs: Any) -> dict[str, float]:
         token, value = _object(item, "a top log-probability").get("token"), item.get("logprob")
         if not isinstance(token, str) or not _is_text(token) or not _is_logprob(value):
             raise BadReply(f"expected a token and its log-probability, got {_short(item)}")
-        found[token] = float(value)
+        found[token] = max(found.get(token, -math.inf), float(value))  # one token may come twice: the likelier counts
     return found
 
 

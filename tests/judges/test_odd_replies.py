@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import time
 from pathlib import Path
@@ -74,6 +75,16 @@ def test_a_body_is_read_or_is_a_bad_reply(name: str, body: bytes) -> None:
         json.dumps(read.reply.text).encode("ascii")
         assert all(isinstance(value, float) for value in (read.reply.top_logprobs or {}).values())
     assert time.perf_counter() - started < 1
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations([("m", -0.1), ("M", -3.0), ("m", -9.0)])))
+def test_of_a_token_that_comes_twice_the_likelier_counts(order: tuple[tuple[str, float], ...]) -> None:
+    top = [{"token": token, "logprob": logprob} for token, logprob in order]
+    choice = {"message": {"content": "m"}, "logprobs": {"content": [{"token": "m", "top_logprobs": top}]}}
+    read = read_chat_completion(json.dumps({"choices": [choice]}).encode(), logprobs=True)
+    assert read.reply.top_logprobs == {"m": -0.1, "M": -3.0}
+    # e^-3 / (e^-0.1 + e^-3) = 1 / (1 + e^2.9) = 1 / 19.174145
+    assert parse_first_token(read.reply.top_logprobs) == pytest.approx(0.0521536, abs=1e-7)
 
 
 def test_a_withheld_reply_is_kept_at_once(tmp_path: Path) -> None:
