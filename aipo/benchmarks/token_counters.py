@@ -41,8 +41,8 @@ class EstimatedTokens:
     """An offline estimate of cl100k tokens from a count of words, numbers and punctuation.
 
     One factor, fitted on the answers of gpt-4-0314 and gpt-3.5-turbo-0125 to Arena-Hard, whose counts are published
-    with them: the mean of either model is within 0.2 %, a single answer is off by 5 % on average. Expect more where
-    answers look different (other languages, long runs of digits).
+    with them: a single answer is off by about 5 % on average, the mean of either model by about 0.1 %. Expect more
+    where answers look different (other languages, long runs of digits).
     """
 
     metric = "mean_tokens_cl100k_estimated"
