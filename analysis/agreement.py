@@ -112,7 +112,8 @@ def bin_edges(gaps: Sequence[float] | np.ndarray) -> list[float]:
     Edges lie between whole numbers, so that the bins of -g and +g mirror each other; the inner ones cover at least nine
     tenths of the pairs.
     """
-    spread = float(np.quantile(np.abs(np.asarray(gaps, dtype=float)), 0.9))
+    # The smallest gap that nine tenths do not exceed: an interpolated quantile may lie below it.
+    spread = float(np.quantile(np.abs(np.asarray(gaps, dtype=float)), 0.9, method="inverted_cdf"))
     inner = BINS - 2
     width = 2 * math.ceil(max(0.0, (2 * spread / inner - 1) / 2)) + 1
     return [-math.inf, *((number - inner / 2) * width for number in range(inner + 1)), math.inf]
