@@ -138,14 +138,15 @@ def _template_ids(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> list[int]:
     messages = [{"role": turn.role, "content": re.sub(names, mark, turn.content)} for turn in chat]
     text = _render(tokenizer, messages, add_generation_prompt=True)
     if not marks:
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
+        # Not verbose: whoever samples tells of a text that is too long, in words of its own.
+        return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     written = {character: name for name, character in marks.items()}
     ids: list[int] = []
     for part in re.split(f"([{''.join(written)}])", text):
         if part in written:
             ids += _plain_ids(tokenizer, written[part])
         elif part:
-            ids += tokenizer(part, add_special_tokens=False)["input_ids"]
+            ids += tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"]
     return ids
 
 
@@ -170,7 +171,7 @@ def _own_bos(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def _plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
     control = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     if (control - {tokenizer.unk_token_id}).isdisjoint(ids):
         return ids

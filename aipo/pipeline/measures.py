@@ -11,6 +11,7 @@ from pathlib import Path
 
 from aipo.artifacts import Artifact, StageReport
 from aipo.benchmarks.benchmark import PromptBenchmark
+from aipo.data.context import fit_context
 from aipo.iteration import KL_COMPLETIONS
 from aipo.pipeline.answers import read_answers
 from aipo.pipeline.draws import derived_seed, slice_of_pool
@@ -42,6 +43,7 @@ def kl(stages: Stages, pool: Artifact, policy: Policy, base: Policy, previous: P
         if (wanted := stages.run.kl_prompts) > len(prompts):
             logger.warning("kl_prompts=%d: the pool has %d prompts, and KL is measured on these", wanted, len(prompts))
         chosen = slice_of_pool(prompts, min(wanted, len(prompts)), 0, 0)
+        chosen, dropped = fit_context(chosen, policy.ref)
         seed = derived_seed(stages.seed, "kl", policy.iteration)
         chats = [prompt.chat for prompt in chosen]
         completions = stages.sampler(policy, folder).sample(chats, decoding, n=KL_COMPLETIONS, seed=seed)
@@ -54,7 +56,7 @@ def kl(stages: Stages, pool: Artifact, policy: Policy, base: Policy, previous: P
         counts: dict[str, float | int] = {}
         for name, estimate in found.items():
             counts |= {name: estimate.nats, f"{name}_standard_error": estimate.standard_error}
-        return StageReport(counts | completion_counts(drawn))
+        return StageReport(counts | completion_counts(drawn), dropped)
 
     content = {"sampler": stages.run.content["sampler"], "prompts": stages.run.kl_prompts, "max_new_tokens": limit}
     content |= {"completions": KL_COMPLETIONS, "seed": stages.seed}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from aipo.artifacts import Artifact, StageReport, fingerprint
+from aipo.data.context import fit_context
 from aipo.data.counts import completion_counts
 from aipo.judges import Judge, ReplyStore, judged
 from aipo.models.policy import PolicyRef
@@ -157,6 +158,7 @@ class Stages:
         def build(folder: Path) -> StageReport:
             rows = read_parquet(prompts.path / "prompts.parquet", Prompt)
             if generated:
+                rows, dropped = fit_context(rows, policy.ref)
                 completions = self.sampler(policy, folder).sample(
                     [row.chat for row in rows],
                     self.iteration.decoding,
@@ -164,7 +166,6 @@ class Stages:
                     seed=derived_seed(self.seed, "candidates", iteration),
                 )
                 found = [Candidates(row, tuple(group)) for row, group in zip(rows, completions, strict=True)]
-                dropped: dict[str, int] = {}
             else:
                 found, dropped = self.recipe.dataset_candidates(
                     rows, read_parquet(pool.path / "pool.parquet", Example), policy.ref.load_tokenizer()
