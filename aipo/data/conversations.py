@@ -70,6 +70,8 @@ def _prompt_of(row: Mapping[str, Any]) -> Chat:
         chat: Chat = (Message("user", prompt),)
         if not prompt.strip():
             raise RowError("prompt: expected text, got an empty string; remove the row")
+    elif not isinstance(prompt, Sequence):
+        raise RowError(f"prompt: expected a string or a list of messages, got {_shown(prompt)}")
     else:
         chat = chat_from_messages(prompt, "prompt")
     if chat[-1].role != "user":
@@ -173,7 +175,7 @@ def _score(value: Any, column: str) -> float:
     """A rating; NaN where it is null: not rated."""
     if value is None:
         return math.nan
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isinf(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise RowError(f"{column}: expected a finite number, or null for not rated, got {_shown(value)}")
     return float(value)
 

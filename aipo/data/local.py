@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any, ClassVar
 from aipo.data.conversations import COLUMNS, RowError, example_from_row
 from aipo.records import Chat, Example, parse_json
 
+logger = logging.getLogger("aipo")
 SUFFIXES = (".json", ".jsonl", ".parquet")
 SHOWN_PROBLEMS = 10
 COUNTED_BYTES = 64 * 2**20
@@ -27,6 +29,8 @@ class SourceError(ValueError):
 @dataclass(frozen=True)
 class LocalFiles:
     """Rows of one file, or of every .json, .jsonl and .parquet file of a folder by name, in the files' order.
+
+    Suffixes may be in capitals. What else lies in a folder, subfolders too, is not read, and a warning names it.
 
     The columns are those of `aipo.data.conversations.example_from_row`; docs/data.md has examples. Any other column
     is an error until `ignored_columns` names it, so that a misspelt one is not lost.
@@ -55,16 +59,16 @@ class LocalFiles:
     is_world: ClassVar[bool] = False
 
     def identity(self) -> Mapping[str, str]:
-        """SHA-256 of every file by its name; empty while there is none, which `missing` tells."""
+        """SHA-256 of every file by its name; empty while there is none that can be read, which `missing` tells."""
         try:
             files = self._files()
-        except SourceError:
+            hashes = {}
+            for path in files:
+                with path.open("rb") as file:
+                    hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+            return hashes
+        except (SourceError, OSError):
             return {}
-        hashes = {}
-        for path in files:
-            with path.open("rb") as file:
-                hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-        return hashes
 
     @property
     def brings_responses(self) -> bool:
@@ -96,7 +100,7 @@ class LocalFiles:
     def load(self) -> tuple[list[Example], dict[str, int]]:
         """All rows; a prompt that came before is dropped and counted as `repeated`.
 
-        SourceError names file, row, what was expected and what was found.
+        SourceError names file, row, what was expected and what was found. No row at all is one, too.
         """
         examples: list[Example] = []
         seen: dict[str, tuple[Chat, str]] = {}
@@ -115,25 +119,28 @@ class LocalFiles:
                 continue
             chats.add(prompt.chat)
             examples.append(example)
+        if not examples:
+            raise SourceError(f"data.source.path: no rows in {self.path}; expected at least one with a prompt")
+        _tell_unread(Path(self.path))
         return examples, {"repeated": repeated}
 
     def _files(self) -> list[Path]:
         path = Path(self.path)
         if path.is_dir():
-            files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
+            files = sorted(file for file in path.iterdir() if _is_read(file))
             if not files:
                 raise SourceError(f"data.source.path: expected {', '.join(SUFFIXES)} files in {path}, got none")
             return files
         if not path.is_file():
             raise SourceError(f"data.source.path: no such file or folder: {path} (looked for from {Path.cwd()})")
-        if path.suffix not in SUFFIXES:
+        if not _is_read(path):
             raise SourceError(f"data.source.path: expected a file that ends with {', '.join(SUFFIXES)}, got {path}")
         return [path]
 
     def _rows(self) -> Iterator[tuple[str, Example] | SourceError]:
         """Each row with its place, or what is wrong with it."""
         for path in self._files():
-            for place, row in _READERS[path.suffix](path):
+            for place, row in _file_rows(path):
                 if isinstance(row, SourceError):
                     yield row
                     continue
@@ -170,9 +177,41 @@ def _read_content(source: LocalFiles, stamps: tuple[tuple[str, int, int], ...]) 
     return _Content(len(examples), any(len(example.responses) > 1 for example in examples), max(rated, default=0) > 1)
 
 
+def _is_read(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and path.is_file()
+
+
+def _tell_unread(folder: Path) -> None:
+    """Warn of what lies in a folder and is not read, hidden files aside."""
+    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")] if folder.is_dir() else []
+    unread = sorted(entry.name + "/" * entry.is_dir() for entry in entries if not _is_read(entry))
+    if unread:
+        names = ", ".join(unread[:SHOWN_PROBLEMS]) + (", ..." if len(unread) > SHOWN_PROBLEMS else "")
+        _warn_once(
+            f"data.source.path: of the {len(entries)} entries of {folder}, {len(unread)} are not read: {names}; rows "
+            f"are read from {', '.join(SUFFIXES)} files, and from no subfolder"
+        )
+
+
+@functools.lru_cache(maxsize=64)
+def _warn_once(text: str) -> None:
+    """Files are read more than once before a run; their warning is shown once."""
+    logger.warning("%s", text)
+
+
+def _file_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """Rows with their places; where one, or the file, cannot be read, a SourceError in its place."""
+    try:
+        yield from _READERS[path.suffix.lower()](path)
+    except SourceError as error:
+        yield f"{path}", error
+    except OSError as error:
+        yield f"{path}", SourceError(f"{path}: expected a file that can be read, got {error}")
+
+
 def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
     try:
-        rows = parse_json(path.read_bytes())
+        rows = parse_json(path.read_bytes(), unique_keys=True)
     except ValueError as error:
         raise SourceError(f"{path}: expected JSON in UTF-8, got {error}") from error
     if not isinstance(rows, list):
@@ -188,7 +227,7 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[str, Any]]:
                 continue
             place = f"{path}, line {number}"
             try:
-                yield place, parse_json(line)
+                yield place, parse_json(line, unique_keys=True)
             except ValueError as error:
                 yield place, SourceError(f"{place}: expected a JSON object in UTF-8, got {error}")
 

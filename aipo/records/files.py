@@ -104,11 +104,13 @@ def write_jsonl(path: Path, records: Iterable[Any]) -> None:
             file.write(json.dumps(to_row(record), ensure_ascii=False) + "\n")
 
 
-def parse_json(data: bytes) -> Any:
+def parse_json(data: bytes, *, unique_keys: bool = False) -> Any:
     """The JSON value in UTF-8 bytes, a byte order mark aside. ValueError, in words, for everything that a row cannot
-    hold: other encodings, nesting without end, numbers beyond a float, halves of surrogate pairs."""
+    hold: other encodings, nesting without end, numbers beyond a float, halves of surrogate pairs; and with
+    `unique_keys` an object with a key twice, of which all but the last would be lost."""
+    hook = _object_of_unique_keys if unique_keys else None
     try:
-        value = json.loads(data.decode("utf-8-sig"), parse_int=_parse_int)
+        value = json.loads(data.decode("utf-8-sig"), parse_int=_parse_int, object_pairs_hook=hook)
     except RecursionError:
         raise ValueError("values nested too deeply") from None
     if b"\\u" in data:
@@ -117,6 +119,14 @@ def parse_json(data: bytes) -> Any:
         except UnicodeEncodeError:
             raise ValueError("half of a surrogate pair (\\ud800 to \\udfff), which is no character") from None
     return value
+
+
+def _object_of_unique_keys(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(items)
+    if len(found) < len(items):
+        twice = next(key for place, (key, _) in enumerate(items) if key in dict(items[:place]))
+        raise ValueError(f"an object with the key {twice!r} twice; keep one of them")
+    return found
 
 
 def _parse_int(digits: str) -> int:

@@ -90,7 +90,7 @@ def test_system_column_is_the_first_message() -> None:
     ("row", "message"),
     [
         ({}, r"prompt: expected a string or a list of messages, got no such column"),
-        ({"prompt": 3}, r"prompt: expected a list of messages, got int 3"),
+        ({"prompt": 3}, r"prompt: expected a string or a list of messages, got int 3"),
         ({"prompt": " "}, r"prompt: expected text, got an empty string; remove the row"),
         ({"prompt": []}, r"prompt: expected a list of messages, got list \[\]"),
         ({"prompt": ["hi"]}, r'prompt\[0\]: expected \{"role": ..., "content": ...\}, got str'),
@@ -115,6 +115,11 @@ def test_system_column_is_the_first_message() -> None:
         ),
         ({"prompt": "x", "responses": ["y"], "scores": [True]}, r"scores\[0\]: expected a finite number"),
         ({"prompt": "x", "responses": ["y"], "scores": [math.inf]}, r"scores\[0\]: expected a finite number"),
+        ({"prompt": "x", "responses": ["y"], "scores": [math.nan]}, r"scores\[0\]: expected a finite number"),
+        (
+            {"prompt": "x", "chosen": "y", "rejected": "z", "score_chosen": math.nan, "score_rejected": 0},
+            r"score_chosen: expected a finite number, or null for not rated, got float nan",
+        ),
         ({"prompt": "x", "scores": [1]}, r"scores: expected a list of 0 numbers"),
         ({"prompt": "x", "responses": ["y"], "chosen": "z", "rejected": "y"}, r"expected either responses and scores"),
         ({"prompt": "x", "chosen": "y"}, r"rejected: expected beside chosen, got no such column"),
