@@ -19,12 +19,21 @@ PACKAGES = ("torch", "transformers", "accelerate", "hydra-core", "pandas", "pyar
 EXTRAS = {
     "data": "datasets",
     "embed": "sentence_transformers",
+    "inspect": "inspect_ai",
     "instructions": "if_verifiable",
+    "lm_eval": "lm_eval",
+    "official": "alpaca_eval",
+    "optuna": "optuna",
     "peft": "peft",
+    "s3": "s3fs",
     "slurm": "hydra_plugins.hydra_submitit_launcher",
     "small": "gguf",
+    "tensorboard": "tensorboard",
+    "trackio": "trackio",
 }
-"""Extra of this package -> a module that it brings."""
+"""Extra of this package -> a module that it brings. All of pyproject.toml, but for `dev`."""
+UNCONSTRAINED = ("inspect", "lm_eval", "official", "s3", "tensorboard", "trackio")
+"""Extras that need other versions than constraints.txt names."""
 
 
 def examine(store: Path) -> list[tuple[str, str, str]]:
@@ -40,8 +49,7 @@ def examine(store: Path) -> list[tuple[str, str, str]]:
     found.append(("GPU", _gpu(), ""))
     for extra, module in EXTRAS.items():
         there = _importable(module)
-        remedy = "" if there else f"if needed: pip install -c constraints.txt -e '.[{extra}]'"
-        found.append((f"extra {extra}", "there" if there else "not installed", remedy))
+        found.append((f"extra {extra}", "there" if there else "not installed", "" if there else _install(extra)))
     for key in KEYS:
         found.append((key, "set" if os.environ.get(key) else "not set", "" if os.environ.get(key) else "if needed"))
     place = next(path for path in (store.absolute(), *store.absolute().parents) if path.exists())
@@ -50,6 +58,12 @@ def examine(store: Path) -> list[tuple[str, str, str]]:
     remedy = "" if writable else "choose another store.root"
     found.append((f"store {store}", f"{free:,.0f} GiB free" + ("" if writable else ", not writable"), remedy))
     return found
+
+
+def _install(extra: str) -> str:
+    if extra in UNCONSTRAINED:
+        return f"if needed: pip install -e '.[{extra}]', in an environment of its own"
+    return f"if needed: pip install -c constraints.txt -e '.[{extra}]'"
 
 
 def _importable(module: str) -> bool:

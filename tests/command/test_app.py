@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 
 from aipo.artifacts import provenance, seal
 from aipo.command.app import app
-from aipo.command.doctor import examine
+from aipo.command.doctor import UNCONSTRAINED, examine
 from aipo.command.looking import LookError, differences, policy_folder, rows_of
 from aipo.records import Candidates, Completion, Message, Pair, Prompt, write_parquet
 
@@ -144,6 +145,20 @@ def test_the_doctor_shows_no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     found = {what: state for what, state, _ in examine(tmp_path)}
     assert found["OPENAI_API_KEY"] == "set" and found["torch"].startswith("2.13")
     assert "sk-planted" not in str(found)
+
+
+def test_the_doctor_tells_of_every_extra_that_a_user_may_need(repository: Path, tmp_path: Path) -> None:
+    extras = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = set(extras["optional-dependencies"]) - {"dev"}
+    remedies = {
+        what.removeprefix("extra "): remedy
+        for what, state, remedy in examine(tmp_path)
+        if what.startswith("extra ") and (state == "not installed") == bool(remedy)
+    }
+    assert set(remedies) == wanted and set(UNCONSTRAINED) <= wanted
+    for extra, remedy in remedies.items():
+        assert not remedy or f"-e '.[{extra}]'" in remedy
+        assert not remedy or ("-c constraints.txt" in remedy) == (extra not in UNCONSTRAINED)
 
 
 @pytest.mark.parametrize(
