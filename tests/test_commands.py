@@ -130,6 +130,9 @@ def test_another_command_that_is_written_down_has_the_words_and_options(
         runpy.run_module(module, run_name="__main__")
     said = capsys.readouterr()
     assert not ended.value.code, said.err
+    if module == "aipo.command" and command.arguments[:1] == ["run"]:
+        get_args_parser().parse_args(command.arguments[1:])  # its options are Hydra's, whose help is another
+        return
     options = {word.partition("=")[0] for word in command.arguments if re.match(r"--?[a-z]", word)}
     assert [option for option in options if option not in said.out] == []
 

@@ -18,22 +18,27 @@ from aipo.pipeline.check import ConfigError, check
 
 @pytest.fixture(scope="module")
 def parts(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a module `my_parts` that holds the page's code, and nothing else."""
+    """A folder with a module `my_parts` that holds the page's code, and the ranker's YAML where the page has it."""
     page = (repository / "docs" / "extending.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", page, flags=re.S)
     assert len(blocks) == 3
     folder = tmp_path_factory.mktemp("parts")
     (folder / "my_parts.py").write_text("\n\n".join(blocks), encoding="utf-8")
+    (config,) = re.findall(r"```yaml\n# conf/ranker/shortest\.yaml\n(.*?)```", page, flags=re.S)
+    (file,) = re.findall(r"`(ours/ranker/shortest\.yaml)`", page)
+    (folder / file).parent.mkdir(parents=True)
+    (folder / file).write_text(config, encoding="utf-8")
     return folder
 
 
 def test_the_pages_parts_work_together(parts: Path, repository: Path, tmp_path: Path) -> None:
     decoding = "{_target_: aipo.records.Decoding, temperature: 0.7, top_p: 1.0, top_k: 0, max_new_tokens: 32}"
     given = [
+        *("--config-dir", str(parts / "ours"), "ranker=shortest"),  # options stand before the settings
         *("model.retrain=true", "model.steps=20", "model.n_documents=300", "iteration.iterations=1"),
         *("iteration.prompts=16", "iteration.candidates=2", "benchmark=[mini_mt_bench]", "diagnostic_judge=none"),
         *("benchmark.mt_bench.assets.n_questions=8", f"store.root={tmp_path}/store", "sweep=x"),
-        *("~ranker", "+ranker={_target_: my_parts.Shortest}", "~judge", "+judge={_target_: my_parts.Indifferent}"),
+        *("~judge", "+judge={_target_: my_parts.Indifferent}"),
         f"+benchmark.brevity={{_target_: my_parts.Brevity, limit: 30, decoding: {decoding}}}",
     ]
     environment = {**os.environ, "PYTHONPATH": f"{parts}{os.pathsep}{repository}", "OMP_NUM_THREADS": "1"}
