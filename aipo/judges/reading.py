@@ -2,12 +2,15 @@
 
 Reads the markers of the official templates (FastChat 0.2.36, alpaca_eval 0.6.6, arena-hard-auto at efc012e), so any
 prompt with their structure will do, whatever words are around them. Answers may hold such markers themselves: the
-question ends at the first marker that can end it, an answer at the last. Every text is looked through a fixed number of
-times, however many markers it holds.
+question ends at the first marker that can end it, an answer at the last. The first of two turns ends where a second
+question follows that both sides were asked, else where the first that looks like one follows: a lone answer that goes
+on for the user, in the same words as the template, cannot be told from a turn. Every text is looked through a fixed
+number of times, however many markers it holds.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -64,18 +67,14 @@ def _alpaca(text: str) -> Parts | None:
     question_end = text.find(_ALPACA_QUESTION_END, begin)
     if start < 0 or question_end < 0:
         return None
-    last_end = text.rfind(_ALPACA_END)
-    between = [match for match in _ALPACA_SECOND.finditer(text, question_end) if match.end() <= last_end]
-    if not between:
+    first = _ALPACA_FIRST.search(text, question_end + len(_ALPACA_QUESTION_END))
+    end = text.rfind(_ALPACA_END)
+    if first is None or end < 0:
         return None
-    earliest, latest = question_end + len(_ALPACA_QUESTION_END), between[-1].start()
-    firsts = [match.end() for match in _ALPACA_FIRST.finditer(text, earliest) if match.end() <= latest]
-    if not firsts:
+    splits = [match for match in _ALPACA_SECOND.finditer(text, first.end()) if match.end() <= end]
+    if not splits:
         return None
-    first = firsts[-1]
-    split = next(match for match in between if match.start() >= first)
-    second_end = text.find(_ALPACA_END, split.end())
-    return text[begin:question_end], text[first : split.start()], text[split.end() : second_end]
+    return text[begin:question_end], text[first.end() : splits[-1].start()], text[splits[-1].end() : end]
 
 
 def _game(text: str) -> Parts | None:
@@ -138,41 +137,37 @@ def _two_answers(text: str, begin: int, between: str, end: str) -> tuple[str, st
 
 
 def _conversations(text: str) -> list[tuple[Chat, str]]:
-    """Every whole conversation of two turns, in order."""
-    found: list[tuple[Chat, str]] = []
+    """Every whole conversation of two turns: Assistant A's, and B's where two are compared."""
+    bodies: dict[str, str] = {}
     place = 0
-    names = ["A", "B"]
-    while names:
-        starts = {name: text.find(_opening(name), place) for name in names}
-        names = [name for name in names if starts[name] >= 0]
-        if not names:
-            break
-        name = min(names, key=lambda name: starts[name])
-        pieces = _pieces(text, starts[name], name)
-        if pieces is None:
-            names.remove(name)  # no later one of this name can be whole either
-            continue
-        (first, reply, second, answer), place = pieces
-        found.append(((Message("user", first), Message("assistant", reply), Message("user", second)), answer))
-    return found
+    for name in ("A", "B"):
+        opening = f"<|The Start of Assistant {name}'s Conversation with User|>\n\n### User:\n"
+        start = text.find(opening, place)
+        end = text.rfind(f"\n\n<|The End of Assistant {name}'s Conversation with User|>")
+        if 0 <= start and start + len(opening) <= end:
+            bodies[name], place = text[start + len(opening) : end], end
+    readings = [found for name, body in bodies.items() if (found := _divided(body, name))]
+    asked = [frozenset(question for question, _, _ in places) for _, _, places in readings]
+    conversations: list[tuple[Chat, str]] = []
+    for first, rest, places in readings:
+        # Both were asked the same: what one answer only looks like a question is then known for what it is.
+        question, end, begin = next((one for one in places if all(one[0] in others for others in asked)), places[0])
+        chat = (Message("user", first), Message("assistant", rest[:end]), Message("user", question))
+        conversations.append((chat, rest[begin:]))
+    return conversations
 
 
-def _pieces(text: str, start: int, name: str) -> tuple[list[str], int] | None:
-    """The four turns of the conversation that starts at `start`, and where it ends."""
-    place, turns = start + len(_opening(name)), []
-    for closing in (
-        f"\n\n### Assistant {name}:\n",
-        "\n\n### User:\n",
-        f"\n\n### Assistant {name}:\n",
-        f"\n\n<|The End of Assistant {name}'s Conversation with User|>",
-    ):
-        end = text.find(closing, place)
-        if end < 0:
-            return None
-        turns.append(text[place:end])
-        place = end + len(closing)
-    return turns, place
+def _divided(body: str, name: str) -> tuple[str, str, list[tuple[str, int, int]]] | None:
+    """A conversation's first question, what follows it, and each place there where a second question may stand.
 
-
-def _opening(name: str) -> str:
-    return f"<|The Start of Assistant {name}'s Conversation with User|>\n\n### User:\n"
+    A place is the question's text, where the answer before it ends, and where the one behind it begins.
+    """
+    spoken, asked = f"\n\n### Assistant {name}:\n", "\n\n### User:\n"
+    first, _, rest = body.partition(spoken)
+    markers = list(re.finditer(re.escape(asked) + "|" + re.escape(spoken), rest))
+    places = [
+        (rest[user.end() : assistant.start()], user.start(), assistant.end())
+        for user, assistant in itertools.pairwise(markers)
+        if user.group() == asked and assistant.group() == spoken
+    ]
+    return (first, rest, places) if places else None
