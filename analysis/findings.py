@@ -170,6 +170,8 @@ def curves_table(sweep: Sweep, benchmark: str, name: str) -> Table | None:
     length = style.metric_name(metric_names(sweep, benchmark)[1])
     notes = [f"In brackets 95 % intervals over {counted(last_score)}. Length: {length}."]
     notes.append("Peak: of the mean over seeds, which noise lifts a little; round and length there.")
+    if any(1 < len(set(one.base_models)) < len(one.replicates) for one in series):
+        notes[-1] += " All else counts each base model the same, however many seeds it has."
     if not where.is_empty and at_equal:
         notes.append(f"Equal length: from {number(where.low, 1)} to {number(where.high, 1)}, which all curves pass.")
     elif len(series) > 1:

@@ -151,7 +151,7 @@ def commands(choices: Sequence[Choice], seeds: str) -> list[str]:
 def league_table(league: Sweep, choices: Sequence[Choice]) -> Table:
     """A row per arm against DPO: length, score, and score at the lengths that both pass; the best first.
 
-    p is Holm's over all arms of a column. Raises AnalysisError where DPO is missing or a learning rate was not chosen.
+    p is Holm's over the arms that have a value in the column. Raises AnalysisError where DPO is missing or a learning rate was not chosen.
     """
     import pandas as pd
 
@@ -193,7 +193,7 @@ def league_table(league: Sweep, choices: Sequence[Choice]) -> Table:
         cells=tuple(cells),
         notes=(
             f"After round {control.rounds}, {len(control.replicates)} fresh seeds, {control.n_questions} questions; "
-            f"p corrected by Holm for the {len(order)} arms of a column. Each arm's learning rate is the best of "
+            "p corrected by Holm for the arms that have a value in the column. Each arm's learning rate is the best of "
             f"{tried} on the tuning seeds; all other coefficients are those of conf/objective.",
             "At equal length: read off the measured curves over the lengths that this arm and DPO both pass; – where "
             "they pass none in common. Verdict: by that column, else by the score, at p < 0.05.",

@@ -191,7 +191,7 @@ def length_metrics(completions: Sequence[Completion]) -> list[Metric]:
     """
     n = len(completions)
     metrics = [_plain("mean_chars", sum(len(completion.text) for completion in completions) / n, n)]
-    if all(completion.token_ids for completion in completions):
+    if all(completion.has_known_ids for completion in completions):
         metrics.append(_plain("mean_tokens", sum(completion.n_tokens for completion in completions) / n, n))
         cut = sum(completion.finish == "length" for completion in completions)
         metrics.append(_plain("truncated_share", 100 * cut / n, n))

@@ -31,7 +31,7 @@ class PolicyTokens:
 
     def count(self, completions: Sequence[Completion]) -> list[int]:
         """Raises ValueError for answers read from official files, which carry no ids."""
-        if not all(completion.token_ids for completion in completions):
+        if not all(completion.has_known_ids for completion in completions):
             raise ValueError("these answers carry no policy token ids; count tiktoken tokens instead (Cl100kTokens)")
         return [completion.n_tokens for completion in completions]
 

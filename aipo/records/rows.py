@@ -57,6 +57,12 @@ class Completion:
         """Policy tokens of the visible text: the end-of-turn token is not counted."""
         return len(self.token_ids) - (self.finish == "stop")
 
+    @property
+    def has_known_ids(self) -> bool:
+        """Whether `token_ids` are what was sampled. A text from an official file has none; of an empty answer, none is
+        all there is."""
+        return bool(self.token_ids) or not self.text
+
 
 @dataclass(frozen=True)
 class Prompt:

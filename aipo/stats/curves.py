@@ -38,7 +38,8 @@ class Range:
 def common_lengths(curves: list[Array]) -> Range:
     """The lengths that all curves pass after their first round; `curves` hold lengths over rounds, (rounds,).
 
-    Of no curves, or where they pass none in common, it is empty.
+    A curve passes what its longest round has, also where it falls back afterwards; `mean_score_over` pools such rounds,
+    and holds the score of the longest pool up to there. Of no curves, or where they pass none in common, it is empty.
     """
     return _shared_range(curves)
 
@@ -58,7 +59,8 @@ def mean_score_over(lengths: ArrayLike, scores: ArrayLike, where: Range) -> floa
     """The mean score at the lengths of `where`, on the curve through (length, score), both (rounds,).
 
     Lengths that fall back for a round are pooled with their neighbours (isotonic regression over rounds), and the
-    scores of pooled rounds with them, so that every length has one score. NaN where the curve does not reach an end.
+    scores of pooled rounds with them, so that every length has one score. Beyond an end of the curve that end's score
+    holds. NaN where `where` is empty, or the curve has no point.
     """
     x, y = _rising(np.asarray(lengths, dtype=np.float64), np.asarray(scores, dtype=np.float64))
     return _mean_between(x, y, where)

@@ -29,7 +29,7 @@ MOST_SEEDS = 10_000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over replicates with its 95 % interval and the p-value of its being 0."""
+    """A mean over replicates, or over their base models, each counting the same, with its 95 % interval and the p-value of its being 0."""
 
     value: float
     error_replicates: float
@@ -74,7 +74,7 @@ def estimate(
     base_models: Sequence[Hashable] | None = None,
     new_base_models: bool = False,
 ) -> Estimate:
-    """The mean of one value per replicate, (n,).
+    """The mean of one value per replicate, (n,); where several share a base model, the mean of the base models' means.
 
     `redrawn`, (draws, n): the same values on redrawn questions, each draw the same for all replicates (weights from
     `question_draws`); None leaves the questions out. `base_models`, (n,): each replicate's base model. Where several

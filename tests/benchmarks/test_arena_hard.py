@@ -20,7 +20,7 @@ from aipo.benchmarks.official.arena_hard_files import (
     write_judgments,
 )
 from aipo.benchmarks.token_counters import EstimatedTokens, PolicyTokens, estimate_cl100k
-from aipo.records import Answer, Chat, JudgeReply, Judgment, read_jsonl
+from aipo.records import Answer, Completion, Chat, JudgeReply, Judgment, read_jsonl
 
 BASELINE = "gpt-4-0314"
 
@@ -207,7 +207,7 @@ def test_estimated_tokens(data: Path) -> None:
 
 def test_token_counters_name_what_they_count() -> None:
     turns = [completion("four words stand here"), completion("")]
-    assert PolicyTokens().count(turns) == [4, 0]
+    assert PolicyTokens().count([*turns, Completion("", (), "length")]) == [4, 0, 0]
     assert EstimatedTokens().count(turns) == [4, 0]
     assert EstimatedTokens().metric.endswith("estimated")
     benchmark = ArenaHard(Given(our_arena_hard(2)), token_counter=EstimatedTokens())

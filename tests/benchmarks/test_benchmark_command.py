@@ -178,6 +178,25 @@ def test_score_arena_hard(data: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert cells["model"][5] == "avg_tokens"
 
 
+def test_score_says_how_many_rows_repeat_and_refuses_a_policy_twice(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (source,) = (data / "fixtures/arena_hard/model_judgment").glob("model-mid.jsonl")
+    lines = source.read_text(encoding="utf-8").splitlines()
+    twice = tmp_path / "model-mid.jsonl"
+    twice.write_text("\n".join([*lines, *lines[:5]]) + "\n", encoding="utf-8")
+    given = ["score", "--benchmark", "arena_hard", "--judgments", str(twice)]
+    assert main(given) == 0
+    assert "10 repeated game(s) count, as in show_result" in " ".join(capsys.readouterr().out.split())
+    assert main([*given, str(source)]) == 1
+    assert "judgments of model-mid in a second file" in " ".join(capsys.readouterr().err.split())
+    pair = {"instruction": "q", "output_1": "a", "output_2": "bb", "preference": 2.0}
+    rows = [pair | {"instruction": f"q{n % 3}", "generator_1": "x", "generator_2": "y"} for n in range(4)]
+    (tmp_path / "annotations.json").write_text(json.dumps(rows), encoding="utf-8")
+    assert main(["score", "--benchmark", "alpaca_eval", "--judgments", str(tmp_path / "annotations.json")]) == 0
+    assert "1 repeated row(s) count" in " ".join(capsys.readouterr().out.split())
+
+
 def test_score_refuses_mixed_judges(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = data / "fixtures/arena_hard/model_judgment/model-mid.jsonl"
     other = tmp_path / "other.jsonl"

@@ -33,6 +33,9 @@ def test_metrics_by_hand():
     assert metrics["constraints_met_new_kinds"].value == pytest.approx(sum(shares[1::2]) / 4)
     assert metrics["all_met_share"].value == pytest.approx(100 * shares.count(1.0) / 8)
     assert metrics["mean_words"].value == pytest.approx(sum(len(task.text.split()) for task in tasks[1:]) / 8)
+    # An answer without a token counts as one of length 0; Echo's others have two and the end of turn.
+    assert metrics["mean_tokens"].value == pytest.approx(2 * 7 / 8)
+    assert metrics["truncated_share"].value == pytest.approx(100 / 8)
     low, high = metrics["constraints_met"].ci95
     assert 0 <= low <= metrics["constraints_met"].value <= high <= 1
     assert BENCHMARK.primary_metric in metrics

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aipo.benchmarks.official.assets import AssetCache, MissingAsset, asset
+from aipo.records import Judgment
 
 Scoreboard = tuple[list[list[Any]], list[str]]
 """(rows with a header, notes)."""
@@ -76,6 +77,8 @@ def alpaca_eval(options: Namespace) -> Scoreboard:
         controllable = gamed is not None and n_scored >= N_FOLDS
         if gamed is not None and not controllable:
             notes.append(f"no length control for {found.policy}: {n_scored} scored items, at least {N_FOLDS} needed")
+        if repeated := len(found.instructions) - len(set(zip(found.instructions, found.chars, strict=True))):
+            notes.append(f"{file}: {repeated} repeated row(s) count, as in the official code")
         chars = found.chars
         if found.policy in outputs:
             by_instruction = {row["instruction"]: len(row["output"]) for row in outputs[found.policy]}
@@ -128,7 +131,15 @@ def arena_hard(options: Namespace) -> Scoreboard:
     from aipo.benchmarks.official.arena_hard_files import read_judgments, standings
 
     baseline = options.baseline or "gpt-4-0314"
-    judgments = dict(read_judgments(file) for file in sorted(options.judgments))
+    judgments: dict[str, list[Judgment]] = {}
+    repeats: list[str] = []
+    for file in sorted(options.judgments):
+        policy, games = read_judgments(file)
+        if policy in judgments:
+            raise ValueError(f"{file}: judgments of {policy} in a second file; expected one file for each policy")
+        judgments[policy] = games
+        if repeated := len(games) - len({(game.question_id, game.order) for game in games}):
+            repeats.append(f"{file}: {repeated} repeated game(s) count, as in show_result")
     judges = {row.judge for rows in judgments.values() for row in rows}
     lengths, how = _arena_lengths(options.answers, AssetCache(options.assets))
     listed: list[list[Any]] = []
@@ -141,7 +152,7 @@ def arena_hard(options: Namespace) -> Scoreboard:
     notes = ["pooled_ci95 is the official interval and depends on the files given; own_ci95 resamples questions"]
     rows = [header, *listed]
     notes += _compare(rows, 1, options.published, "score")
-    return rows, notes + _unjudged(lengths, {*judgments, baseline}) + _one_judge(judges)
+    return rows, notes + repeats + _unjudged(lengths, {*judgments, baseline}) + _one_judge(judges)
 
 
 def _own_games(metrics: Sequence[Any]) -> list[Any]:
