@@ -151,7 +151,8 @@ def commands(choices: Sequence[Choice], seeds: str) -> list[str]:
 def league_table(league: Sweep, choices: Sequence[Choice]) -> Table:
     """A row per arm against DPO: length, score, and score at the lengths that both pass; the best first.
 
-    p is Holm's over the arms that have a value in the column. Raises AnalysisError where DPO is missing or a learning rate was not chosen.
+    p is Holm's over the arms that have a value in the column. Raises AnalysisError where DPO is missing or a learning
+    rate was not chosen.
     """
     import pandas as pd
 

@@ -393,8 +393,8 @@ def _length_ratio(frame: pd.DataFrame, row: dict[str, Any]) -> tuple[float, floa
     here = frame[frame["iteration"] == row["iteration"]]
     variant = _dpo_variant(set(here.loc[here["objective"] == DPO, "variant"]), row["variant"])
     mine = here[(here["objective"] == row["objective"]) & (here["variant"] == row["variant"])]
-    lengths = here[(here["objective"] == DPO) & (here["variant"] == variant)].set_index("replicate")["length"].to_dict()
-    pairs = [(length, lengths.get(one, math.nan)) for one, length in zip(mine["replicate"], mine["length"], strict=True)]
-    mean, sd = _mean_and_sd([own / dpo for own, dpo in pairs if not (math.isnan(own) or math.isnan(dpo))])
+    dpo = here[(here["objective"] == DPO) & (here["variant"] == variant)].set_index("replicate")["length"].to_dict()
+    ratios = [one.length / dpo[one.replicate] for one in mine.itertuples() if one.replicate in dpo]
+    mean, sd = _mean_and_sd([ratio for ratio in ratios if not math.isnan(ratio)])
     # DPO's own ratio is 1 by definition: no spread to state.
     return mean, math.nan if row["objective"] == DPO else sd

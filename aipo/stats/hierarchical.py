@@ -29,7 +29,10 @@ MOST_SEEDS = 10_000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over replicates, or over their base models, each counting the same, with its 95 % interval and the p-value of its being 0."""
+    """A mean over replicates with its 95 % interval and the p-value of its being 0.
+
+    Where several share a base model, it is the mean of the base models' means.
+    """
 
     value: float
     error_replicates: float

@@ -20,7 +20,7 @@ from aipo.benchmarks.official.arena_hard_files import (
     write_judgments,
 )
 from aipo.benchmarks.token_counters import EstimatedTokens, PolicyTokens, estimate_cl100k
-from aipo.records import Answer, Completion, Chat, JudgeReply, Judgment, read_jsonl
+from aipo.records import Answer, Chat, Completion, JudgeReply, Judgment, read_jsonl
 
 BASELINE = "gpt-4-0314"
 

@@ -20,7 +20,8 @@ def _alpaca(question: str, first: str, second: str) -> str:
 
 def _conversation(name: str, *turns: str) -> str:
     first, reply, second, answer = turns
-    said = f"### User:\n{first}\n\n### Assistant {name}:\n{reply}\n\n### User:\n{second}\n\n### Assistant {name}:\n{answer}"
+    spoken = f"### Assistant {name}:\n"
+    said = f"### User:\n{first}\n\n{spoken}{reply}\n\n### User:\n{second}\n\n{spoken}{answer}"
     who = f"Assistant {name}'s Conversation with User|>"
     return f"<|The Start of {who}\n\n{said}\n\n<|The End of {who}"
 
