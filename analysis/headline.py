@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis import style
 from analysis.collect import BASE_ITERATION, Sweep
+from analysis.legend import draw_legend
 from analysis.plots import looks_of, new_figure, save, score_sources, style_context
 from analysis.summary import metric_names, over_seeds, points
 from analysis.table import digits_for, number
@@ -20,6 +21,10 @@ MOST_SERIES = 10
 """Of more, names beside the curves cannot be told apart."""
 NAME_POINTS = 11.5
 """The least distance of two names, from the baseline of one to that of the other."""
+
+NAME_FONT: dict[str, Any] = {"size": 9, "weight": "bold"}
+WIDEST_NAME_POINTS = 115.0
+"""Of a name beside its curve: wider ones would take half of the figure from the panels, and stand in a legend."""
 
 NORMAL_95 = 1.96
 """Standard errors to each side of a 95 % interval."""
@@ -49,6 +54,7 @@ def headline(
     base model), variant, iteration, length, score and n (seeds). `score` and `length`: what the axes say. Bands are one
     standard error of the mean over seeds to each side (columns `length_sd`, `score_sd`); with one seed bars are one of
     the score over its questions (from its 95 % interval, `ci95_low` and `ci95_high`).
+    Where a name is wider than WIDEST_NAME_POINTS, all stand in a legend below instead.
     Draws nothing, and returns [], for no trained policy or more than ten series.
     """
     looks = looks_of(rows)
@@ -58,9 +64,11 @@ def headline(
     digits = digits_for(rows["score"].tolist())
     seeds = sorted(set(rows.loc[rows["objective"] != "", "n"]))
     counted = "1 seed" if seeds == [1] else f"{'–'.join(str(n) for n in sorted({seeds[0], seeds[-1]}))} seeds"
+    names = {series: style.series_name(*series) for series in looks}
     with style_context():
         from matplotlib.ticker import MaxNLocator
 
+        beside = all(name_points(name) <= WIDEST_NAME_POINTS for name in names.values())
         figure = new_figure(9.6, 3.9)
         left, right = figure.subplots(1, 2)
         ends: dict[Any, list[tuple[float, float, str, str]]] = {left: [], right: []}
@@ -69,14 +77,14 @@ def headline(
             one = [*base.itertuples(), *mine.itertuples()] if len(base) == 1 else [*mine.itertuples()]
             rounds, lengths, scores = ([getattr(row, what) for row in one] for what in ("iteration", "length", "score"))
             rounds = [iteration + 1 for iteration in rounds]
-            name = style.series_name(*series)
+            name = f"{names[series]} " if beside else ""
             _curve(left, rounds, lengths, [_over_seeds(row, "length") for row in one], look)
             _curve(right, lengths, scores, [_over_seeds(row, "score") for row in one], look)
             if seeds == [1]:  # bars, not a band: a curve may go back to shorter answers
                 noise = [_over_questions(row) for row in one]
                 right.errorbar(lengths, scores, noise, fmt="none", ecolor=look["color"], elinewidth=0.8, alpha=0.45)
-            ends[left].append((rounds[-1], lengths[-1], f"{name} {lengths[-1]:.0f}", look["color"]))
-            ends[right].append((lengths[-1], scores[-1], f"{name} {number(scores[-1], digits)}", look["color"]))
+            ends[left].append((rounds[-1], lengths[-1], f"{name}{lengths[-1]:.0f}", look["color"]))
+            ends[right].append((lengths[-1], scores[-1], f"{name}{number(scores[-1], digits)}", look["color"]))
         if len(base) == 1:
             star: dict[str, Any] = {"marker": "*", "s": 90, "color": style.BASE_COLOUR, "zorder": 6, "linewidth": 0}
             left.scatter([0], base["length"], **star)
@@ -97,10 +105,20 @@ def headline(
                 [tick for tick in MaxNLocator(6, integer=True).tick_values(low, high) if low <= tick <= high]
             )
             axes.set_xlim(low, high + 0.36 * (high - low))  # room for the names
+        if not beside:
+            draw_legend(figure, {names[series]: look for series, look in looks.items()}, base=False)
         figure.draw_without_rendering()
-        for axes, names in ends.items():
-            _names(axes, names)
+        for axes, texts in ends.items():
+            _names(axes, texts)
         return save(figure, path, source="fingerprints: " + " ".join(sources), pdf=pdf)
+
+
+def name_points(name: str) -> float:
+    """How wide a name beside its curve is, in typographic points."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    return float(text_to_path.get_text_width_height_descent(name, FontProperties(**NAME_FONT), ismath=False)[0])
 
 
 def _over_seeds(row: Any, what: str) -> float:
@@ -136,8 +154,8 @@ def _names(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
             float(axes.transData.transform((right, y))[0] - axes.transData.transform((x, y))[0])
         ) * points_per_pixel
         axes.annotate(
-            text, (x, y), xytext=(beside + 9, shift + lift - 3), textcoords="offset points", color=colour, fontsize=9,
-            fontweight="bold", annotation_clip=False, zorder=7,
+            text, (x, y), xytext=(beside + 9, shift + lift - 3), textcoords="offset points", color=colour,
+            **NAME_FONT, annotation_clip=False, zorder=7,
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.5, "shrinkA": 1, "shrinkB": 4}
             if beside > 12 or abs(shift + lift) > 6
             else None,

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from analysis import headline as module
-from analysis.headline import MOST_SERIES, NAME_POINTS, headline
+from analysis.headline import MOST_SERIES, NAME_POINTS, WIDEST_NAME_POINTS, headline, name_points
 
 
 def frame(ends: dict[str, tuple[float, float]], rounds: int = 3, n: int = 2) -> pd.DataFrame:
@@ -85,6 +85,37 @@ def test_names_of_curves_that_end_together_stand_apart_and_in_order(drawn) -> No
         assert ordered == ["DPO", "kto", "AIPO", "exo"]  # by where the curves end, the lowest first
         gaps = [places[b] - places[a] for a, b in itertools.pairwise(ordered)]
         assert min(gaps) >= NAME_POINTS - 1e-6
+
+
+LONG = "learning_rate=0.001,selection=shorter_near_best," * 9
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("letters", ["a=1", "m" * 8, "m" * 9, LONG[:12], LONG[:13], LONG[:14], LONG[:60], LONG])
+def test_long_names_leave_the_panels_at_least_half_of_the_figure(drawn, letters: str) -> None:
+    rows = frame({"dpo": (60.0, 0.8), "aipo": (1400.0, 0.9)})
+    rows.loc[rows["objective"] != "", "variant"] = letters
+    left, right = drawn(rows)
+    figure = left.figure
+    figure.draw_without_rendering()
+    assert left.get_position().width + right.get_position().width >= 0.5
+    assert min(axes.get_position().height for axes in (left, right)) >= 0.5
+    assert len(figure.legends) == (name_points(f"AIPO [{letters}]") > WIDEST_NAME_POINTS)
+    shown = {text.get_text() for text in left.texts}
+    if not figure.legends:
+        assert shown == {f"DPO [{letters}] 60", f"AIPO [{letters}] 1400"}
+        return
+    assert shown == {"60", "1400"}
+    (legend,) = figure.legends
+    assert [text.get_text().split()[0] for text in legend.get_texts()] == ["DPO", "AIPO"]
+    edges = legend.get_window_extent()
+    assert edges.x0 >= 0 and edges.x1 <= figure.get_figwidth() * figure.dpi
+
+
+def test_a_name_is_as_wide_as_its_letters() -> None:
+    # DejaVu Sans Bold: an m is 1.042 em wide, and an em is 9 points.
+    assert name_points("mm") - name_points("m") == pytest.approx(1.042 * 9, abs=0.3)
+    assert name_points("m" * 8) < WIDEST_NAME_POINTS < name_points("m" * 13)
 
 
 def test_what_cannot_be_drawn_is_left_out(tmp_path) -> None:
