@@ -58,8 +58,13 @@ class JobFile:
     def _write(self) -> None:
         mine, earlier = self.record, self._earlier
         if earlier is not None and mine.status != "done" and len(mine.points) < len(earlier.points):
-            reached = {"points": earlier.points, "store": earlier.store, "provenance": earlier.provenance}
-            mine = replace(mine, rounds_again=mine.rounds, **reached)
+            mine = replace(
+                mine,
+                points=earlier.points,
+                store=earlier.store,
+                provenance=earlier.provenance,
+                rounds_again=mine.rounds,
+            )
         _write(self.folder, mine)
 
     def __enter__(self) -> JobFile:
