@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from aipo.models.shape import ModelShape
 from aipo.models.weights import ModelError, check_names, load_checked
+from aipo.records import Message
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +64,8 @@ class PolicyRef:
     def missing(self) -> list[str]:
         """What the model lacks, one line each with its remedy. Asks the hub (10 s at most) for what is not here.
 
-        Of a local folder, the names and sizes of all tensors are compared with its config.json; no weight is read.
+        Of a local folder, the names and sizes of all tensors are compared with its config.json, and one user's turn is
+        written by its chat template; no weight is read.
         """
         lines = self.missing_files()
         folder = Path(self.path)
@@ -75,7 +78,37 @@ class PolicyRef:
         except Exception as error:  # a config.json of any content
             reason = " ".join(str(error).split())[:300]
             return [f"{folder}: transformers cannot load it as a causal language model ({reason})"]
+        return self._missing_for_chats()
+
+    def _missing_for_chats(self) -> list[str]:
+        from aipo.models.tokens import TokenizerError, prompt_token_ids
+
+        try:
+            prompt_token_ids(self.load_tokenizer(), (Message("user", "a"),))
+        except TokenizerError as error:
+            return [" ".join(str(error).split())]
+        except Exception as error:  # files of any content, and a template may raise anything
+            reason = " ".join(str(error).split())[:300]
+            return [
+                f"{self.path}: its tokenizer writes no chat ({type(error).__name__}: {reason}); save it there again "
+                "with save_pretrained, or set model.chat_template"
+            ]
         return []
+
+    def config_problem(self) -> str | None:
+        """Why the config.json of a local folder cannot be read; None where it can, or there is none."""
+        path = Path(self.path) / "config.json"
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            return f"{path} cannot be read ({error}); copy it from the model that these weights are of"
+        if not isinstance(found, dict):
+            return (
+                f"{path}: expected a JSON object, got {type(found).__name__}; copy it from the model of these weights"
+            )
+        return None
 
     def missing_files(self) -> list[str]:
         """The part of `missing` that is true of any kind of model: its files, without a look at their content."""

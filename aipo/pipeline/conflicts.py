@@ -82,9 +82,16 @@ def _judge(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _real_model(config: Mapping[str, Any]) -> Iterator[str]:
-    """A model with another vocabulary than the miniature's cannot answer the toy world's questions."""
+    """A model with another vocabulary than the miniature's cannot answer the toy world's questions.
+
+    A torn config.json is told here: plans read it, too.
+    """
     model = build_component(config["model"])
-    if not isinstance(model, PolicyRef) or knows_world(model):
+    if not isinstance(model, PolicyRef):
+        return
+    if problem := model.config_problem():
+        yield f"model: {problem}"
+    if knows_world(model):
         return
     source: Source = build_component(config["data"]["source"])
     toys = [("data.source", config["data"]["source"])] if source.is_world else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from tiny_models import build
 
 from aipo.models.policy import COMMIT, ModelError, PolicyRef
 from aipo.models.shape import ModelShape
-from aipo.pipeline.check import check
+from aipo.pipeline.check import ConfigError, check
 from aipo.pipeline.run import build_run
 from aipo.pipeline.stages import Stages
 
@@ -66,7 +67,34 @@ def test_gemma_2_has_the_attention_that_transformers_gives_it() -> None:
 
 def test_a_complete_folder_misses_nothing(folder: Path, tmp_path: Path) -> None:
     assert PolicyRef(str(folder)).missing_files() == []
-    assert build("llama_tied", tmp_path / "real").missing() == []
+    ref = replace(build("llama_tied", tmp_path / "real"), chat_template="{{ messages[0]['content'] }}")
+    assert ref.missing() == []
+
+
+def test_a_model_that_writes_no_chat_is_told_beforehand(tmp_path: Path) -> None:
+    """The check said that nothing is missing, and the run failed at its first prompt."""
+    folder = build("llama_tied", tmp_path / "real").path
+    assert PolicyRef(folder, chat_template="{{ messages[0]['content'] }}").missing() == []
+    (line,) = PolicyRef(folder, chat_template="{{ x").missing()
+    assert line.startswith(f"{folder}: the chat template refuses a chat with the roles user: ")
+    (line,) = PolicyRef(folder, chat_template="{{ raise_exception('no users') }}").missing()
+    assert line == f"{folder}: the chat template refuses a chat with the roles user: no users"
+    (line,) = PolicyRef(folder).missing()
+    assert line == f"{folder}: no chat template; set model.chat_template"
+    (Path(folder) / "tokenizer.json").write_text("{")
+    (line,) = PolicyRef(folder).missing()
+    assert line.startswith(f"{folder}: its tokenizer writes no chat (")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", ""])
+def test_a_torn_config_is_named_by_the_check_of_plan_and_run_alike(folder: Path, text: str) -> None:
+    """A plan ended with JSONDecodeError, and named no file."""
+    assert PolicyRef(str(folder)).config_problem() is None
+    (folder / "config.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        check(composed("scale=laptop", "model=local", f"model.path={folder}", "sweep=x", "plan=true"))
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"model: {folder}/config.json") and "copy it from the model" in problem
 
 
 def test_a_folder_of_another_kind_of_model_is_told(folder: Path) -> None:
