@@ -96,7 +96,7 @@ def analyse(sweep: Sweep) -> None:
 
 
 @app.command()
-def view(sweep: Sweep, port: Annotated[int, typer.Option(help="0: any free port.")] = 0) -> None:
+def view(sweep: Sweep, port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")] = 0) -> None:
     """Serve a sweep's page on this machine alone, until Ctrl-C."""
     from aipo.command.viewing import serve
 

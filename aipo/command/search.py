@@ -6,7 +6,6 @@ have in common, and an interrupted one goes on from the store.
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import sys
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 
 from aipo.command.options import CONF
+from aipo.components import missing_package
 from aipo.jobs import JobFileError, Submission, is_alive, read_job, submit
 from aipo.pipeline import cluster, folders
 from aipo.pipeline.check import ConfigError, check
@@ -51,8 +51,9 @@ class Search:
 
 def command(arguments: Sequence[str], trials: int, prune: bool, seed: int) -> int:
     """Run trials until the sweep has so many, then the tables. The exit status: 0 if one is complete."""
-    if importlib.util.find_spec("optuna") is None:
-        raise ValueError("package optuna: pip install -c constraints.txt -e '.[optuna]'")
+    if lacking := missing_package("optuna", "optuna"):
+        print(ConfigError([f"missing {line}" for line in lacking]), file=sys.stderr)
+        return 2
     search = parsed(arguments, trials, prune, seed)
     with initialize_config_dir(str(CONF), version_base="1.3", job_name="run"):
         found = study_of(search)

@@ -22,12 +22,19 @@ LARGEST_SHARE = 0.2
 
 
 def serve(sweep: Path, port: int) -> None:
-    """Serve `sweep` on the loopback address until Ctrl-C. ValueError where there is no page, nor one to come."""
+    """Serve `sweep` on the loopback address until Ctrl-C.
+
+    ValueError where there is no page, nor one to come, and where the port cannot be had.
+    """
     watcher = Watcher(sweep)
     if not watcher.is_live() and not (sweep / PAGE).exists():
         raise ValueError(f"{sweep / PAGE}: no page yet; make it with `aipo analyse {sweep}`")
+    try:
+        listening = ThreadingHTTPServer(("127.0.0.1", port), partial(Handler, directory=str(sweep)))
+    except OSError as error:
+        raise ValueError(f"port {port}: {error.strerror}; --port 0 takes any that is free") from error
     threading.Thread(target=watcher.run, daemon=True, name="page").start()
-    with ThreadingHTTPServer(("127.0.0.1", port), partial(Handler, directory=str(sweep))) as server:
+    with listening as server:
         print(f"http://127.0.0.1:{server.server_address[1]}/{PAGE}   (Ctrl-C ends)", flush=True)
         try:
             server.serve_forever()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import tomllib
@@ -57,6 +58,27 @@ def test_the_help_of_a_run_composes_nothing_and_fits_the_screen(repository: Path
 def test_a_passed_on_command_shows_its_own_help(command: str, name: str) -> None:
     shown = CliRunner().invoke(app, [command, "--help"])
     assert shown.exit_code == 0 and shown.stdout.startswith(f"usage: {name} [-h]")
+
+
+def test_a_page_is_served_at_a_port_that_there_is_or_the_message_names_another(tmp_path: Path) -> None:
+    """A traceback of OverflowError, and "Address already in use" without the port."""
+    (tmp_path / "jobs" / "one").mkdir(parents=True)
+    (tmp_path / "index.html").write_text("")
+    for port in ("99999", "-1"):
+        refused = CliRunner().invoke(app, ["view", str(tmp_path), "--port", port])
+        assert refused.exit_code == 2 and "65535" in refused.stderr
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        refused = CliRunner().invoke(app, ["view", str(tmp_path), "--port", port])
+    assert refused.exit_code == 1
+    assert refused.stderr == f"error: port {port}: Address already in use; --port 0 takes any that is free\n"
+
+
+def test_a_search_without_its_package_is_refused_as_a_run_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aipo.components.importlib.util.find_spec", lambda name: None)
+    refused = CliRunner().invoke(app, ["search", "objective=aipo,dpo"])
+    assert refused.exit_code == 2
+    assert "  1. missing package optuna: pip install -c constraints.txt -e '.[optuna]'" in refused.stderr
 
 
 def test_a_pair_is_shown_with_its_prompt(tmp_path: Path) -> None:
