@@ -238,8 +238,8 @@ def warnings(sweep: Sweep, benchmarks: Sequence[str]) -> list[str]:
     if cut := {style.benchmark_name(name): limits(sweep, name) for name in benchmarks if limits(sweep, name)}:
         asked = "; ".join(f"{name}: {' or '.join(map(str, numbers))}" for name, numbers in cut.items())
         found.append(
-            f"Only the first questions were asked ({asked}): a first contact with the judge, no result. Take "
-            "benchmark.<name>.limit out for scores."
+            f"Only the first questions were asked ({asked}): a first contact with the judge, no result. Take limit "
+            "(or benchmark.<name>.limit) out for scores."
         )
     for benchmark in benchmarks:
         primary, _ = metric_names(sweep, benchmark)

@@ -59,14 +59,16 @@ class Job:
         """The base model and every round up to `last`."""
         return [point for point in self.record.points if point.iteration <= last]
 
-    def point(self, number: int | None) -> Point:
-        """The round to export, from 1, by default the last one that was evaluated."""
+    def point(self, number: int | None, folder: Path) -> Point:
+        """The round to export, from 1, by default the last one that was evaluated. `folder`: for the message."""
         trained = [point for point in self.record.points if point.train is not None]
         wanted = [point for point in trained if number in (None, point.iteration + 1)]
         if not wanted:
             rounds = ", ".join(str(point.iteration + 1) for point in trained) or "none"
             asked = "" if number is None else f" {number}"
-            raise ExportError(f"job ({self.record.status}): no evaluated round{asked}; there is: {rounds}")
+            remedy = "choose one of these with --round" if trained else "run the job again, as `aipo rerun` does"
+            status = self.record.status
+            raise ExportError(f"{folder} ({status}): no evaluated round{asked}; there is: {rounds}; {remedy}")
         return max(wanted, key=lambda point: point.iteration)
 
     def manifest(self, stage: str, digest: str | None) -> Mapping[str, Any]:
@@ -96,7 +98,7 @@ def export_policy(job_folder: Path, out: Path, number: int | None = None) -> Pat
     if out.exists():
         raise ExportError(f"{out}: exists already; choose another folder or remove it")
     job = Job.read(job_folder)
-    point = job.point(number)
+    point = job.point(number, job_folder)
     source = job.store / "train" / str(point.train) / "model"
     if not source.is_dir():
         raise ExportError(f"{source}: missing; run the job again to remake it, or set the right working directory")
@@ -126,11 +128,8 @@ def _check(folder: Path) -> None:
 
     from aipo.models.policy import PolicyRef
 
-    policy = PolicyRef(str(folder))
-    if missing := policy.missing():
+    if missing := PolicyRef(str(folder)).missing():
         raise ExportError("; ".join(missing))
-    if not policy.load_tokenizer().chat_template:
-        raise ExportError(f"{folder}: the tokenizer has no chat template")
     GenerationConfig.from_pretrained(folder).validate(strict=True)
 
 

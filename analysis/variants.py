@@ -38,7 +38,7 @@ def variants(records: Sequence[JobRecord]) -> list[tuple[str, ...]]:
         for choice in sorted(set(choices)):
             among = [index for index, other in enumerate(choices) if other == choice]
             for index in among:
-                found[index].append(f"{group}={choice}")
+                found[index].append(f"{group}={choice or _members(nodes[index])}")
             _compare(group, [nodes[index] for index in among], [found[index] for index in among])
     return [tuple(sorted(items)) for items in found]
 
@@ -56,6 +56,11 @@ def _compare(path: str, nodes: Sequence[Any], items: Sequence[list[str]]) -> Non
         return
     for node, own in zip(nodes, items, strict=True):
         own.append(f"{path}={_short(node)}")
+
+
+def _members(node: Any) -> str:
+    """What a group of several components is called where no option of it was chosen: by their names."""
+    return ",".join(sorted(node)) if isinstance(node, Mapping) and "_target_" not in node else ""
 
 
 def _differ(nodes: Sequence[Any]) -> bool:

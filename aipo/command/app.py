@@ -116,7 +116,7 @@ def sample(
     artifact: Annotated[Path, typer.Argument(help="A job's folder, or an artifact's: outputs/<stage>/<fingerprint>.")],
     number: Annotated[int, typer.Option("-n", min=1, help="How many rows.")] = 3,
     search: Annotated[str | None, typer.Option(help="Only rows that hold this text.")] = None,
-    stage: Annotated[str | None, typer.Option(help="Of a job: pairs (default), candidates, answers, ...")] = None,
+    stage: Annotated[str | None, typer.Option(help="Of a job: pairs (default), prompts, judgments, ...")] = None,
     of_round: Annotated[int | None, typer.Option("--round", help="Of a job, from 1 (default: the last).")] = None,
 ) -> None:
     """Rows of a job or an artifact as text: prompts, candidates, pairs, answers, judgments, scores."""

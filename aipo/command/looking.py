@@ -17,6 +17,7 @@ from aipo.terminal import console
 
 DIRECT = ("pairs", "ranking", "reference", "train", "kl")
 """Stages that a job's record names; those behind them are found in their manifests."""
+BEHIND_RANKING, BEHIND_SCORES = ("candidates", "prompts"), ("answers", "judgments")
 DATA = ("*.parquet", "*.jsonl", "metrics.json")
 """Where rows lie in an artifact."""
 JOB_FOLDER = "expected a job's folder (results/<sweep>/jobs/<job>)"
@@ -51,6 +52,8 @@ def artifact_folder(place: Path, stage: str | None = None, number: int | None = 
     `number`, from 1 (default: the last)."""
     if not place.is_dir():
         raise LookError(f"{place}: no such folder; {JOB_FOLDER}, or an artifact's (outputs/<stage>/<digits>)")
+    if (place / "jobs").is_dir():
+        raise LookError(f"{place} is a sweep; {JOB_FOLDER}")
     if not (place / JOB).exists():
         return place
     record = read_job(place)
@@ -60,19 +63,29 @@ def artifact_folder(place: Path, stage: str | None = None, number: int | None = 
             f"{place}: no round {'' if number is None else number} in this job; it has {len(record.points) - 1}"
         )
     point, wanted, store = rounds[-1], stage or "pairs", store_of(place, record)
-    scores = point.scores[0].fingerprint if point.scores else None
-    through = {"candidates": ("ranking", point.ranking), "answers": ("scores", scores)}
-    if wanted not in through:
-        digest = getattr(point, wanted, None) if wanted in DIRECT else scores if wanted == "scores" else None
+    scores = [score.fingerprint for score in point.scores]
+    if wanted in DIRECT:
+        found = [getattr(point, wanted)]
+    elif wanted == "scores":
+        found = scores
+    elif wanted in BEHIND_SCORES:
+        found = [_parent(store, "scores", digest, wanted) for digest in scores]
     else:
-        behind, name = through[wanted]
-        digest = read_manifest(store, behind, name)["parents"].get(wanted) if name else None
-    if digest is None:
-        known = ", ".join((*DIRECT, *through, "scores"))
+        found = [_parent(store, "ranking", point.ranking, "candidates")]
+        if wanted == "prompts":
+            found = [_parent(store, "candidates", found[0], "prompts")]
+    digest = next((one for one in found if one is not None), None)
+    known = ", ".join((*DIRECT, *BEHIND_RANKING, *BEHIND_SCORES, "scores"))
+    if digest is None or wanted not in known.split(", "):
         raise LookError(
             f"{place}: nothing to see of stage {wanted!r} in round {point.iteration + 1}; choose from {known}"
         )
     return store / wanted / digest
+
+
+def _parent(store: Path, stage: str, digest: str | None, name: str) -> str | None:
+    """What an artifact was made from, by the name that it has in its manifest; None where there is none."""
+    return None if digest is None else read_manifest(store, stage, digest)["parents"].get(name)
 
 
 def show_rows(folder: Path, number: int, search: str | None) -> None:

@@ -131,7 +131,7 @@ def read_job(folder: Path) -> JobRecord:
     path = folder / FILE
     try:
         row = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise JobFileError(f"{path}: no such file; expected a job's folder, as results/<sweep>/jobs/<job>") from error
     except (OSError, ValueError) as error:
         raise JobFileError(f"{path} cannot be read: {error}; run the same command again, which writes it") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from aipo.jobs import JobRecord
@@ -43,3 +44,10 @@ def test_more_rounds_and_another_benchmark_are_no_variant() -> None:
         _job(iteration={"iterations": 15}, benchmark={"gold": {"n": 8}, "mt_bench": {"n": 80}}),
     ]
     assert variants(jobs) == [(), ()]
+
+
+def test_benchmarks_that_nobody_chose_are_called_by_their_names() -> None:
+    """It was "[benchmark=]", which reads as if nothing were evaluated."""
+    few = replace(_job(benchmark={"gold": {"n": 8}}), choices={"benchmark": "gold"})
+    many = replace(_job(benchmark={"gold": {"n": 8}, "mt_bench": {"n": 80}}), choices={})
+    assert variants([few, many]) == [("benchmark=gold",), ("benchmark=gold,mt_bench",)]

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from aipo.artifacts import provenance, seal
 from aipo.command.app import app
 from aipo.command.doctor import UNCONSTRAINED, examine
-from aipo.command.looking import LookError, differences, policy_folder, rows_of
+from aipo.command.looking import LookError, artifact_folder, differences, policy_folder, rows_of
+from aipo.jobs import JobFile, JobRecord, Point, ScoreRecord
 from aipo.records import Candidates, Completion, Message, Pair, Prompt, write_parquet
 
 COMMANDS = (
@@ -66,7 +67,7 @@ def test_a_page_is_served_at_a_port_that_there_is_or_the_message_names_another(t
     (tmp_path / "index.html").write_text("")
     for port in ("99999", "-1"):
         refused = CliRunner().invoke(app, ["view", str(tmp_path), "--port", port])
-        assert refused.exit_code == 2 and "not in the range" in " ".join(refused.stderr.split())
+        assert refused.exit_code == 2 and "Invalid value for .--port." in refused.stderr.replace(chr(39), ".")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         refused = CliRunner().invoke(app, ["view", str(tmp_path), "--port", port])
@@ -97,6 +98,42 @@ def test_a_pair_is_shown_with_its_prompt(tmp_path: Path) -> None:
     assert shown.exit_code == 0, shown.output
     places = [shown.stdout.index(text) for text in ("Where is it?", '"good"', '"bad"')]
     assert places == sorted(places)
+
+
+def test_every_stage_of_a_job_is_found_by_its_record(tmp_path: Path) -> None:
+    """`prompts` and `judgments` were promised, and not there; a sweep was taken for an artifact without rows."""
+    parents = {
+        ("scores", "1" * 16): {"answers": "2" * 16},  # of a benchmark that asks no judge
+        ("scores", "3" * 16): {"answers": "2" * 16, "judgments": "4" * 16},
+        ("ranking", "5" * 16): {"candidates": "6" * 16},
+        ("candidates", "6" * 16): {"prompts": "7" * 16},
+    }
+    for (stage, digest), found in parents.items():
+        (tmp_path / "outputs" / stage / digest).mkdir(parents=True)
+        seal(tmp_path / "outputs" / stage / digest, {"stage": stage, "fingerprint": digest, "parents": found})
+    job = tmp_path / "s" / "jobs" / "one"
+    job.mkdir(parents=True)
+    record = JobRecord("dpo", 0, "miniature", "uf", True, (), {}, {}, str(tmp_path / "outputs"))
+    scores = tuple(ScoreRecord("gold", "gold", False, digest * 16) for digest in "13")
+    JobFile(job, record).add(Point(0, "p", scores, ranking="5" * 16, pairs="8" * 16))
+    wanted = {"pairs": "8", "candidates": "6", "prompts": "7", "answers": "2", "judgments": "4", "scores": "1"}
+    for stage, digit in wanted.items():
+        assert artifact_folder(job, stage) == tmp_path / "outputs" / stage / (digit * 16)
+    for stage in ("reference", "nothing"):
+        with pytest.raises(LookError, match=f"nothing to see of stage '{stage}' in round 1; choose from pairs, "):
+            artifact_folder(job, stage)
+    with pytest.raises(LookError, match="s is a sweep; expected a job's folder"):
+        artifact_folder(tmp_path / "s")
+
+
+def test_what_is_no_job_is_told_as_such(tmp_path: Path) -> None:
+    """The remedy was to run the command again, which would write it."""
+    (tmp_path / "README.md").write_text("")
+    told = CliRunner().invoke(app, ["compare", str(tmp_path / "README.md"), str(tmp_path / "README.md")])
+    assert told.exit_code == 1
+    assert told.stderr == (
+        f"error: {tmp_path}/README.md/run.json: no such file; expected a job's folder, as results/<sweep>/jobs/<job>\n"
+    )
 
 
 def test_rows_are_shown_as_text_without_ids(tmp_path: Path) -> None:
