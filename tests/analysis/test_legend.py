@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis import plots
+from analysis.agreement import agreement
+from analysis.collect import collect
 from analysis.legend import draw_legend, shortened
 
 
@@ -42,3 +44,28 @@ def test_no_name_is_wider_than_its_figure() -> None:
         edges = legend.get_window_extent()
     assert edges.x0 >= 0 and edges.x1 <= 530
     assert axes.get_position().width >= 0.5 and axes.get_position().height >= 0.5
+
+
+@pytest.mark.filterwarnings("error:.*constrained_layout:UserWarning")
+def test_the_figures_of_a_sweep_hold_long_variants(fake_sweep, tmp_path, monkeypatch) -> None:
+    kept = []
+    save = plots.save
+    monkeypatch.setattr(
+        plots, "save", lambda figure, *given, **named: kept.append(figure) or save(figure, *given, **named)
+    )
+    for beta in ("0.1", "0.2"):
+        long = [f"trainer.setting_{number}={beta}_of_some_length" for number in range(8)]
+        fake_sweep.job("dpo", iterations=2, benchmarks=("gold",), n_pairs=200, overrides=long)
+    sweep = collect(fake_sweep.folder)
+    frame, _ = agreement(sweep)
+    assert plots.shows_agreement(frame)
+    plots.length_vs_score(sweep, ["gold"], {}, tmp_path / "a")
+    plots.per_iteration(sweep, ["gold"], "length", tmp_path / "b")
+    plots.agreement_plot(frame, tmp_path / "c")
+    assert len(kept) == 3
+    for figure in kept:
+        assert sum("…" in text.get_text() for text in figure.legends[0].get_texts()) == 2
+        rows = {axes.get_subplotspec().rowspan.start: axes for axes in figure.axes}
+        columns = {axes.get_subplotspec().colspan.start: axes for axes in figure.axes}
+        assert sum(axes.get_position().width for axes in columns.values()) >= 0.5
+        assert sum(axes.get_position().height for axes in rows.values()) >= 0.5
