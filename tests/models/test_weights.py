@@ -61,7 +61,7 @@ def test_weights_that_are_not_finite_are_named(value: float, tmp_path: Path) -> 
         weights[name].view(-1)[-1] = value
 
     policy, name = damaged(build("llama", tmp_path), spoil)
-    assert policy.missing() == []  # no weight is read before a run
+    assert replace(policy, chat_template="{{ messages[0].content }}").missing() == []  # no weight is read before a run
     for load in (policy.load_model, replace(policy, dtype="bfloat16").load_model, policy.load_masters):
         with pytest.raises(ModelError, match="values that are not finite") as caught:
             load()

@@ -167,7 +167,7 @@ def test_settings_and_folders_that_do_not_serve_are_refused(base: PolicyRef, tmp
     with pytest.raises(LearnedError, match="no such folder"):
         train_reward_model(PolicyRef(str(tmp_path / "absent")), rows(12), LESSON, tmp_path / "out")
     plain = write(tmp_path / "plain", head=False, template=None)
-    with pytest.raises(LearnedError, match="expected a tokenizer with a chat template"):
+    with pytest.raises(LearnedError, match="no chat template; set model.chat_template"):
         train_reward_model(PolicyRef(str(plain)), rows(24), LESSON, tmp_path / "out")
 
 
