@@ -240,6 +240,8 @@ def _columns(path: Path, *names: str) -> list[list[Any]]:
 
     with pq.ParquetFile(path) as file:
         table = file.read(columns=list(names), use_threads=False)
+    if not len(table):  # a file of no records has no columns either
+        return [[] for _ in names]
     return [table[name].to_pylist() for name in names]
 
 
