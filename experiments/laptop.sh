@@ -4,17 +4,19 @@
 #   experiments/laptop.sh <folder>          <folder>: written by `python -m aipo.models smollm2 --out <folder>`
 #   experiments/laptop.sh <folder> choose   the learning rate alone; look at it, and set it in conf/trainer/laptop.yaml
 #
+# DTYPE=bfloat16 where the CPU multiplies it (`aipo doctor`): more than twice as fast.
 # Hardware: two CPU cores, 12 GiB of memory: two jobs at once.
-# Estimates: about nine hours for the fifteen jobs, by the one pair that was run (results/laptop_pair: 71 minutes for
-# two jobs on a shared 2-core AMD EPYC, 2026-11-29).
-# Expected: nothing. These runs have not been made yet; docs/laptop.md shows the pair, one seed.
+# Estimates: in bfloat16 about four hours for the fifteen jobs, by the six that were run (27 to 45 minutes a job, two at
+# once, beside other work, on a shared 2-core AMD EPYC with AVX512_BF16, 2026-11-30); in float32 eleven by the plan.
+# Expected: DPO's answers grow to almost twice the base model's; docs/laptop.md has the six jobs of DPO and AIPO. The
+# other nine have not been run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 MODEL=${1:?the folder of the model; python -m aipo.models smollm2 --out <folder> writes it}
 if [ "${2:-}" = choose ]; then
-    python run.py -m scale=laptop model.path="$MODEL" objective=dpo trainer.learning_rate=1e-5,3e-5,1e-4 \
+    python run.py -m scale=laptop model.path="$MODEL" model.dtype="${DTYPE:-float32}" objective=dpo trainer.learning_rate=1e-5,3e-5,1e-4 \
         jobs_at_once=2 sweep=laptop_learning_rate
     exit
 fi
-python run.py -m scale=laptop model.path="$MODEL" objective=dpo,dpo_nll,alpha_dpo,aipo,simpo seed=0,1,2 \
+python run.py -m scale=laptop model.path="$MODEL" model.dtype="${DTYPE:-float32}" objective=dpo,dpo_nll,alpha_dpo,aipo,simpo seed=0,1,2 \
     jobs_at_once=2 sweep=laptop_reference

@@ -40,14 +40,42 @@ def test_the_pair_of_the_laptops_page_is_the_committed_one(repository: Path) -> 
     cells = {(r["objective"], r["round"]): "{:.3f}, {:.1f}, {:.1f} %".format(
         *(float(r[name]) for name in ("score", "length", "truncated_share"))) for r in table}  # fmt: skip
     page = (repository / "docs/laptop.md").read_text(encoding="utf-8")
+    told = " ".join(page.split())
     for done in ("1", "2", "3"):
         assert f"| {done} | {cells['dpo', done]} | {cells['aipo', done]} |" in page
     assert f"| base | {cells['base model', 'base']} | {cells['base model', 'base']} |" in page
     (contrast,) = rows(pair / "tables" / "contrasts_constraints.csv")
     ratio, low, high = (math.exp(float(contrast[f"log_length{end}"])) for end in ("", "_low", "_high"))
-    assert f"{ratio:.2f} of DPO's\nlength (95 % interval {low:.2f} to {high:.2f} over questions)" in page
+    assert f"{ratio:.2f} of DPO's length (95 % interval {low:.2f} to {high:.2f} over questions)" in told
     score, low, high = (float(contrast[f"score{end}"]) for end in ("", "_low", "_high"))
-    assert f"({score:.3f}, {low:.3f} to {high:.3f})" in page
+    assert f"({score:.3f}, {low:.3f} to {high:.3f})" in told
+
+
+def test_the_reference_of_the_laptops_page_is_the_committed_one(repository: Path) -> None:
+    folder = repository / "results/laptop_reference"
+    jobs = [json.loads(file.read_text(encoding="utf-8")) for file in folder.glob("jobs/*/run.json")]
+    runs = sorted((job["objective"], job["seed"]) for job in jobs)
+    assert runs == [(name, seed) for name in ("aipo", "dpo") for seed in (0, 1, 2)]
+    assert all(job["status"] == "done" and len(job["points"]) == 4 for job in jobs)
+    made = {score["fingerprint"] for job in jobs for point in job["points"] for score in point["scores"]}
+    table = rows(folder / "tables" / "constraints.csv")
+    assert {digest for row in table for digest in row["fingerprints"].split()} == made
+    page = (repository / "docs/laptop.md").read_text(encoding="utf-8")
+    section = page[page.index("## DPO and AIPO, three seeds") : page.index("## An earlier pair")]
+    cells = {(r["objective"], r["round"]): "{:.3f}, {:.1f}, {:.1f} %".format(
+        *(float(r[name]) for name in ("score", "length", "truncated_share"))) for r in table}  # fmt: skip
+    for done in ("1", "2", "3"):
+        assert f"| {done} | {cells['dpo', done]} | {cells['aipo', done]} |" in section
+    assert f"| base | {cells['base model', 'base']} | {cells['base model', 'base']} |" in section
+    told = " ".join(section.split())
+    readme = " ".join((repository / "README.md").read_text(encoding="utf-8").split())
+    (contrast,) = rows(folder / "tables" / "contrasts_constraints.csv")
+    ratio, low, high = (math.exp(float(contrast[f"log_length{end}"])) for end in ("", "_low", "_high"))
+    detectable, p = math.exp(-float(contrast["log_length_detectable"])), float(contrast["log_length_p"])
+    assert f"at {ratio:.2f} of DPO's length" in told and f"is {low:.2f} to {high:.2f} (p = {p:.2f})" in told
+    assert f"a ratio of {detectable:.2f} in" in told and f"({ratio:.2f}, {low:.2f} to {high:.2f};" in readme
+    score, low, high = (float(contrast[f"score{end}"]) for end in ("", "_low", "_high"))
+    assert f"({score:.3f} above DPO's, {low:.3f} to {high:.3f}; p = {float(contrast['score_p']):.1f})" in told
 
 
 def rows(path: Path) -> list[dict[str, str]]:
