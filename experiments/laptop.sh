@@ -4,7 +4,7 @@
 #   experiments/laptop.sh <folder>          <folder>: written by `python -m aipo.models smollm2 --out <folder>`
 #   experiments/laptop.sh <folder> choose   the learning rate alone; look at it, and set it in conf/trainer/laptop.yaml
 #
-# DTYPE=bfloat16 where the CPU multiplies it (`aipo doctor`): more than twice as fast.
+# DTYPE=bfloat16 where the CPU multiplies it (`aipo doctor`): twice as fast.
 # Hardware: two CPU cores, 12 GiB of memory: two jobs at once.
 # Estimates: in bfloat16 about four hours for the fifteen jobs, by the six that were run (27 to 45 minutes a job, two at
 # once, beside other work, on a shared 2-core AMD EPYC with AVX512_BF16, 2026-11-30); in float32 eleven by the plan.
