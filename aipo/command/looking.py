@@ -75,10 +75,11 @@ def artifact_folder(place: Path, stage: str | None = None, number: int | None = 
         if wanted == "prompts":
             found = [_parent(store, "candidates", found[0], "prompts")]
     digest = next((one for one in found if one is not None), None)
-    known = ", ".join((*DIRECT, *BEHIND_RANKING, *BEHIND_SCORES, "scores"))
-    if digest is None or wanted not in known.split(", "):
+    known = (*DIRECT, *BEHIND_RANKING, *BEHIND_SCORES, "scores")
+    if digest is None or wanted not in known:
         raise LookError(
-            f"{place}: nothing to see of stage {wanted!r} in round {point.iteration + 1}; choose from {known}"
+            f"{place}: nothing to see of stage {wanted!r} in round {point.iteration + 1}; "
+            f"choose from {', '.join(known)}"
         )
     return store / wanted / digest
 

@@ -150,7 +150,7 @@ WRONG_VALUES: list[tuple[dict[str, Any], str]] = [
     ({"sweep": "."}, "sweep: expected the name of a folder below results/"),
     ({"sweep": "../outside"}, "sweep: expected the name of a folder below results/, without '..' and 'jobs', got"),
     ({"sweep": "a/../../b"}, "sweep: expected the name of a folder below results/"),
-    ({"sweep": "/tmp/x"}, "sweep: expected the name of a folder below results/"),
+    ({"sweep": "/elsewhere/x"}, "sweep: expected the name of a folder below results/"),
     ({"sweep": "smoke/jobs"}, "sweep: expected the name of a folder below results/"),
     ({"ranker._target_": "aipo.rankers.PairRN"}, "no such name in aipo.rankers (did you mean PairRM?)"),
     ({"ranker._target_": "aipo.rankers"}, "ranker._target_: cannot import 'aipo.rankers': is no class or function"),
