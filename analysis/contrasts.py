@@ -6,7 +6,7 @@ import copy
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -84,7 +84,8 @@ def paired(curves: Sequence[Curves]) -> list[Curves]:
 def contrasts(curves: Sequence[Curves], control: str = CONTROL) -> list[Contrast]:
     """Every objective minus the control, at every horizon; [] without the control or without shared replicates."""
     against = control_of(curves, control)
-    return _families(curves, [pair for other in curves if other is not against and (pair := _pair(other, against))])
+    pairs = [pair for other in curves if other is not against and (pair := _pair(other, against))]
+    return [contrast for _, contrast in _families(curves, pairs)]
 
 
 def control_of(curves: Sequence[Curves], control: str = CONTROL) -> Curves | None:
@@ -101,7 +102,7 @@ def subject_contrasts(curves: Sequence[Curves], subject: str = SUBJECT) -> list[
     if len(mine) != 1:
         return []
     pairs = [pair for other in curves if other is not mine[0] and (pair := _pair(mine[0], other, names=other))]
-    return _families(curves, pairs) if len(pairs) > 1 else []
+    return [contrast for _, contrast in _families(curves, pairs)] if len(pairs) > 1 else []
 
 
 def every_pair(curves: Sequence[Curves]) -> list[tuple[Curves, Curves, list[Contrast]]]:
@@ -115,11 +116,8 @@ def every_pair(curves: Sequence[Curves]) -> list[tuple[Curves, Curves, list[Cont
     found = _families(curves, pairs)
     if not found:
         return []
-    last = max(contrast.horizon for contrast in found)
-    rows: list[list[Contrast]] = [[] for _ in pairs]
-    # A family has a contrast for each pair, in their order.
-    for place, contrast in enumerate(one for one in found if one.horizon == last):
-        rows[place % len(pairs)].append(contrast)
+    last = max(contrast.horizon for _, contrast in found)
+    rows = [[one for place, one in found if place == number and one.horizon == last] for number in range(len(pairs))]
     return [(pair.minuend, pair.subtrahend, mine) for pair, mine in zip(pairs, rows, strict=True)]
 
 
@@ -132,7 +130,7 @@ def pair_contrasts(one: Curves, control: Curves) -> dict[str, Contrast]:
     pair = _pair(one, control)
     if pair is None:
         return {}
-    found = _families([one, control], [pair])
+    found = [contrast for _, contrast in _families([one, control], [pair])]
     last = max(contrast.horizon for contrast in found)
     return {contrast.quantity: contrast for contrast in found if contrast.horizon == last}
 
@@ -148,9 +146,10 @@ class _Pair:
     names: tuple[str, str]
 
 
-def _families(curves: Sequence[Curves], pairs: Sequence[_Pair]) -> list[Contrast]:
-    """Each quantity of all pairs at every horizon; the pairs of one quantity and horizon are corrected together."""
-    found: list[Contrast] = []
+def _families(curves: Sequence[Curves], pairs: Sequence[_Pair]) -> list[tuple[int, Contrast]]:
+    """Each quantity of all pairs at every horizon, with the pair's place; those of one quantity and horizon are
+    corrected together. A pair with a run whose answers are all empty has no ratio of lengths, and is not in it."""
+    found: list[tuple[int, Contrast]] = []
     if not pairs:
         return found
     for horizon, quantity in itertools.product(horizons(curves), QUANTITIES):
@@ -158,19 +157,17 @@ def _families(curves: Sequence[Curves], pairs: Sequence[_Pair]) -> list[Contrast
         if statistic is None:
             continue
         read = {id(series): _reading(series, horizon, statistic) for series in curves}
-        family = [
-            _contrast(
-                pair.names,
-                read[id(pair.minuend)].only(pair.minuend_places),
-                read[id(pair.subtrahend)].only(pair.subtrahend_places),
-                horizon,
-                quantity,
-                where,
-            )
+        sides = [
+            (read[id(pair.minuend)].only(pair.minuend_places), read[id(pair.subtrahend)].only(pair.subtrahend_places))
             for pair in pairs
         ]
-        corrected = holm([contrast.estimate.p for contrast in family])
-        found += [Contrast(**{**vars(contrast), "p_holm": p}) for contrast, p in zip(family, corrected, strict=True)]
+        family = [
+            (place, _contrast(pairs[place].names, mine, against, horizon, quantity, where))
+            for place, (mine, against) in enumerate(sides)
+            if np.isfinite(mine.values).all() and np.isfinite(against.values).all()
+        ]
+        corrected = holm([contrast.estimate.p for _, contrast in family])
+        found += [(place, replace(contrast, p_holm=p)) for (place, contrast), p in zip(family, corrected, strict=True)]
     return found
 
 
@@ -223,7 +220,8 @@ def _contrast(
     names: tuple[str, str], mine: _Reading, against: _Reading, horizon: int, quantity: str, where: Range | None
 ) -> Contrast:
     differences = mine.values - against.values
-    redrawn = None if mine.redrawn is None or against.redrawn is None else mine.redrawn - against.redrawn
+    with np.errstate(invalid="ignore"):  # of two empty draws the logarithms are both minus infinity
+        redrawn = None if mine.redrawn is None or against.redrawn is None else mine.redrawn - against.redrawn
     n_questions, bases = min(mine.n_questions, against.n_questions), mine.base_models
     options: dict[str, Any] = {"redrawn": redrawn, "n_questions": n_questions, "base_models": bases}
     several = 1 < len(set(bases)) < len(bases)
@@ -253,7 +251,7 @@ def statistic_of(quantity: str, together: Sequence[Curves], horizon: int) -> tup
 def _statistic(quantity: str, together: tuple[Curves, ...], horizon: int) -> tuple[Statistic | None, Range | None]:
     everyone = [replicate for series in together for replicate in series.replicates]
     if quantity == "log_length":
-        return lambda lengths, scores: math.log(lengths[-1]), None
+        return lambda lengths, scores: math.log(lengths[-1]) if lengths[-1] > 0 else -math.inf, None
     if quantity == "score":
         return lambda lengths, scores: float(scores[-1]), None
     if quantity == "score_at_equal_length":
@@ -268,11 +266,12 @@ def _statistic(quantity: str, together: tuple[Curves, ...], horizon: int) -> tup
 
 
 def _on_redrawn(replicate: Replicate, horizon: int, statistic: Statistic) -> Array | None:
+    """The statistic of every draw of questions, (draws,); NaN where a draw has no scored question."""
     if replicate.redrawn_scores is None or replicate.redrawn_lengths is None:
         return None
     return np.array(
         [
-            statistic(lengths[:horizon], scores[:horizon])
+            statistic(lengths[:horizon], scores[:horizon]) if np.isfinite(scores[:horizon]).all() else math.nan
             for lengths, scores in zip(replicate.redrawn_lengths, replicate.redrawn_scores, strict=True)
         ]
     )
@@ -298,7 +297,9 @@ class OrderAgreement:
 def order_agreement(
     curves: Sequence[Curves], statistic: Statistic, *, rising: bool, rounds: int = 2000, seed: int = 0
 ) -> OrderAgreement | None:
-    """Kendall's tau of the paper's objectives by a statistic of their last round; None with fewer than three of them.
+    """Kendall's tau of the paper's objectives by a statistic of their last round.
+
+    None with fewer than three of them, fewer than two replicates that all have, or two equal means: that is no order.
 
     `rising`: the best has the smallest value (a length), else the largest. Replicates are redrawn, each with one of its
     draws of questions, the same for all objectives.
@@ -310,7 +311,7 @@ def order_agreement(
         return None
     together = paired(known)
     n = len(together[0].replicates)
-    if not n:
+    if n < 2:
         return None
     horizon = min(series.rounds for series in together)
     rank = [PAPER_ORDER.index(series.series[0]) for series in together]
@@ -318,6 +319,8 @@ def order_agreement(
     observed = np.array(
         [[sign * statistic(r.lengths[:horizon], r.scores[:horizon]) for r in series.replicates] for series in together]
     )
+    if len(set(observed.mean(axis=1).tolist())) < len(together):
+        return None
     columns = [[_on_redrawn(r, horizon, statistic) for r in series.replicates] for series in together]
     generator = np.random.default_rng(seed)
     taus, equal = [], 0

@@ -96,10 +96,9 @@ def curves(sweep: Sweep, benchmark: str) -> list[Curves]:
 
 
 def left_out(sweep: Sweep, benchmark: str) -> list[str]:
-    """A sentence for the series without any run that can be compared, and one that counts the runs of the others."""
+    """What no contrast shows, a sentence each: series without any run that can be compared, how many runs of the others
+    are left out, and series with a run whose last answers are all empty, to whose length nothing has a ratio."""
     found, incomplete = _collected(sweep, benchmark)
-    if not incomplete:
-        return []
     known = {one.series for one in found}
     incomplete = dict(sorted(incomplete.items(), key=lambda item: style.series_order(*item[0])))
     rounds = max((one.rounds for one in found), default=0)
@@ -111,6 +110,9 @@ def left_out(sweep: Sweep, benchmark: str) -> list[str]:
     if partly := {series: n for series, n in incomplete.items() if series in known}:
         names = ", ".join(f"{style.series_name(*series)} {n}" for series, n in partly.items())
         sentences.append(f"Runs left out, for they do not have {reach} so far: {names}.")
+    if empty := [one.series for one in found if any(run.lengths[-1] == 0 for run in one.replicates)]:
+        names = ", ".join(style.series_name(*series) for series in sorted(empty, key=lambda s: style.series_order(*s)))
+        sentences.append(f"No ratio of lengths, for the last answers of a run are all empty: {names}.")
     return sentences
 
 

@@ -389,12 +389,12 @@ def _dpo_variant(variants: set[str], variant: str) -> str:
 
 
 def _length_ratio(frame: pd.DataFrame, row: dict[str, Any]) -> tuple[float, float]:
-    """Mean and sd over replicates of this row's length over DPO's: same iteration, replicate, variant (or its only)."""
+    """Mean and sd of length over DPO's, unless that is 0: of one round, replicate and variant (or only)."""
     here = frame[frame["iteration"] == row["iteration"]]
     variant = _dpo_variant(set(here.loc[here["objective"] == DPO, "variant"]), row["variant"])
     mine = here[(here["objective"] == row["objective"]) & (here["variant"] == row["variant"])]
     dpo = here[(here["objective"] == DPO) & (here["variant"] == variant)].set_index("replicate")["length"].to_dict()
-    ratios = [one.length / dpo[one.replicate] for one in mine.itertuples() if one.replicate in dpo]
+    ratios = [one.length / dpo[one.replicate] for one in mine.itertuples() if dpo.get(one.replicate, 0.0) > 0]
     mean, sd = _mean_and_sd([ratio for ratio in ratios if not math.isnan(ratio)])
     # DPO's own ratio is 1 by definition: no spread to state.
     return mean, math.nan if row["objective"] == DPO else sd

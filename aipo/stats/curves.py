@@ -75,12 +75,14 @@ def score_at_length(lengths: ArrayLike, scores: ArrayLike, at: float) -> float:
 def mean_log_length_over(lengths: ArrayLike, scores: ArrayLike, where: Range) -> float:
     """The mean natural logarithm of the length at which the curve first reaches the scores of `where`.
 
-    Read on the way up to the best score; what comes after it reaches no score for the first time.
+    Read on the way up to the best score; what comes after it reaches no score for the first time. Minus infinity where
+    a length of 0 reaches one of them.
     """
     score = np.asarray(scores, dtype=np.float64)
     best = int(score.argmax()) + 1
     x, y = _rising(score[:best], np.asarray(lengths, dtype=np.float64)[:best])
-    return _mean_between(x, y, where, of=np.log)
+    with np.errstate(divide="ignore"):
+        return _mean_between(x, y, where, of=np.log)
 
 
 def _rising(x: Array, y: Array) -> tuple[Array, Array]:

@@ -80,9 +80,10 @@ def estimate(
     """The mean of one value per replicate, (n,); where several share a base model, the mean of the base models' means.
 
     `redrawn`, (draws, n): the same values on redrawn questions, each draw the same for all replicates (weights from
-    `question_draws`); None leaves the questions out. `base_models`, (n,): each replicate's base model. Where several
-    replicates share one, the interval is about the mean over these base models; with `new_base_models` about other
-    ones, too, of which each is then one observation. One replicate alone has an interval over questions and no p.
+    `question_draws`); None leaves the questions out. Draws with a value that is not finite are left out. `base_models`,
+    (n,): each replicate's base model. Where several replicates share one, the interval is about the mean over these
+    base models; with `new_base_models` about other ones, too, of which each is then one observation. One replicate
+    alone has an interval over questions and no p.
     """
     observed = np.asarray(values, dtype=np.float64)
     if observed.ndim != 1 or not len(observed) or not np.isfinite(observed).all():
@@ -91,6 +92,8 @@ def estimate(
     draws = np.empty((0, n)) if redrawn is None else np.asarray(redrawn, dtype=np.float64)
     if draws.shape[1:] != (n,):
         raise ValueError(f"expected redrawn values (draws, {n}), got shape {draws.shape}")
+    draws = draws[np.isfinite(draws).all(axis=1)]
+    draws = draws if len(draws) > 1 else draws[:0]
     labels: list[Hashable] = list(range(n)) if base_models is None else list(base_models)
     if len(labels) != n:
         raise ValueError(f"expected a base model for each of {n} replicates, got {len(labels)}")

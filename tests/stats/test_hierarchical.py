@@ -32,6 +32,14 @@ def test_one_seed_has_an_interval_over_questions_and_no_p():
     assert math.isnan(estimate([2.5]).low)
 
 
+def test_draws_without_a_value_are_left_out():
+    """A draw in which no question is scored says nothing; the others are what there is."""
+    draws = np.array([[1.0, 1.5], [2.0, 2.5], [math.nan, 4.0], [3.0, 3.5], [-math.inf, 2.0]])
+    found = estimate([2.0, 2.5], redrawn=draws, n_questions=4)
+    assert found == estimate([2.0, 2.5], redrawn=draws[[0, 1, 3]], n_questions=4) and found.error_questions == 1
+    assert estimate([2.0, 2.5], redrawn=draws[2:4], n_questions=4).n_questions == 0, "one draw has no spread"
+
+
 def test_what_replicates_share_over_questions_is_added():
     # Both replicates move by the same -1, 0, 1 (variance 1); the second has noise that does not covary with it.
     shared, noise = np.array([-1.0, 0, 1, -1, 0, 1]), np.array([1.0, 1, 1, -1, -1, -1])
