@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analysis import style
+
 if TYPE_CHECKING:
     from analysis.page import Verdict
 
@@ -51,13 +53,13 @@ def closing(verdict: Verdict) -> Closing:
 
 
 def _alone(verdict: Verdict) -> Iterator[str]:
-    compared = any("(" in row.ratio and "control" not in row.ratio for row in verdict.rows)
-    if compared:
+    if verdict.compared:
         return
-    yield (
-        "No objective is compared with the control here: that takes both in one sweep, as with -m objective=aipo,dpo "
-        "or +experiment=headline."
-    )
+    controls = ["control" in row.ratio for row in verdict.rows if row.series != style.BASE_NAME]
+    why = "that takes both in one sweep, as with -m objective=aipo,dpo or +experiment=headline"
+    if any(controls) and not all(controls):
+        why = "none has all rounds on a seed and base model of the control's"
+    yield f"No objective is compared with the control here: {why}."
     if all(row.seeds == "1" for row in verdict.rows):
         yield "There is one seed, and one seed decides nothing; run more (-m seed=0,1,2,...)."
 

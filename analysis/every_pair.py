@@ -15,7 +15,7 @@ from analysis import style
 from analysis.collect import AnalysisError, Sweep, collect
 from analysis.contrasts import QUANTITIES, every_pair
 from analysis.findings import LEADING, cell, counted, exact, is_ratio
-from analysis.replicates import curves
+from analysis.replicates import curves, left_out
 from analysis.summary import points, title, unique
 from analysis.table import Table, digits_for
 
@@ -55,10 +55,11 @@ def table_of(sweep: Sweep) -> Table:
         header=("objective", "against", *HEADERS),
         cells=tuple(cells),
         notes=(
-            f"By seed and base model; in brackets the 95 % interval over {counted(all_[0].estimate)}; p corrected by "
-            f"Holm for the {len(found)} comparisons of a column.",
+            f"By seed and base model; in brackets the 95 % interval over {counted([one.estimate for one in all_])}; p "
+            f"corrected by Holm for the {len(found)} comparisons of a column.",
             "At equal length: read off the measured curves by interpolation, averaged over the lengths that all "
             "curves pass; at equal score likewise. No line is fitted.",
+            *left_out(sweep, benchmark),
         ),
         fingerprints=fingerprints,
         text_columns=2,

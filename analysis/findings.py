@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -107,8 +108,8 @@ def _table(
             data[-1] |= exact(contrast)
     compared = len({(contrast.objective, contrast.variant) for contrast in found})
     notes = [
-        f"{note}; in brackets the 95 % interval over {counted(found[0].estimate)}; p corrected by Holm for the "
-        f"{compared} comparisons of a column.",
+        f"{note}; in brackets the 95 % interval over {counted([one.estimate for one in found])}; p corrected by Holm "
+        f"for the {compared} comparisons of a column.",
         "At equal length: read off the measured curves by interpolation, averaged over the lengths that all curves "
         "pass; at equal score likewise. No line is fitted.",
     ]
@@ -140,10 +141,11 @@ def curves_table(sweep: Sweep, benchmark: str, name: str) -> Table | None:
     varied = any(one.series[1] for one in series)
     digits = digits_for([float(replicate.scores.max()) for one in series for replicate in one.replicates])
     late = max(0, horizon - LATE_ROUNDS)
-    cells, data = [], []
+    cells, data, ends = [], [], []
     for one in sorted(series, key=lambda s: style.series_order(*s.series)):
         last_score = over_replicates(one, horizon, lambda _, scores: float(scores[-1]))
         last_length = over_replicates(one, horizon, lambda lengths, _: float(lengths[-1]))
+        ends.append(last_score)
         mean_scores = np.mean([replicate.scores[:horizon] for replicate in one.replicates], axis=0)
         mean_lengths = np.mean([replicate.lengths[:horizon] for replicate in one.replicates], axis=0)
         peak = int(mean_scores.argmax())
@@ -168,7 +170,7 @@ def curves_table(sweep: Sweep, benchmark: str, name: str) -> Table | None:
             row |= _columns(key, found)
         data.append(row)
     length = style.metric_name(metric_names(sweep, benchmark)[1])
-    notes = [f"In brackets 95 % intervals over {counted(last_score)}. Length: {length}."]
+    notes = [f"In brackets 95 % intervals over {counted(ends)}. Length: {length}."]
     notes.append("Peak: of the mean over seeds, which noise lifts a little; round and length there.")
     if any(1 < len(set(one.base_models)) < len(one.replicates) for one in series):
         notes[-1] += " All else counts each base model the same, however many seeds it has."
@@ -206,13 +208,12 @@ def verdict(sweep: Sweep, benchmarks: Sequence[str]) -> list[str]:
         if contrast.quantity in ("log_length", "score_at_equal_length"):
             sentences.append(_sentence(contrast, title(sweep, name), control_name(sweep, name)))
     sentences += left_out(sweep, name)
-    n = found[0].estimate.n_replicates
-    if n == 1:
-        sentences.append(
-            "This is one seed: the intervals know other questions, not other training runs. One seed decides nothing; "
-            "run more (seed=0,1,2,...)."
-        )
-    else:
+    if alone := [one for one in last if one.estimate.n_replicates == 1]:
+        names = dict.fromkeys(style.series_name(one.objective, one.variant) for one in alone)
+        what = "This is one seed" if len(alone) == len(last) else f"There is one seed of {', '.join(names)}"
+        knows = "know other questions, not other training runs" if alone[0].estimate.n_questions else "are not known"
+        sentences.append(f"{what}: the intervals {knows}. One seed decides nothing; run more (seed=0,1,2,...).")
+    if len(alone) < len(last):
         equal, _ = statistic_of("score_at_equal_length", series, min(one.rounds for one in series))
         for statistic, rising, what in (
             (lambda lengths, _: float(lengths[-1]), True, "last length, the shortest first"),
@@ -308,20 +309,18 @@ def is_ratio(contrast: Contrast) -> bool:
     return contrast.quantity.startswith("log_")
 
 
-def _shown(contrast: Contrast, digits: int) -> tuple[str, str, str]:
-    """Value and interval as they are shown: ratios from their logarithms."""
-    values = (contrast.estimate.value, contrast.estimate.low, contrast.estimate.high)
+def _shown(contrast: Contrast, digits: int, words: str = "") -> str:
+    """Value and interval, where there is one, as they are shown, `words` between them: ratios from their logarithms."""
+    found = contrast.estimate
     if is_ratio(contrast):
-        values, digits = (math.exp(values[0]), math.exp(values[1]), math.exp(values[2])), 2
-    return number(values[0], digits), number(values[1], digits), number(values[2], digits)
+        value, low, high = (math.exp(x) for x in (found.value, found.low, found.high))
+        found, digits = replace(found, value=value, low=low, high=high), 2
+    return _with_interval(found, digits, words)
 
 
 def cell(contrast: Contrast | None, digits: int) -> str:
     """A contrast as people read it; a dash for none."""
-    if contrast is None:
-        return "–"
-    value, low, high = _shown(contrast, digits)
-    return f"{value} ({low} to {high}){_p(contrast.p_holm)}"
+    return "–" if contrast is None else f"{_shown(contrast, digits)}{_p(contrast.p_holm)}"
 
 
 def _p(p: float) -> str:
@@ -333,19 +332,20 @@ def shown_p(p: float) -> str:
     return f"{p:.1g}" if p >= SMALLEST_P else "< 0.0001"
 
 
-def _with_interval(found: Estimate, digits: int) -> str:
-    if math.isnan(found.low):
-        return number(found.value, digits)
-    return f"{number(found.value, digits)} ({number(found.low, digits)} to {number(found.high, digits)})"
+def _with_interval(found: Estimate, digits: int, words: str = "") -> str:
+    value = f"{number(found.value, digits)}{words}"
+    return value if math.isnan(found.low) else f"{value} ({number(found.low, digits)} to {number(found.high, digits)})"
 
 
-def counted(found: Estimate) -> str:
-    """What an interval is over."""
-    seeds = f"{found.n_replicates} seed{'s' * (found.n_replicates > 1)}"
-    if not found.n_questions:
-        return seeds if found.n_replicates > 1 else "nothing: one seed, and no values of single questions"
-    questions = f"{found.n_questions} questions"
-    return f"{questions} alone, for there is one seed" if found.n_replicates == 1 else f"{seeds} and {questions}"
+def counted(found: Sequence[Estimate]) -> str:
+    """What the intervals of a table are over: the fewest seeds and the most, where not all have the same."""
+    counts = [one.n_replicates for one in found]
+    least, most, asked = min(counts), max(counts), min(one.n_questions for one in found)
+    questions = f"{asked} questions" if asked else ""
+    if most == 1:
+        return f"{questions} alone, for there is one seed" if asked else "nothing: one seed, and no single questions"
+    seeds = f"{most} seeds" if least == most else f"{least} to {most} seeds (n_seeds in the CSV)"
+    return " and ".join(filter(None, (seeds, questions))) + "; of one seed over questions alone" * (least == 1 < asked)
 
 
 def _power_notes(found: Sequence[Contrast], digits: int, headers: dict[str, str]) -> list[str]:
@@ -363,16 +363,16 @@ def _power_notes(found: Sequence[Contrast], digits: int, headers: dict[str, str]
 
 
 def _sentence(contrast: Contrast, benchmark: str, control: str) -> str:
-    value, low, high = _shown(contrast, 3)
     name = style.series_name(contrast.objective, contrast.variant)
+    times = f" times as long as {control}'s"
     what = (
-        f"answers are {value} times as long as {control}'s"
+        f"answers are {_shown(contrast, 3, times)}"
         if contrast.quantity == "log_length"
-        else f"{benchmark} at equal length minus {control}'s is {value}"
+        else f"{benchmark} at equal length minus {control}'s is {_shown(contrast, 3)}"
     )
     p = contrast.p_holm
     judged = "" if math.isnan(p) else f"{_p(p)}: {'a difference' if p < 0.05 else 'no difference shown'}"
-    return f"{name}, after round {contrast.horizon}: {what} ({low} to {high}){judged}."
+    return f"{name}, after round {contrast.horizon}: {what}{judged}."
 
 
 def exact(contrast: Contrast) -> dict[str, object]:

@@ -47,6 +47,8 @@ class Verdict:
     notes: tuple[str, ...]
     sentences: tuple[str, ...]
     """What may be concluded and what may not."""
+    compared: bool
+    """Whether any objective is held against the control."""
 
 
 def verdict(sweep: Sweep, benchmarks: Sequence[str]) -> Verdict | None:
@@ -72,7 +74,7 @@ def verdict(sweep: Sweep, benchmarks: Sequence[str]) -> Verdict | None:
     header = ("objective", score, "95 % interval", length, ratio, "questions", "seeds")
     caption = f"{title(sweep, name)} after {horizon} round{'s' * (horizon > 1)}"
     sentences = (*findings.verdict(sweep, benchmarks), *findings.warnings(sweep, benchmarks))
-    return Verdict(name, caption, header, rows, _notes(rows), sentences)
+    return Verdict(name, caption, header, rows, _notes(rows, list(ratios.values())), sentences, bool(found))
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, object]]:
@@ -101,11 +103,11 @@ def _ratio(contrast: Contrast | None) -> str:
     return f"{value:.2f}" if math.isnan(low) else f"{value:.2f} ({low:.2f} to {high:.2f})"
 
 
-def _notes(rows: Sequence[Row]) -> tuple[str, ...]:
+def _notes(rows: Sequence[Row], ratios: Sequence[Contrast]) -> tuple[str, ...]:
+    """What the intervals are over."""
     seeds = [int(row.seeds) for row in rows if row.series != style.BASE_NAME]
-    if min(seeds) < 2:
+    if max(seeds) < 2:
         return ("Intervals are over questions alone, as there is one seed.",)
-    return (
-        "The score’s interval is over seeds (Student’s t); the ratio’s over seeds, paired by seed and base model, and "
-        "questions.",
-    )
+    over = "over seeds, paired by seed and base model" + ", and questions" * any(c.estimate.n_questions for c in ratios)
+    note = f"The score’s interval is over seeds (Student’s t){f'; the ratio’s {over}' if ratios else ''}."
+    return (f"{note} Where there is one seed, intervals are over questions alone." if min(seeds) < 2 else note,)

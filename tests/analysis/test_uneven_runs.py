@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from aipo.records import Metric
-from analysis import findings, page, tables
+from analysis import closing, findings, page, tables
 from analysis.collect import collect
-from analysis.contrasts import contrasts, every_pair
+from analysis.contrasts import contrasts, every_pair, order_agreement
+from analysis.every_pair import table_of
 from analysis.replicates import Curves, Replicate
 
 
@@ -83,3 +84,50 @@ def test_a_collapsed_run_is_told_of_and_the_report_stands(fake_sweep):
     assert told in table.notes and told in findings.verdict(sweep, ["gold"])
     assert {row.series: row.ratio for row in page.verdict(sweep, ["gold"]).rows}["AIPO"] == "–"
     assert set(tables.seeds_table(sweep, ["gold"]).data["length_over_dpo"].dropna()) == {0.0, 1.0}
+
+
+def test_the_seeds_of_a_table_are_those_of_every_row(fake_sweep):
+    """AIPO has three seeds, alpha-DPO, which comes first in no order, one: neither count is said of the other."""
+    for seed in (0, 1, 2):
+        run(fake_sweep, "dpo", seed, [14, 20, 30 + seed], [0.6, 0.7, 0.8 + seed / 100])
+        run(fake_sweep, "simpo", seed, [15, 23, 36 - seed], [0.6, 0.7, 0.8 - seed / 50])
+    run(fake_sweep, "aipo", 0, [13, 18, 27], [0.6, 0.71, 0.81])
+    sweep = collect(fake_sweep.folder)
+    over = "95 % interval over 1 to 3 seeds (n_seeds in the CSV); p"
+    assert over in findings.contrasts_table(sweep, "gold", "contrasts_gold").notes[0]
+    assert "intervals over 1 to 3 seeds" in findings.curves_table(sweep, "gold", "curves_gold").notes[0]
+    sentences = findings.verdict(sweep, ["gold"])
+    assert "There is one seed of AIPO: the intervals are not known. One seed decides nothing" in " ".join(sentences)
+    assert not any("In order of" in sentence for sentence in sentences), "one seed has all three"
+    (note,) = page.verdict(sweep, ["gold"]).notes
+    assert note.endswith("paired by seed and base model. Where there is one seed, intervals are over questions alone.")
+    assert (
+        table_of(sweep).notes[0].startswith("By seed and base model; in brackets the 95 % interval over 1 to 3 seeds")
+    )
+
+
+def test_one_seed_without_single_questions_is_compared_and_has_no_interval(fake_sweep):
+    """The length-controlled rate is no mean over questions; both objectives are in the sweep all the same."""
+    for objective, end in (("dpo", 30), ("aipo", 24)):
+        run(fake_sweep, objective, 0, [14, end], [60.0, 70.0], "alpaca_eval", "lc_win_rate")
+    sweep = collect(fake_sweep.folder)
+    assert findings.contrasts_table(sweep, "alpaca_eval", "contrasts").cells[0][2] == "0.80"
+    shown = closing.closing(page.verdict(sweep, ["alpaca_eval"]))
+    assert not any("No objective is compared" in sentence for sentence in shown.sentences)
+    assert any("AIPO, after round 2: answers are 0.80 times as long as DPO's." == line for line in shown.sentences)
+    assert "This is one seed: the intervals are not known. One seed decides nothing" in " ".join(shown.sentences)
+
+
+def test_no_objective_is_said_to_be_missing_that_is_there(fake_sweep):
+    for objective, seed in (("dpo", 0), ("aipo", 1)):
+        run(fake_sweep, objective, seed, [14, 20], [0.6, 0.7])
+    sentences = closing.closing(page.verdict(collect(fake_sweep.folder), ["gold"])).sentences
+    assert "No objective is compared with the control here: none has all rounds on a seed and base model of the " in (
+        " ".join(sentences)
+    )
+
+
+def test_equal_means_are_in_no_order():
+    """On a benchmark that all answer perfectly nothing is the best."""
+    groups = [series(name, *[replicate(s, [10, 20], [1.0, 1.0]) for s in (0, 1)]) for name in ("dpo", "aipo", "simpo")]
+    assert order_agreement(groups, lambda _, scores: float(scores[-1]), rising=False) is None
