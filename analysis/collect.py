@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -174,12 +174,13 @@ def read_manifest(store: Path, stage: str, digest: str) -> dict[str, Any]:
 def read_protocol(store: Path, manifest: Mapping[str, Any], score: ScoreRecord, official: bool) -> Protocol:
     """The protocol of the scores of this manifest, from the answers and judgments they were made from.
 
-    A model that an endpoint changed to another version between two policies is two judges.
+    A model that an endpoint changed to another version between two policies is two judges. Where a benchmark makes its
+    questions by its own settings, as the miniature's, all of them but the decoding say which questions those are.
     """
     parents = manifest["parents"]
     asked = read_manifest(store, "answers", parents["answers"])["config"]["benchmark"]
-    questions = {key: asked.get(key) for key in ("assets", "identity")}
-    questions |= {"limit": asked["limit"]} if asked.get("limit") else {}
+    shaping: Collection[str] = ("assets", "identity", "limit") if "assets" in asked else set(asked) - {"decoding"}
+    questions = {key: asked[key] for key in sorted(shaping) if asked.get(key) is not None}
     if "judgments" not in parents:
         return Protocol(score.judge, official, json.dumps([questions], sort_keys=True))
     judging, returned = _judging(store, parents["judgments"])
@@ -316,7 +317,8 @@ def _unfinished(jobs: Sequence[JobState], runs: Mapping[str, Run]) -> Iterator[P
 
 
 def _without_twins(runs: Sequence[Run]) -> list[Run]:
-    """Of jobs that compute the same, one for fewer rounds than the other, the one that came further."""
+    """Of jobs that train the same, one for fewer rounds than the other, the one that came further, with what the other
+    measured beside."""
     kept: dict[tuple[Any, ...], Run] = {}
     for run in runs:
         key = (run.objective, run.variant, run.seed, run.base_seed)
@@ -329,5 +331,28 @@ def _without_twins(runs: Sequence[Run]) -> list[Run]:
                 f"jobs {twin.job} and {run.job} both say objective={run.objective}, seed={run.seed}, "
                 f"variant={run.variant!r}, but hold different artifacts; move the folder of the outdated one away"
             )
-        kept[key] = longer
+        kept[key] = _joined(longer, shorter)
     return list(kept.values())
+
+
+def _joined(longer: Run, shorter: Run) -> Run:
+    """The longer job with the benchmarks, diagnostic judges and KL that only the other measured on their policies."""
+    if longer.store != shorter.store:
+        return longer
+    beside = {point.iteration: point for point in shorter.points}
+    points = [_with_other(point, beside.get(point.iteration, point)) for point in longer.points]
+    benchmarks = {one.name: one for one in (*shorter.record.benchmarks, *longer.record.benchmarks)}
+    both = longer.record.settings, shorter.record.settings
+    groups = {name: {**both[1].get(name, {}), **both[0].get(name, {})} for name in ("benchmark", "diagnostic_judge")}
+    settings = {**both[0], **{name: nodes for name, nodes in groups.items() if nodes}}
+    record = replace(longer.record, benchmarks=tuple(benchmarks.values()), points=tuple(points), settings=settings)
+    return replace(longer, record=record)
+
+
+def _with_other(point: Point, other: Point) -> Point:
+    """A point with what another job measured of the same policy and this one did not."""
+    scores = {(one.benchmark, one.diagnostic and one.judge): one for one in (*other.scores, *point.scores)}
+    proxies = {one.benchmark: one for one in (*other.proxies, *point.proxies)}
+    return replace(
+        point, scores=tuple(scores.values()), proxies=tuple(proxies.values()), kl=point.kl if point.kl else other.kl
+    )

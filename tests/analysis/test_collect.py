@@ -8,8 +8,9 @@ import shutil
 
 import pytest
 
+from aipo.jobs import ScoreRecord
 from aipo.records import Metric
-from analysis.collect import AnalysisError, collect
+from analysis.collect import AnalysisError, collect, read_protocol
 
 
 def test_every_metric_of_every_point(paper_sweep):
@@ -138,3 +139,32 @@ def test_the_model_an_endpoint_returned_is_part_of_the_judge(fake_sweep):
     scores = collect(fake_sweep.folder).scores
     assert sorted(set(scores["judge"])) == ["gpt-4 (answered by gpt-4-0613)", "gpt-4 (answered by gpt-4-1106)"]
     assert scores["protocol"].nunique() == 2
+
+
+def test_jobs_of_one_policy_with_other_benchmarks_are_one_run(fake_sweep):
+    """The same sweep asked for again with another benchmark: a job of its own, whose policies are the same."""
+    options = {"iterations": 1, "diagnostic": False}
+    first = fake_sweep.job("dpo", benchmarks=("gold",), **options)
+    fake_sweep.job("dpo", benchmarks=("mt_bench",), **options)
+    sweep = collect(fake_sweep.folder)
+    (run,) = sweep.runs
+    assert set(run.primary) == {"gold", "mt_bench"} and not sweep.problems
+    assert sorted(set(zip(sweep.scores["benchmark"], sweep.scores["iteration"], strict=True))) == [
+        *(("gold", -1), ("gold", 0), ("mt_bench", -1), ("mt_bench", 0)),
+    ]
+    first["points"][1]["kl"] = "f" * 16
+    fake_sweep.write(first, "0")
+    assert [point.kl for point in collect(fake_sweep.folder).runs[0].points] == [None, "f" * 16]
+
+
+def test_other_questions_of_a_benchmark_of_our_own_are_another_protocol(fake_sweep):
+    """The gold benchmark's questions follow from its settings; its decoding is how they are answered."""
+    identity = {"world": "7"}
+    found = set()
+    for n_questions, seed, tokens in ((64, 1, 128), (64, 1, 256), (256, 1, 128), (64, 2, 128)):
+        asked = {"n_questions": n_questions, "question_seed": seed, "decoding": {"max_new_tokens": tokens}}
+        config = {"benchmark": asked | {"identity": identity}}
+        answers = fake_sweep.artifact("answers", (str(asked),), lambda folder: None, config=config)
+        score = ScoreRecord("gold", "gold", False, "0" * 16)
+        found.add(read_protocol(fake_sweep.store, {"parents": {"answers": answers}}, score, False).identity)
+    assert len(found) == 3
