@@ -111,13 +111,12 @@ def paper_table(sweep: Sweep, benchmarks: list[str]) -> Table | None:
     """The paper's numbers and the measured ones of the same setting, in columns of their own.
 
     Only what the paper reports: the official benchmarks, its models with its objective (headline) or plain DPO
-    (recipes). None where the sweep has none of it.
+    (recipes). Runs with other settings are rows of their own. None where the sweep has none of it.
     """
     import pandas as pd
 
     records = []
-    for place, row, objective, runs in _paper_rows(sweep):
-        jobs = {run.job for run in runs if run.objective == objective}
+    for place, row, variant, jobs in _paper_rows(sweep):
         for benchmark in (name for name in benchmarks if name in style.OFFICIAL_NAMES and official(sweep, name)):
             last = _last_iteration(sweep, benchmark, jobs)
             for column in ("score", "win_rate", "length"):
@@ -126,49 +125,57 @@ def paper_table(sweep: Sweep, benchmarks: list[str]) -> Table | None:
                     continue
                 metric = dict(zip(("score", "length"), metric_names(sweep, benchmark), strict=True)).get(column, column)
                 records.append(
-                    {"place": place, "row": row.get("model") or row["recipe"], "benchmark": benchmark}
+                    {"place": place, "row": row.get("model") or row["recipe"], "variant": variant}
+                    | {"benchmark": benchmark}
                     | {"metric": metric, "paper": float(printed), "measured": last[column]}
                     | {"difference": last[column] - printed, "round": iteration_label(last["iteration"])}
                     | {"judge": last["judge"], "fingerprints": " ".join(last["fingerprints"])}
                 )
     if not records:
         return None
+    found = {(r["place"], r["row"], r["variant"]) for r in records}
+    varied = len({key[:2] for key in found}) < len(found)
     cells = tuple(
         (
-            *(
-                r["place"],
-                r["row"],
-                style.benchmark_name(r["benchmark"]),
-                style.metric_name(r["metric"], r["benchmark"]),
-            ),
+            *(r["place"], r["row"], *([r["variant"]] if varied else [])),
+            *(style.benchmark_name(r["benchmark"]), style.metric_name(r["metric"], r["benchmark"])),
             *(number(r["paper"], 1), number(r["measured"], 1), number(r["difference"], 1), r["round"], r["judge"]),
         )
         for r in records
     )
-    header = ("paper's table", "row", "benchmark", "metric", "paper", "measured", "difference", "round", "judge")
+    header = ("paper's table", "row", *(["variant"] if varied else []), "benchmark", "metric")
     return Table(
         name="paper_vs_measured",
         title="The paper's numbers beside measured ones",
         data=pd.DataFrame(records),
-        header=header,
+        header=(*header, "paper", "measured", "difference", "round", "judge"),
         cells=cells,
         notes=("paper: as printed in arXiv 2409.08845. measured: the last round here, mean over seeds.",),
         fingerprints=unique(digest for r in records for digest in r["fingerprints"].split()),
-        text_columns=4,
+        text_columns=4 + varied,
     )
 
 
-def _paper_rows(sweep: Sweep) -> Iterator[tuple[str, dict[str, Any], str, list[Run]]]:
+def _paper_rows(sweep: Sweep) -> Iterator[tuple[str, dict[str, Any], str, set[str]]]:
+    """Which of the paper's tables, its row, the variant of the runs here that have its setting, and their jobs."""
     for row in published.read("recipes").to_dict("records"):
         runs = [
             run
             for run in sweep.runs
             if PAPER_RECIPES.get(run.recipe, run.recipe) == row["recipe"] and run.model.startswith(RECIPES_MODEL)
         ]
-        yield "recipes", row, "dpo", runs
+        yield from (("recipes", row, *found) for found in _by_variant(runs, "dpo"))
     for row in published.read("headline").to_dict("records"):
         names = tuple(name for name, row_name in PAPER_MODELS.items() if row_name == row["model"])
-        yield "headline", row, "aipo", [run for run in sweep.runs if names and run.model.startswith(names)]
+        runs = [run for run in sweep.runs if names and run.model.startswith(names)]
+        yield from (("headline", row, *found) for found in _by_variant(runs, "aipo"))
+
+
+def _by_variant(runs: list[Run], objective: str) -> Iterator[tuple[str, set[str]]]:
+    """The variants of the objective among these runs, each with its jobs."""
+    mine = [run for run in runs if run.objective == objective]
+    for variant in sorted({run.variant for run in mine}, key=lambda variant: style.series_order(objective, variant)):
+        yield variant, {run.job for run in mine if run.variant == variant}
 
 
 def _last_iteration(sweep: Sweep, benchmark: str, jobs: set[str]) -> dict[str, Any] | None:
@@ -181,7 +188,7 @@ def _last_iteration(sweep: Sweep, benchmark: str, jobs: set[str]) -> dict[str, A
 
 
 def _other_settings(run: Run) -> str:
-    return ",".join(item for item in run.variant_items if not item.startswith(("data=", "data.")))
+    return ",".join(item for item in run.variant_items if not item.startswith("data="))
 
 
 def _with_sd(row: dict[str, Any], column: str, digits: int) -> str:
