@@ -20,7 +20,7 @@ from analysis import style
 from analysis.collect import AnalysisError, Sweep, collect
 from analysis.contrasts import CONTROL, Contrast, pair_contrasts
 from analysis.findings import LEADING, shown_p
-from analysis.replicates import Curves, Replicate, curves, key_of
+from analysis.replicates import Curves, Replicate, curves, key_of, left_out
 from analysis.summary import points, unique
 from analysis.table import Table, number
 
@@ -72,7 +72,7 @@ def choose(tuning: Sweep) -> list[Choice]:
     The control is DPO at the learning rate in the middle of those tried. Raises AnalysisError where objectives differ
     in what was tried or on which seeds: the budget would not be equal.
     """
-    by_setting = {(one.series[0], rate): one for one, rate in _with_rates(tuning)}
+    by_setting = _once(tuning, [((one.series[0], rate), one) for one, rate in _with_rates(tuning)])
     rates = sorted({rate for _, rate in by_setting})
     names = sorted({name for name, _ in by_setting})
     lacking = [f"{name} at {rate:g}" for name in names for rate in rates if (name, rate) not in by_setting]
@@ -90,6 +90,18 @@ def choose(tuning: Sweep) -> list[Choice]:
                 f"Finish the tuning sweep (aipo rerun {tuning.folder})"
             )
     return [_choice(name, {rate: by_setting[name, rate] for rate in rates}, control) for name in names]
+
+
+def _once(sweep: Sweep, found: Sequence[tuple[tuple[str, float], Curves]]) -> dict[tuple[str, float], Curves]:
+    """The series by objective and learning rate. Raises AnalysisError where two differ in something else."""
+    keys = [key for key, _ in found]
+    if twice := sorted({key for key in keys if keys.count(key) > 1}):
+        listed = ", ".join(f"{name} at {rate:g}" for name, rate in twice)
+        raise AnalysisError(
+            f"{sweep.folder}: expected one setting of each arm, but several differ in more than the learning rate: "
+            f"{listed}; give each an objective.name of its own, or move the jobs that are not meant away"
+        )
+    return dict(found)
 
 
 def _choice(name: str, settings: dict[float, Curves], control: Curves) -> Choice:
@@ -151,23 +163,28 @@ def commands(choices: Sequence[Choice], seeds: str) -> list[str]:
 def league_table(league: Sweep, choices: Sequence[Choice]) -> Table:
     """A row per arm against DPO: length, score, and score at the lengths that both pass; the best first.
 
-    p is Holm's over the arms that have a value in the column. Raises AnalysisError where DPO is missing or a learning
-    rate was not chosen.
+    p is Holm's over the arms that have a value in the column. Raises AnalysisError where DPO is missing, a learning
+    rate was not chosen, an arm ran with several settings, or shares no seed with DPO.
     """
     import pandas as pd
 
     rates = {choice.objective: choice.learning_rate for choice in choices}
     rates |= {arm.name: rates[arm.of] for arm in (PLACEBO, *FAULTS) if arm.of in rates}
-    series = list(curves(league, _benchmark(league)))
-    for one in series:
-        name, rate = one.series[0], _rate(league, one)
+    with_rates = list(_with_rates(league))
+    for one, rate in with_rates:
+        name = one.series[0]
         if rates.get(name) != rate:
             raise AnalysisError(f"{league.folder}: {name} ran at {rate:g}, the tuning seeds chose {rates.get(name)}")
+    series = list(_once(league, [((one.series[0], rate), one) for one, rate in with_rates]).values())
     control = next((one for one in series if one.series[0] == CONTROL), None)
     if control is None:
         raise AnalysisError(f"{league.folder}: expected {CONTROL} among its arms, as every other is held against it")
     arms = {one.series[0]: pair_contrasts(one, control) for one in series if one is not control}
+    if apart := [name for name, mine in arms.items() if not mine]:
+        raise AnalysisError(f"{league.folder}: expected seeds of {CONTROL} for every arm; none of: {', '.join(apart)}")
     found = _corrected(arms)
+    counts = sorted({mine["score"].estimate.n_replicates for mine in found.values()})
+    seeds = " to ".join(str(n) for n in (counts if len(counts) < 2 else (counts[0], counts[-1])))
     order = sorted(found, key=lambda name: (-_value(found[name], "score_at_equal_length"), name))
     cells, data = [], []
     expected = {arm.name: arm.expected for arm in (PLACEBO, *FAULTS)}
@@ -177,6 +194,7 @@ def league_table(league: Sweep, choices: Sequence[Choice]) -> Table:
         verdict = _verdict(mine)
         cells.append((style.objective_name(name), f"{rates[name]:g}", *shown, verdict, expected.get(name, "–")))
         data.append({"objective": name, "learning_rate": rates[name], "verdict": verdict})
+        data[-1]["n_seeds"] = mine["score"].estimate.n_replicates
         for quantity, contrast in mine.items():
             e = contrast.estimate
             data[-1] |= {quantity: e.value, f"{quantity}_ci95_low": e.low, f"{quantity}_ci95_high": e.high}
@@ -193,12 +211,13 @@ def league_table(league: Sweep, choices: Sequence[Choice]) -> Table:
         ),
         cells=tuple(cells),
         notes=(
-            f"After round {control.rounds}, {len(control.replicates)} fresh seeds, {control.n_questions} questions; "
+            f"After round {control.rounds}, {seeds} fresh seeds, {control.n_questions} questions; "
             "p corrected by Holm for the arms that have a value in the column. Each arm's learning rate is the best of "
             f"{tried} on the tuning seeds; all other coefficients are those of conf/objective.",
             "At equal length: read off the measured curves over the lengths that this arm and DPO both pass; – where "
             "they pass none in common. Verdict: by that column, else by the score, at p < 0.05.",
             "Known beforehand: an arm that is DPO itself, and two that are wrong on purpose (docs/league.md).",
+            *left_out(league, _benchmark(league)),
         ),
         fingerprints=fingerprints,
     )
@@ -220,6 +239,8 @@ def _value(mine: dict[str, Contrast], quantity: str) -> float:
 
 def _verdict(mine: dict[str, Contrast]) -> str:
     decisive = mine.get("score_at_equal_length") or mine["score"]
+    if math.isnan(decisive.p_holm):
+        return "not tested: one seed"
     if not decisive.p_holm < LEVEL:
         return "no different"
     return "better" if decisive.estimate.value > 0 else "worse"
@@ -232,7 +253,10 @@ def _shown(contrast: Contrast | None) -> str:
     ratio = contrast.quantity == "log_length"
     values = [math.exp(v) if ratio else v for v in (e.value, e.low, e.high)]
     value, low, high = (number(v, 2 if ratio else 3) for v in values)
-    return f"{value} ({low} to {high}); p {'' if contrast.p_holm < 1e-4 else '= '}{shown_p(contrast.p_holm)}"
+    shown = value if math.isnan(e.low) else f"{value} ({low} to {high})"
+    if math.isnan(contrast.p_holm):
+        return shown
+    return f"{shown}; p {'' if contrast.p_holm < 1e-4 else '= '}{shown_p(contrast.p_holm)}"
 
 
 def _seeds(text: str) -> list[int]:

@@ -43,8 +43,9 @@ class Table:
             raise ValueError(f"table {self.name}: rows and header differ in size")
 
     def write(self, folder: Path) -> list[Path]:
-        """Writes `<name>.csv`, `<name>.md` and `<name>.tex` into the folder."""
+        """Writes `<name>.csv`, `<name>.md` and `<name>.tex` into the folder, which it makes where there is none."""
         texts = {"csv": self.csv(), "md": f"## {escape.markdown(self.title)}\n\n{self.markdown()}", "tex": self.latex()}
+        folder.mkdir(parents=True, exist_ok=True)
         paths = []
         for suffix, text in texts.items():
             path = folder / f"{self.name}.{suffix}"

@@ -126,7 +126,6 @@ def test_the_command_line_writes_the_table_and_refuses_tuning_seeds(fake_sweep, 
     assert "expected fresh seeds, but [1000, 1001] were tuning seeds" in capsys.readouterr().err
     other = type(fake_sweep)(tmp_path / "league", fake_sweep.store)
     final(other, choose(collect(fake_sweep.folder)))
-    (other.folder / "tables").mkdir()
     assert main([str(fake_sweep.folder), str(other.folder)]) == 0
     with (other.folder / "tables" / "league.csv").open(newline="") as file:
         assert {row["objective"] for row in csv.DictReader(file)} == {"aipo", "simpo", "dpo_placebo"}

@@ -1,0 +1,42 @@
+"""The league where runs are missing: what its table tells of, and what it refuses."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from analysis.collect import AnalysisError, collect
+from analysis.league import Choice, choose, league_table
+
+
+def test_an_arm_that_lacks_rounds_or_seeds_is_told_of(fake_sweep) -> None:
+    """SimPO's runs all stopped, AIPO has one seed, the placebo three: nothing is left out in silence."""
+    options = {"iterations": 3, "benchmarks": ("gold",), "diagnostic": False}
+    for name, rate, seeds in (("dpo", "0.0003", 4), ("dpo_placebo", "0.0003", 3), ("aipo", "0.001", 1)):
+        for seed in range(seeds):
+            fake_sweep.job(name, seed, overrides=[f"trainer.learning_rate={rate}"], **options)
+    stopped = options | {"iterations": 1, "status": "failed", "error": "stopped"}
+    fake_sweep.job("simpo", 0, overrides=["trainer.learning_rate=0.0003"], **stopped)
+    rates = {"aipo": 1e-3, "dpo": 3e-4, "simpo": 3e-4}
+    choices = [Choice(name, rate, 0.0, True, 3) for name, rate in rates.items()]
+    table = league_table(collect(fake_sweep.folder), choices)
+    assert table.notes[0].startswith("After round 3, 1 to 3 fresh seeds, ")
+    assert table.notes[-1].startswith("Not compared, for none of its runs has all 3 rounds scored so far: SimPO [")
+    assert dict(zip(table.data["objective"], table.data["n_seeds"], strict=True)) == {"aipo": 1, "dpo_placebo": 3}
+    aipo = next(cells for cells in table.cells if cells[0] == "AIPO")
+    assert aipo[-2] == "not tested: one seed" and not any("nan" in cell or "p =" in cell for cell in aipo)
+
+
+def test_arms_that_cannot_be_told_apart_or_held_against_dpo_are_refused(fake_sweep) -> None:
+    choices = [Choice(name, 3e-4, 0.0, True, 3) for name in ("dpo", "simpo")]
+    for name, seed, beta in (("dpo", 0, "0.1"), ("simpo", 1, "2"), ("simpo", 0, "9")):
+        overrides = ["trainer.learning_rate=0.0003", f"objective.loss.beta={beta}"]
+        fake_sweep.job(name, seed, iterations=3, benchmarks=("gold",), diagnostic=False, overrides=overrides)
+    with pytest.raises(AnalysisError, match="several differ in more than the learning rate: simpo at 0.0003"):
+        league_table(collect(fake_sweep.folder), choices)
+    with pytest.raises(AnalysisError, match="several differ in more than the learning rate: simpo at 0.0003"):
+        choose(collect(fake_sweep.folder))
+    shutil.rmtree(fake_sweep.folder / "jobs" / "2")
+    with pytest.raises(AnalysisError, match="expected seeds of dpo for every arm; none of: simpo"):
+        league_table(collect(fake_sweep.folder), choices)
