@@ -71,7 +71,7 @@ def table(sweep: Sweep, benchmark: str, name: str) -> Table | None:
     """Per objective: KL at the end, and Gao's fit with intervals over seeds."""
     import pandas as pd
 
-    series = [one for one in measured(sweep, benchmark) if one.rounds >= FEWEST_ROUNDS and _left_the_base_model(one)]
+    series = [one for one in measured(sweep, benchmark) if one.rounds >= FEWEST_ROUNDS and _can_be_fitted(one)]
     if not series:
         return None
     varied = any(one.series[1] for one in series)
@@ -123,9 +123,12 @@ def largest_error(series: Sequence[Curves]) -> float:
     return float(np.max(errors[nats > 0] / nats[nats > 0]))
 
 
-def _left_the_base_model(series: Curves) -> bool:
-    """Whether each replicate has the two points that a fit of two parameters needs."""
-    return all(np.count_nonzero(distance_travelled(replicate.kl_base)) >= 2 for replicate in series.replicates)
+def _can_be_fitted(series: Curves) -> bool:
+    """Whether each replicate has the two points that a fit of two parameters needs, and a score to gain on."""
+    return all(
+        np.count_nonzero(distance_travelled(replicate.kl_base)) >= 2 and math.isfinite(replicate.base_score)
+        for replicate in series.replicates
+    )
 
 
 def _means(series: Curves) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -120,7 +120,7 @@ def _write(material: Material, pdf: bool) -> list[Path]:
         add_plot(plots.length_vs_score(sweep, plotted, lines, drawn / "length_vs_score", paper=paper, pdf=pdf), sources)
         add_plot(published.length_figure(drawn / "paper_length_vs_score", pdf=pdf), sources)
         add_plot(plots.per_iteration(sweep, plotted, "score", drawn / "score_per_iteration", pdf=pdf), sources)
-        if overoptimization.measured(sweep, plotted[0]):
+        if overoptimization.measured(sweep, leading):
             add_plot(overoptimization.figure(sweep, leading, drawn / "overoptimization", pdf=pdf), sources)
     add_tables(comparison_sheets(material))
     if not gaps.empty:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 
@@ -13,6 +14,7 @@ from analysis import closing, findings, page, tables
 from analysis.collect import collect
 from analysis.contrasts import contrasts, every_pair, order_agreement
 from analysis.every_pair import table_of
+from analysis.overoptimization import _can_be_fitted
 from analysis.replicates import Curves, Replicate
 
 
@@ -131,3 +133,10 @@ def test_equal_means_are_in_no_order():
     """On a benchmark that all answer perfectly nothing is the best."""
     groups = [series(name, *[replicate(s, [10, 20], [1.0, 1.0]) for s in (0, 1)]) for name in ("dpo", "aipo", "simpo")]
     assert order_agreement(groups, lambda _, scores: float(scores[-1]), rising=False) is None
+
+
+def test_a_base_model_without_a_score_costs_the_fit_alone():
+    """Its artifact may be damaged: gains are then not known, and no fit is."""
+    scored = dataclasses.replace(replicate(0, [10, 20, 30], [0.5, 0.6, 0.7]), kl_base=np.array([1.0, 2.0, 3.0]))
+    assert _can_be_fitted(series("dpo", scored))
+    assert not _can_be_fitted(series("dpo", scored, dataclasses.replace(scored, base_score=math.nan)))
