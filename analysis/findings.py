@@ -323,13 +323,13 @@ def cell(contrast: Contrast | None, digits: int) -> str:
     return "–" if contrast is None else f"{_shown(contrast, digits)}{_p(contrast.p_holm)}"
 
 
-def _p(p: float) -> str:
-    return "" if math.isnan(p) else f"; p {'' if p < SMALLEST_P else '= '}{shown_p(p)}"
+def _p(p: float, digits: int = 1) -> str:
+    return "" if math.isnan(p) else f"; p {'' if p < SMALLEST_P else '= '}{shown_p(p, digits)}"
 
 
-def shown_p(p: float) -> str:
-    """A p-value to one digit."""
-    return f"{p:.1g}" if p >= SMALLEST_P else "< 0.0001"
+def shown_p(p: float, digits: int = 1) -> str:
+    """A p-value to so many digits."""
+    return f"{p:.{digits}g}" if p >= SMALLEST_P else "< 0.0001"
 
 
 def _with_interval(found: Estimate, digits: int, words: str = "") -> str:
@@ -363,16 +363,13 @@ def _power_notes(found: Sequence[Contrast], digits: int, headers: dict[str, str]
 
 
 def _sentence(contrast: Contrast, benchmark: str, control: str) -> str:
-    name = style.series_name(contrast.objective, contrast.variant)
-    times = f" times as long as {control}'s"
-    what = (
-        f"answers are {_shown(contrast, 3, times)}"
-        if contrast.quantity == "log_length"
-        else f"{benchmark} at equal length minus {control}'s is {_shown(contrast, 3)}"
-    )
-    p = contrast.p_holm
-    judged = "" if math.isnan(p) else f"{_p(p)}: {'a difference' if p < 0.05 else 'no difference shown'}"
-    return f"{name}, after round {contrast.horizon}: {what}{judged}."
+    name, p = style.series_name(contrast.objective, contrast.variant), contrast.p_holm
+    if contrast.quantity == "log_length":
+        what = "answers are " + _shown(contrast, 3, f" times as long as {control}'s")
+    else:
+        what = f"{benchmark} at equal length minus {control}'s is {_shown(contrast, 3)}"
+    says = f"{_p(p, 4 if shown_p(p) == '0.05' else 1)}: {'a difference' if p < 0.05 else 'no difference shown'}"
+    return f"{name}, after round {contrast.horizon}: {what}{'' if math.isnan(p) else says}."
 
 
 def exact(contrast: Contrast) -> dict[str, object]:

@@ -140,3 +140,18 @@ def test_a_base_model_without_a_score_costs_the_fit_alone():
     scored = dataclasses.replace(replicate(0, [10, 20, 30], [0.5, 0.6, 0.7]), kl_base=np.array([1.0, 2.0, 3.0]))
     assert _can_be_fitted(series("dpo", scored))
     assert not _can_be_fitted(series("dpo", scored, dataclasses.replace(scored, base_score=math.nan)))
+
+
+@pytest.mark.parametrize(
+    ("p", "told"),
+    [
+        (0.0496, "p = 0.0496: a difference"),
+        (0.0522, "p = 0.0522: no difference shown"),
+        (0.03, "p = 0.03: a difference"),
+    ],
+)
+def test_a_p_beside_the_level_is_told_with_the_digits_that_decide(p, told):
+    """Rounded to one digit both would be 0.05, one a difference and the other none."""
+    groups = [series(name, *[replicate(s, [10, 20 + s], [0.1, 0.2]) for s in (0, 1)]) for name in ("dpo", "aipo")]
+    contrast = dataclasses.replace(contrasts(groups)[0], p_holm=p)
+    assert findings._sentence(contrast, "Gold", "DPO").endswith(f"; {told}.")
