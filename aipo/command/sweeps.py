@@ -94,7 +94,30 @@ def resubmit(sweep: Path, jobs: Sequence[JobState], *, detach: bool) -> int:
 def _overrides(job: JobState, sweep: Path) -> list[str]:
     return [
         item for item in _asked_for(job, sweep) if not item.startswith(("sweep=", "detach=", "judge_later=", "hydra/"))
-    ] + [f"sweep={sweep.name}"]
+    ] + [setting("sweep", _name(sweep))]
+
+
+def setting(key: str, text: str) -> str:
+    """`key=text` as Hydra reads it: in quotes where it would read anything but this text, or nothing at all."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Quote, QuotedString
+    from hydra.errors import HydraException
+
+    plain = f"{key}={text}"
+    try:
+        override = OverridesParser.create().parse_override(plain)
+        is_read = not override.is_sweep_override() and override.value() == text
+    except HydraException:
+        is_read = False
+    return plain if is_read else f"{key}={QuotedString(text, Quote.double).with_quotes()}"
+
+
+def _name(sweep: Path) -> str:
+    """What `sweep=` calls it: its folder below results/, or the folder's own name where it lies elsewhere."""
+    from aipo.pipeline.folders import RESULTS
+
+    folder, results = sweep.resolve(), Path(RESULTS).resolve()
+    return folder.relative_to(results).as_posix() if results in folder.parents else folder.name
 
 
 def _asked_for(job: JobState, sweep: Path) -> Sequence[str]:
@@ -115,7 +138,7 @@ def _asked_for(job: JobState, sweep: Path) -> Sequence[str]:
         return [str(item) for item in found]
     raise JobFileError(
         f"{path}: expected the overrides of job {job.folder}, which neither {sweep / SUBMITTED} nor its {FILE} tells; "
-        f"found {' '.join(str(found).split())}. Run it by its own command, with sweep={sweep.name}"
+        f"found {' '.join(str(found).split())}. Run it by its own command, with {setting('sweep', _name(sweep))}"
     )
 
 
@@ -130,7 +153,7 @@ def rerun(sweep: Path, jobs: Sequence[JobState]) -> int:
         print(f"job {number} of {len(jobs)}: {job.folder}", flush=True)
         # No cluster divides what runs here.
         overrides = [item for item in given if not item.lstrip("+").startswith("resources")]
-        where = [*overrides, "resources=whole_job", f"hydra.run.dir={sweep}/jobs/${{job_folder:}}"]
+        where = [*overrides, "resources=whole_job", setting("hydra.run.dir", f"{sweep}/jobs/${{job_folder:}}")]
         done = subprocess.run([sys.executable, "-m", "aipo.command", "run", *where], check=False)
         failures += done.returncode != 0
     return failures

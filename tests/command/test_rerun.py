@@ -48,6 +48,23 @@ def test_a_job_whose_record_is_torn_runs_again_by_its_own_overrides(tmp_path: Pa
     assert started == [["objective=dpo", "seed=3", "+experiment=smoke", *where]]
 
 
+@pytest.mark.parametrize("name", ["größe", "a, b", "group/it's one", "1e5", "x=y", 'the "best"', "a\\", "ok"])
+def test_a_sweep_runs_again_whatever_its_name(
+    tmp_path: Path, started: list[list[str]], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """What is no plain word for Hydra was handed on without quotes, and refused; a sweep in a group lost its group."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    monkeypatch.chdir(tmp_path)
+    submit(Path("results", name), [Submission("aipo-seed0-0123abcd", ("seed=1",))])
+    done = CliRunner().invoke(app, ["rerun", str(Path("results", name))])
+    assert done.exit_code == 0, done.output
+    (given,) = started
+    read = {item.key_or_group: item.value() for item in OverridesParser.create().parse_overrides(given)}
+    assert read["sweep"] == name and read["seed"] == 1
+    assert read["hydra.run.dir"] == f"results/{name}/jobs/${{job_folder:}}"
+
+
 @pytest.mark.parametrize("text", [None, "{", "objective: dpo\n", "- [unclosed\n"])
 def test_a_job_of_which_nothing_tells_what_it_was_is_refused(
     tmp_path: Path, started: list[list[str]], text: str | None
