@@ -162,6 +162,19 @@ def test_gc_without_a_results_folder_or_with_a_torn_record_removes_nothing(tmp_p
     assert names(tmp_path / "outputs") == before
 
 
+def test_gc_keeps_what_the_sweeps_of_another_checkout_need(tmp_path: Path) -> None:
+    """Of a shared store, everything that only the others' sweeps had made was removed, and could not be kept."""
+    pipeline = Pipeline(tmp_path / "outputs")
+    record(tmp_path / "theirs", "done", pipeline.run())
+    (tmp_path / "results").mkdir()
+    before = names(tmp_path / "outputs")
+    assert gc(tmp_path, str(tmp_path / "theirs" / "results"), "--delete") == 0
+    assert names(tmp_path / "outputs") == [name for name in before if not name.startswith(".locks")]
+    assert gc(tmp_path, str(tmp_path / "absent"), "--delete") == 1
+    assert gc(tmp_path, "--delete") == 0
+    assert len(names(tmp_path / "outputs")) < len(before) - 1
+
+
 def test_pruned_weights_never_retrain_and_come_back_when_a_stage_needs_them(pipeline: Pipeline, tmp_path: Path) -> None:
     whole = names(tmp_path / "outputs" / "train")
     assert gc(tmp_path, "--weights", "last", "--delete") == 0

@@ -63,7 +63,8 @@ def _parser(program: str) -> argparse.ArgumentParser:
         command.add_argument("--remote", required=True, help="its URL, as store.remote")
     pull.add_argument("--lock", choices=get_args(LockKind), default="flock", help="the store's lock (store.lock)")
     gc = add("gc", "Tell what no sweep needs, and remove it with --delete.", _gc)
-    gc.add_argument("--results", type=Path, default=Path("results"), help="the sweeps' folder (default: results)")
+    results = "the folders of all sweeps that use the store, those of other checkouts too (default: results)"
+    gc.add_argument("--results", type=Path, nargs="+", default=[Path("results")], help=results)
     gc.add_argument("--delete", action="store_true", help="remove it; without this nothing is changed")
     gc.add_argument("--also", choices=ALSO, nargs="+", default=[], help="remove these too, which otherwise stay")
     gc.add_argument(
@@ -149,12 +150,10 @@ def _pull(options: argparse.Namespace) -> int:
 
 
 def _gc(options: argparse.Namespace) -> int:
-    if not options.results.is_dir():
-        raise ValueError(
-            f"{options.results}: no such folder; without the sweeps' folder everything would look unneeded"
-        )
+    if absent := [folder for folder in options.results if not folder.is_dir()]:
+        raise ValueError(f"{absent[0]}: no such folder; without the sweeps' folder everything would look unneeded")
     store = Inventory.of(options.store)
-    planned = plan(store, Sweeps.of(options.results), options.also, options.weights)
+    planned = plan(store, Sweeps.of(*options.results), options.also, options.weights)
     locks = [removal for removal in planned.removals if removal.path in store.locks]
     for removal in planned.removals:
         if removal not in locks:

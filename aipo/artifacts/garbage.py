@@ -52,7 +52,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Sweeps:
-    """What the sweeps under a results folder need of the store."""
+    """What the sweeps under results folders need of the store."""
 
     named: frozenset[str]
     """Every fingerprint in a `run.json` or `sources.json`."""
@@ -64,12 +64,13 @@ class Sweeps:
     """Folders of all jobs."""
 
     @classmethod
-    def of(cls, results: Path) -> Sweeps:
+    def of(cls, *results: Path) -> Sweeps:
         """Read every `run.json` and `sources.json` below `results`. ValueError names one that cannot be read."""
+        files = {path for folder in results for name in ("run.json", "sources.json") for path in folder.rglob(name)}
         named: set[str] = set()
         last: set[str] = set()
         unfinished, jobs = [], []
-        for path in sorted([*results.rglob("run.json"), *results.rglob("sources.json")]):
+        for path in sorted(files):
             text = path.read_text(encoding="utf-8")
             named.update(re.findall(r'"([0-9a-f]{16})"', text))
             if path.name != "run.json":
