@@ -41,6 +41,16 @@ class Source(Protocol):
 
 
 @runtime_checkable
+class CountedSource(Source, Protocol):
+    """A source that says how many responses its prompts bring, for the plan."""
+
+    @property
+    def responses_per_prompt(self) -> int:
+        """Of nearly every prompt."""
+        ...
+
+
+@runtime_checkable
 class ConstrainedSource(Source, Protocol):
     """A source that says whether its prompts bring constraints that code can check."""
 

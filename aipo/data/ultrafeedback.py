@@ -45,6 +45,7 @@ class UltraFeedbackBinarized:
     is_world: ClassVar[bool] = False
     brings_responses: ClassVar[bool] = True
     brings_ratings: ClassVar[bool] = True
+    responses_per_prompt: ClassVar[int] = 2
 
     def identity(self) -> Mapping[str, str]:
         """A hash of a local folder."""
@@ -91,6 +92,7 @@ class UltraFeedback:
     is_world: ClassVar[bool] = False
     brings_responses: ClassVar[bool] = True
     brings_ratings: ClassVar[bool] = True
+    responses_per_prompt: ClassVar[int] = 4
 
     def identity(self) -> Mapping[str, str]:
         """A hash of a local folder."""

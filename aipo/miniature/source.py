@@ -43,6 +43,7 @@ class MiniatureSource:
     is_world: ClassVar[bool] = True
     brings_responses: ClassVar[bool] = True
     brings_ratings: ClassVar[bool] = True
+    responses_per_prompt: ClassVar[int] = len(ORIGINS)
 
     def identity(self) -> Mapping[str, str]:
         """The content follows from the settings alone; `world` counts changes of the world's texts."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aipo.artifacts import StageEvent
+from aipo.data.source import CountedSource
 from aipo.iteration import KL_COMPLETIONS
 from aipo.judges.endpoints import Priced
 from aipo.judges.judge import Judge
@@ -41,6 +42,14 @@ def prompts_of_the_pool(run: Subject) -> int:
     return run.recipe.source.pool_size() or run.workload.pool_prompts
 
 
+def candidates_of_a_prompt(run: Subject) -> int:
+    """As many as are drawn; of a data set's responses as many as it says that it brings, else as would be drawn."""
+    source = run.recipe.source
+    if run.recipe.responses == "dataset" and isinstance(source, CountedSource):
+        return source.responses_per_prompt
+    return run.iteration.candidates
+
+
 def stage_costs(run: Subject, shape: ModelShape) -> dict[str, Cost]:
     """The cost of one execution of each kind of stage that uses the policy, in the order of a round.
 
@@ -62,7 +71,7 @@ def stage_costs(run: Subject, shape: ModelShape) -> dict[str, Cost]:
     if recipe.ranking == "ranker" and isinstance(ranker, ReadingRanker):
         reading = ranker.reading(
             prompts=prompts,
-            candidates=iteration.candidates,
+            candidates=candidates_of_a_prompt(run),
             prompt_tokens=workload.prompt_tokens,
             completion_tokens=workload.completion_tokens,
         )
@@ -160,22 +169,27 @@ class JudgeLoad:
 
 
 def judge_loads(run: Subject, events: Sequence[StageEvent]) -> Iterator[JudgeLoad]:
-    """The main judge's requests for all judgments still to be made, and those of a ranker that asks a judge.
+    """The main judge's requests for all judgments still to be made, those of each diagnostic judge whose replies are
+    kept, as they cost something, and those of a ranker that asks a judge.
 
-    Diagnostic judges are free. Equal candidates are asked about once; they are counted as if all were different.
+    Equal candidates are asked about once; they are counted as if all were different.
     """
-    requests = 0
-    for name, benchmark in run.benchmarks.items():
-        runs = sum(
-            event.outcome == "planned" and event.stage == "judgments" and event.note.endswith(f" {name}")
-            for event in events
-        )
-        requests += benchmark.n_judge_requests * runs
-    yield _judge_load(run, run.judge, requests)
+    yield _judge_load(run, run.judge, _judge_requests(run, events))
+    for label, judge in run.diagnostic_judges.items():
+        if judge.keeps_replies:
+            yield _judge_load(run, judge, _judge_requests(run, events, f" by {label}"))
     asked = run.ranker.judge if isinstance(run.ranker, JudgedRanker) else None
     if asked is not None and run.recipe.ranking == "ranker":
-        requests = runs_of("ranking", events) * prompts_of_a_round(run) * run.iteration.candidates
+        requests = runs_of("ranking", events) * prompts_of_a_round(run) * candidates_of_a_prompt(run)
         yield _judge_load(run, asked, requests)
+
+
+def _judge_requests(run: Subject, events: Sequence[StageEvent], whose: str = "") -> int:
+    """Of a judge, whose stages say `whose` after the benchmark's name."""
+    return sum(
+        benchmark.n_judge_requests * runs_of(f"judgments {name}{whose}", events)
+        for name, benchmark in run.benchmarks.items()
+    )
 
 
 def _judge_load(run: Subject, judge: Judge, requests: int) -> JudgeLoad:
@@ -237,7 +251,6 @@ def own_stages(
 
 def runs_of(kind: str, events: Sequence[StageEvent]) -> int:
     """How often a kind of `stage_costs` is still to run."""
-    stage, _, benchmark = kind.partition(" ")
-    return sum(
-        event.outcome == "planned" and event.stage == stage and event.note.endswith(benchmark) for event in events
-    )
+    stage, space, benchmark = kind.partition(" ")
+    ending = space + benchmark  # another benchmark's name may end like this one's
+    return sum(event.outcome == "planned" and event.stage == stage and event.note.endswith(ending) for event in events)

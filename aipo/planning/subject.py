@@ -53,6 +53,9 @@ class Subject(Protocol):
     def judge(self) -> Judge: ...
 
     @property
+    def diagnostic_judges(self) -> Mapping[str, Judge]: ...
+
+    @property
     def benchmarks(self) -> Mapping[str, Questions]: ...
 
     @property

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from composing import composed
 
+from aipo.artifacts import StageEvent, StageReport
 from aipo.pipeline.check import check
 from aipo.pipeline.loop import walk
 from aipo.pipeline.run import build_run
 from aipo.planning.costs import decoding_cost
-from aipo.planning.estimate import model_shape, stage_costs, uncounted
+from aipo.planning.estimate import judge_loads, model_shape, runs_of, stage_costs, uncounted
 from aipo.planning.report import print_plan
 
 MODEL = ["model=mistral_7b_instruct_v02", "trainer=paper", "hardware=h100_8", "workload=ultrafeedback"]
@@ -53,3 +54,34 @@ def test_what_is_read_from_a_data_set_is_no_stage_that_takes_devices(tmp_path: P
     events = walk(job)
     assert {"prompts", "candidates", "ranking"} <= {event.stage for event in events}
     assert not {"prompts", "candidates", "ranking"} & set(uncounted(job, stage_costs(job, shape), events))
+
+
+@pytest.mark.parametrize(("recipe", "responses"), [("pairrm_uf", 2), ("pairrm_uf_full", 4), ("pairrm_gen_uf", 5)])
+def test_a_ranking_counts_the_responses_that_there_are(tmp_path: Path, recipe: str, responses: int) -> None:
+    """Of a data set it counted as many as the policy would draw: for two responses ten times the comparisons."""
+    given = ["scale=paper", f"data={recipe}", "iteration.iterations=1", f"store.root={tmp_path}/none"]
+    job = build_run(check(composed(*given)))
+    shape = model_shape(job, [])
+    assert shape is not None
+    row = job.workload.prompt_tokens + 2 * job.workload.completion_tokens
+    assert stage_costs(job, shape)["ranking"].tokens == 20_000 * responses * (responses - 1) * row
+    asking = build_run(check(composed(*given, "ranker=llm_judge")))
+    *_, ranking = judge_loads(asking, walk(asking))
+    assert ranking.requests == 20_000 * responses
+
+
+def test_a_diagnostic_judge_that_costs_something_is_on_the_bill(tmp_path: Path) -> None:
+    given = ["scale=paper", "iteration.iterations=2", "+judge@diagnostic_judge.second=gpt_4"]
+    job = build_run(check(composed(*given, f"store.root={tmp_path}/none")))
+    main, second = judge_loads(job, walk(job))
+    assert (main.name, second.name) == ("gpt-4-1106-preview", "gpt-4")
+    assert main.requests == second.requests > 0
+    assert main.dollars and second.dollars and second.dollars > 2 * main.dollars
+
+
+def test_a_benchmark_whose_name_ends_another_ones_is_counted_by_itself() -> None:
+    events = [
+        StageEvent("answers", name, "planned", 0.0, StageReport(), f"iter 0 {name}") for name in ("alpaca_eval", "eval")
+    ]
+    assert [runs_of(f"answers {name}", events) for name in ("eval", "alpaca_eval")] == [1, 1]
+    assert runs_of("answers", events) == 2
