@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 from composing import composed
+from omegaconf import OmegaConf
 
 from aipo.components import build_component
 from aipo.pipeline.check import ConfigError, check
+from aipo.records import Message
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIRED = {
@@ -42,6 +44,17 @@ def test_a_preset_binds_and_builds(name: str, monkeypatch) -> None:
         assert LACKS[name] in missing[0]
     if name != "replay":
         assert all(isinstance(value, str) for value in judge.identity().values())
+
+
+@pytest.mark.parametrize("scale", ["miniature", "paper", "single_gpu"])
+def test_the_diagnostic_judge_tells_the_scales_answers_apart(scale: str) -> None:
+    """At paper scale it had the miniature's characters a point: MT-Bench's column of what length buys was 10."""
+    config = composed(f"scale={scale}").diagnostic_judge.length_only
+    judge = build_component(OmegaConf.to_container(config))
+    lengths = (60, 140, 220, 300) if scale == "miniature" else (600, 1500, 2500, 4000)
+    prompt = "[Question]\nQ\n\n[The Start of Assistant's Answer]\n{a}\n[The End of Assistant's Answer]"
+    chats = [(Message("user", prompt.format(a="x" * length)),) for length in lengths]
+    assert len({reply.text for reply in judge.reply(chats, max_tokens=8)}) == 4
 
 
 @pytest.mark.parametrize("name", sorted(REQUIRED))
