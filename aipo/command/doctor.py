@@ -52,12 +52,18 @@ def examine(store: Path) -> list[tuple[str, str, str]]:
         found.append((f"extra {extra}", "there" if there else "not installed", "" if there else _install(extra)))
     for key in KEYS:
         found.append((key, "set" if os.environ.get(key) else "not set", "" if os.environ.get(key) else "if needed"))
-    place = next(path for path in (store.absolute(), *store.absolute().parents) if path.exists())
-    writable = os.access(place, os.W_OK)
-    free = shutil.disk_usage(place).free / 2**30
-    remedy = "" if writable else "choose another store.root"
-    found.append((f"store {store}", f"{free:,.0f} GiB free" + ("" if writable else ", not writable"), remedy))
-    return found
+    return [*found, (f"store {store}", *_store(store))]
+
+
+def _store(store: Path) -> tuple[str, str]:
+    # os.path.exists, as Path.exists raises below a folder that this user may not enter
+    place = next(path for path in (store.absolute(), *store.absolute().parents) if os.path.exists(path))
+    if not place.is_dir():
+        return f"{place} is no folder", "choose another store.root"
+    free = f"{shutil.disk_usage(place).free / 2**30:,.0f} GiB free"
+    if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
+        return f"{free}, not readable and writable", "choose another store.root"
+    return free, ""
 
 
 def _install(extra: str) -> str:

@@ -240,6 +240,21 @@ def test_the_doctor_tells_of_bfloat16_by_the_first_processors_flags(
     assert found["CPU bfloat16"].startswith("in hardware" if there else "none")
 
 
+def test_the_doctor_tells_what_is_wrong_with_a_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A file was a store with so much free, and a folder that this user may not enter a traceback."""
+    (tmp_path / "file").write_text("")
+    for place in ("file", "file/below"):
+        assert examine(tmp_path / place)[-1][1:] == (f"{tmp_path}/file is no folder", "choose another store.root")
+    assert examine(tmp_path / "new" / "store")[-1][1].endswith(" GiB free")
+
+    def refused(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    monkeypatch.setattr(Path, "exists", refused)
+    assert examine(tmp_path)[-1][1].endswith(" GiB free, not readable and writable")
+
+
 @pytest.mark.slow
 def test_a_wheel_runs_without_a_checkout(repository: Path, tmp_path: Path) -> None:
     pip = [sys.executable, "-m", "pip", "--quiet"]
