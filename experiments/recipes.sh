@@ -4,8 +4,8 @@
 #   SCALE=miniature experiments/recipes.sh     the same four jobs in the miniature, about three minutes on two CPU cores
 #
 # Hardware: 8 GPUs of 80 GB for SCALE=paper, vLLM installed for sampling, an OpenAI key for judging.
-# Estimates (SCALE=paper): 2.1 h, 17 h of device time, 162 GiB of trained models, 9,825 judge requests for about $251.
-# Estimates are the planner's (plan=true on 2026-11-25, lengths and rates assumed in conf/workload and conf/hardware), not measured.
+# Estimates (SCALE=paper): 4.3 h, 35 h of device time, 162 GiB of trained models, 9,825 judge requests for about $251.
+# Estimates are the planner's (plan=true on 2026-11-30, lengths and rates assumed in conf/workload and conf/hardware), not measured.
 #
 # Expected (arXiv 2409.08845, table of training recipes, Mistral-7B-Instruct-v0.2; also analysis/paper/recipes.csv):
 #   prompts  responses             MT-Bench  AE2 LC %  AE2 WR %  AE2 chars  Arena-Hard %  tokens

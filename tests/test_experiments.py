@@ -18,6 +18,8 @@ from aipo.pipeline.check import check
 from aipo.pipeline.loop import walk
 from aipo.pipeline.run import build_run
 from aipo.pipeline.sweep import combinations
+from aipo.planning.estimate import sweep_totals
+from aipo.planning.report import duration
 from analysis.league import Choice, commands
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -172,7 +174,31 @@ def test_every_experiment_runs_in_the_miniature(name: str, tmp_path: Path) -> No
         ]  # fmt: skip
 
 
+ESTIMATED = [name for name in EXPERIMENTS if name not in ("smoke", "league")]
+
+
+@pytest.mark.parametrize("name", ESTIMATED)
+def test_a_scripts_estimates_are_what_a_plan_says_today(name: str, tmp_path: Path) -> None:
+    """Those of the ablations were for a third of their rounds, and all left ranking out."""
+    given = (f"+experiment={name}", "scale=paper", f"store.root={tmp_path}/none")
+    jobs = [build_run(_checked(job)) for job in _jobs(*given)]
+    totals = sweep_totals([(job, walk(job)) for job in jobs])
+    script = "ablations" if name.startswith("ablation_") else name
+    lines = (ROOT / "experiments" / f"{script}.sh").read_text(encoding="utf-8").splitlines()
+    text = " ".join(line for line in lines if name in line) if script == "ablations" else "\n# ".join(lines)
+    for part in (f" {duration(totals.hours)}", f" {duration(totals.device_hours)}", f"${totals.dollars:,.0f}"):
+        assert re.search(rf"{re.escape(part)}\b", text), (part, text)
+
+
 SCRIPTS = sorted((ROOT / "experiments").glob("*.sh"))
+
+
+def test_an_ablation_that_there_is_not_is_refused() -> None:
+    """Nothing was run, with exit status 0."""
+    script = [str(ROOT / "experiments" / "ablations.sh")]
+    told = subprocess.run(script, env=os.environ | {"ONLY": "ablation_alhpa"}, capture_output=True, text=True)
+    assert told.returncode == 2
+    assert told.stderr.startswith("ONLY=ablation_alhpa: no such ablation; choose from ablation_alpha ablation_lambda ")
 
 
 def test_every_experiment_has_its_script() -> None:
