@@ -56,7 +56,7 @@ def _alone(verdict: Verdict) -> Iterator[str]:
     if verdict.compared:
         return
     controls = ["control" in row.ratio for row in verdict.rows if row.series != style.BASE_NAME]
-    why = "that takes both in one sweep, as with -m objective=aipo,dpo or +experiment=headline"
+    why = "that takes both in one sweep, as with -m objective=aipo,dpo or +experiment=length_vs_score"
     if any(controls) and not all(controls):
         why = "none has all rounds on a seed and base model of the control's"
     yield f"No objective is compared with the control here: {why}."

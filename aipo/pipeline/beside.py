@@ -29,7 +29,7 @@ from aipo.records import to_row
 WORKER = "aipo.command.job"
 """The module that runs one of the jobs, which it reads from stdin."""
 SMALL = "miniature"
-"""The model of which many fit into a machine: a job of its takes a thread and less than a GiB."""
+"""How the models begin of which many fit into a machine: a job of theirs takes a thread and less than a GiB."""
 JOB_GIB = 1.0
 POLL_SECONDS = 0.05
 BASIC = "BasicLauncher"
@@ -47,7 +47,8 @@ def jobs_at_once(jobs: Sequence[Combination]) -> int:
 def _at_once(count: int, configs: Sequence[DictConfig], choices: Sequence[Mapping[str, str]]) -> int:
     if (asked := configs[0].get("jobs_at_once")) is not None:
         return min(count, int(asked))
-    if any(chosen.get("model") != SMALL or chosen.get("sampler") != "hf" for chosen in choices) or _has_gpu():
+    small = (str(chosen.get("model")).startswith(SMALL) and chosen.get("sampler") == "hf" for chosen in choices)
+    if not all(small) or _has_gpu():
         return 1
     threads = max(int(config.cpu_threads) * int(config.trainer.processes) for config in configs)
     return max(1, min(count, cores() // threads, int(_memory_gib() / JOB_GIB)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from aipo.pipeline import console
 from aipo.pipeline.console import JobConsole, Place, overrides_shown
 from aipo.terminal import Bar, listen, say
 from aipo.terminal import console as screen
-from analysis.closing import table_lines, without_shared
+from analysis.closing import closing, table_lines, without_shared
 
 RECORDINGS = ("main_job", "warm_run", "failing_run", "ctrl_c", "two_workers")
 
@@ -135,6 +136,16 @@ def test_a_table_folds_headers_and_names_but_no_other_cell() -> None:
     named = [body[0].removesuffix(body[0][body[0].index("0.856") :]), *body[1:-1]]
     assert " ".join(" ".join(named).split()) == rows[0][0].strip() and len(body) == 4  # nothing of the name is lost
     assert body[-1].split() == ["DPO", "0.1", "–", "2"]
+
+
+def test_what_is_said_to_compare_with_the_control_has_the_control_in_it(repository: Path) -> None:
+    """It named +experiment=headline, which trains by AIPO alone."""
+    row = SimpleNamespace(series="AIPO", score="1", interval="", length="1", ratio="–", p="", n=10, seeds="1")
+    verdict: Any = SimpleNamespace(caption="", header=("a", "b"), rows=(row,), notes=(), sentences=())
+    hint, *_ = closing(verdict).sentences
+    (name,) = re.findall(r"\+experiment=(\w+)", hint)
+    text = (repository / "conf" / "experiment" / f"{name}.yaml").read_text(encoding="utf-8")
+    assert re.search(r"objective: (\w+,)*dpo,", text)
 
 
 def test_equal_counts_give_their_room_to_a_long_name() -> None:

@@ -103,6 +103,7 @@ def test_small_jobs_get_a_core_each_and_others_the_machine(monkeypatch: pytest.M
     small, large = _job({}), _job({"model": "smollm2"})
     assert beside.jobs_at_once([small] * 3) == 3
     assert beside.jobs_at_once([small] * 9) == 6  # a GiB each
+    assert beside.jobs_at_once([small, _job({"model": "miniature_96"})]) == 2
     assert beside.jobs_at_once([small, large]) == 1
     assert beside.jobs_at_once([_job({"sampler": "vllm"})] * 2) == 1
     assert beside.jobs_at_once([_job({}, cpu_threads=4)] * 9) == 2
