@@ -22,9 +22,10 @@ from aipo.components import missing_package
 from aipo.jobs import JobFileError, Submission, is_alive, read_job, submit
 from aipo.pipeline import cluster, folders
 from aipo.pipeline.check import ConfigError, check
-from aipo.pipeline.composer import Composer
+from aipo.pipeline.composer import Combination, Composer
 from aipo.pipeline.ends import GivenUp
 from aipo.pipeline.missing import missing_needs
+from aipo.pipeline.options import explain
 from aipo.pipeline.run import build_run
 from aipo.pipeline.sweep import undivided
 
@@ -147,8 +148,8 @@ def run_trial(search: Search, study: optuna.Study, composer: Composer) -> None:
 
     trial = study.ask(search.space)
     overrides = [*search.fixed, *(f"{key}={value}" for key, value in trial.params.items())]
-    combination = composer.compose(overrides)
     try:
+        combination = _composed(composer, overrides)
         plain = check(combination.config)
         if missing := missing_needs(build_run(plain)):
             raise ConfigError([f"missing {item}" for item in missing])
@@ -186,6 +187,15 @@ def run_trial(search: Search, study: optuna.Study, composer: Composer) -> None:
         raise ValueError(f"{asked.folder}: its first benchmark gave no score")
     study.tell(trial, value)
     print(f"trial {trial.number}: {shown}: {value:.4g}", flush=True)
+
+
+def _composed(composer: Composer, overrides: Sequence[str]) -> Combination:
+    try:
+        return composer.compose(overrides)
+    except Exception as error:
+        if (explained := explain(error, overrides, CONF)) is None:
+            raise
+        raise explained from error
 
 
 def _came_to_an_end(trial: optuna.trial.FrozenTrial) -> bool:

@@ -88,6 +88,20 @@ def test_a_search_runs_here_and_divides_no_job(
     assert "resources: only a sweep on Slurm has jobs of the cluster to divide" in capsys.readouterr().err
 
 
+@needs_optuna
+def test_a_misspelt_setting_is_explained_as_a_run_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It ended with Hydra's frames, and left a trial that says that it runs."""
+    from aipo.command.search import command, parsed, study_of
+
+    monkeypatch.chdir(tmp_path)
+    given = ["objective=aipo,dpo", "trainer.lr=1", "sweep=s"]
+    assert command(given, 1, True, 0) == 2
+    assert "1. trainer.lr: unknown key; use learning_rate; trainer takes" in capsys.readouterr().err
+    assert [trial.state.name for trial in study_of(parsed(given, 1, True, 0)).trials] == ["FAIL"]
+
+
 SMALL = [
     *("model.steps=30", "model.n_documents=400", "iteration.iterations=3", "iteration.prompts=24", "benchmark=[gold]"),
     *(
