@@ -116,9 +116,13 @@ def _failed(error: Exception) -> int:
     while frames is not None and frames.tb_frame.f_code is not main.__wrapped__.__code__:
         frames = frames.tb_next
     if frames is None:  # no job began here
+        from hydra._internal.utils import get_args_parser
+
         from aipo.pipeline.options import explain
 
-        if problems := explain(error, sys.argv[1:], CONF):
+        given = get_args_parser().parse_args(sys.argv[1:])  # as Hydra has read them
+        own = [Path(given.config_dir)] if given.config_dir else []
+        if problems := explain(error, given.overrides, CONF, *own):
             print(redact(str(problems)), file=sys.stderr)
             return 2
         return _tell(error, error.__traceback__, expected=False, with_frames=True)

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from aipo.objectives import passed
 from aipo.objectives.declaration import Declaration
 
+LONGEST_NAME = 100
+"""In bytes: a folder's name has 255 on most file systems, and a job's adds its seed and a hash."""
+
 
 @dataclass(frozen=True)
 class Objective(Declaration):
@@ -21,6 +24,11 @@ class Objective(Declaration):
     """
 
     def __post_init__(self) -> None:
+        if not self.name.strip(" .") or "/" in self.name or len(self.name.encode(errors="replace")) > LONGEST_NAME:
+            raise ValueError(
+                f"objective.name: it names the folders of jobs, so expected at most {LONGEST_NAME} bytes without '/', "
+                f"got {self.name[:LONGEST_NAME]!r}"
+            )
         coefficients = self.loss.keywords if isinstance(self.loss, functools.partial) else {}
         for key, value in coefficients.items():
             if isinstance(value, float) and not math.isfinite(value):

@@ -7,7 +7,8 @@ there such a group, such an option, such a key; and what was probably meant.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from aipo.objectives.aliases import ALIASES, EXPLANATIONS
 from aipo.pipeline.check import ConfigError, did_you_mean
+from aipo.pipeline.roles import COLLECTIONS
 
 OPTION_ALIASES: Mapping[tuple[str, str], str] = {
     **{
@@ -56,12 +58,15 @@ KEY_ALIASES: Mapping[str, str] = {
 """Other people's names of a setting; told only where the setting is one of the place."""
 
 
-def explain(error: Exception, overrides: Sequence[str], conf: Path) -> ConfigError | None:
+def explain(error: Exception, overrides: Sequence[str], *folders: Path) -> ConfigError | None:
     """The problems of the overrides with which Hydra raised `error`; where none is found, Hydra's own words.
 
-    None for an error that is neither Hydra's nor explained by an override.
+    `folders`: where configs lie, conf/ first, then what `--config-dir` and the like name. None for an error that is
+    neither Hydra's nor explained by an override.
     """
-    found = list(_problems(overrides, conf, several="Ambiguous value" in str(error)))
+    if absent := [folder for folder in folders if not folder.is_dir()]:
+        return ConfigError([f"{folder}: no such folder of configs" for folder in absent])
+    found = list(_problems(overrides, folders, several="Ambiguous value" in str(error)))
     if not found and not isinstance(error, HydraException | OmegaConfBaseException):
         return None
     if not found:
@@ -70,12 +75,40 @@ def explain(error: Exception, overrides: Sequence[str], conf: Path) -> ConfigErr
     return ConfigError(found)
 
 
+def replaced(overrides: Iterable[str], *folders: Path) -> list[str]:
+    """Which options of a list take the place of others before them: both are the same node of the config, which Hydra
+    merges without a word. `folders` as for `explain`."""
+    problems: list[str] = []
+    for text in dict.fromkeys(item for item in overrides if item.partition("=")[0] in COLLECTIONS):
+        override = OverridesParser.create().parse_override(text)
+        group, value = override.key_or_group, override.value()
+        places: dict[str, str] = {}
+        for name in map(str, value if isinstance(value, list) else ()):
+            if (place := _place(group, name, folders)) is None:
+                continue
+            if (other := places.setdefault(place, name)) != name:
+                problems.append(
+                    f"{group}=[{other},{name}]: both are {place}, where one would replace the other; choose one, or "
+                    f"sweep over both: -m {group}=[{other}],[{name}]"
+                )
+    return problems
+
+
+def _place(group: str, name: str, folders: Sequence[Path]) -> str | None:
+    """Where in a config an option says that it stands; None where it does not say."""
+    for path in (folder / group / f"{name}.yaml" for folder in folders):
+        if path.is_file():
+            found = re.search(r"^# @package (\S+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+            return found[1] if found else None
+    return None
+
+
 def _says_something(line: str) -> bool:
     hidden = ("See https", "full_key:", "object_type=", "Config search path", "provider=")
     return bool(line.strip()) and not line.strip().startswith(hidden)
 
 
-def _problems(overrides: Sequence[str], conf: Path, several: bool) -> Iterator[str]:
+def _problems(overrides: Sequence[str], folders: Sequence[Path], several: bool) -> Iterator[str]:
     parser = OverridesParser.create()
     chosen: list[str] = []
     settings: list[Override] = []
@@ -92,25 +125,26 @@ def _problems(overrides: Sequence[str], conf: Path, several: bool) -> Iterator[s
         if several and override.is_sweep_override():
             yield f"{text}: several values are a sweep, which needs -m; one list is written [...]"
         group = override.key_or_group
-        if not (conf / group).is_dir() or group.split("/")[0] == "hydra":
+        if not any((folder / group).is_dir() for folder in folders) or group.split("/")[0] == "hydra":
             settings.append(override)
-        elif wrong := list(_wrong_options(override, conf / group)):
+        elif wrong := list(_wrong_options(override, folders)):
             yield from wrong
         elif not override.is_delete():
             chosen.append(_one_of(override))
+    conf, *others = folders
+    begun = GlobalHydra.instance().is_initialized()
+    if others and not begun:
+        searched = ", ".join(f'"file://{folder.absolute()}"' for folder in others)
+        chosen.append(f"hydra.searchpath=[{searched}]")
     try:
-        with (
-            nullcontext()
-            if GlobalHydra.instance().is_initialized()
-            else initialize_config_dir(str(conf), version_base="1.3")
-        ):
+        with nullcontext() if begun else initialize_config_dir(str(conf), version_base="1.3"):
             config = compose("config", overrides=chosen)
     except Exception:  # the error at hand may stop this as well
         return
     for override in settings:
         key = override.key_or_group
         if not override.is_add() and not override.is_force_add() and key.split(".")[0].split("/")[0] != "hydra":
-            yield from _wrong_key(key, config, conf)
+            yield from _wrong_key(key, config, folders)
 
 
 def _quoted(text: str) -> str:
@@ -125,14 +159,14 @@ def _one_of(override: Override) -> str:
     return f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
 
 
-def _wrong_options(override: Override, folder: Path) -> Iterator[str]:
+def _wrong_options(override: Override, folders: Sequence[Path]) -> Iterator[str]:
     if override.is_sweep_override():
         named: list[Any] = list(override.sweep_string_iterator())
     else:
         value = override.value()
         named = list(value) if isinstance(value, list) else [value]
-    options = sorted(path.stem for path in folder.glob("*.yaml"))
     group = override.key_or_group
+    options = sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
     if named == [None]:
         yield f"{group}=null: no such option; choose from {', '.join(options)}; groups of a list also take []"
         return
@@ -145,7 +179,7 @@ def _wrong_options(override: Override, folder: Path) -> Iterator[str]:
                 yield f"{group}={one}: no such option{meant}; choose from {', '.join(options)}"
 
 
-def _wrong_key(key: str, config: DictConfig, conf: Path) -> Iterator[str]:
+def _wrong_key(key: str, config: DictConfig, folders: Sequence[Path]) -> Iterator[str]:
     node: Any = config
     parts = key.split(".")
     for depth, part in enumerate(parts):
@@ -159,7 +193,7 @@ def _wrong_key(key: str, config: DictConfig, conf: Path) -> Iterator[str]:
             continue
         place = f"{path}.{part}" if path else part
         if path == "":
-            known = sorted({*keys, *(folder.name for folder in conf.iterdir() if folder.is_dir())})
+            known = sorted({*keys, *(group.name for folder in folders for group in folder.iterdir() if group.is_dir())})
             yield f"{place}: unknown key or group{did_you_mean(part, known)}; expected one of {', '.join(known)}"
         elif not keys:
             yield f"{place}: {path} is no mapping here, so it has no key {part!r}; set it whole: {path}={{{part}: ...}}"

@@ -24,7 +24,7 @@ from aipo.pipeline.check import ConfigError, check
 from aipo.pipeline.composer import Combination, Composer
 from aipo.pipeline.console import Place, overrides_shown
 from aipo.pipeline.missing import missing_needs
-from aipo.pipeline.options import explain
+from aipo.pipeline.options import explain, replaced
 from aipo.pipeline.run import Run, build_run
 from aipo.remote import redact
 
@@ -52,6 +52,7 @@ class SweepCallback(Callback):
         job = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         folder = Path(config.hydra.run.dir)
         problems = _torn(folder.parent.parent)
+        problems |= dict.fromkeys(replaced(config.hydra.overrides.task, *_folders(config)))
         if config.get("detach"):
             problems["detach=true: one job runs here; sweep with -m and hydra/launcher=slurm"] = None
         for item in config.hydra.overrides.hydra:
@@ -61,7 +62,7 @@ class SweepCallback(Callback):
         if job.plan:
             _plan([(job, "")])
         if folder.parent.name == "jobs":
-            submit(folder.parent.parent, [Submission(folder.name, folders.without_screen(config.hydra.overrides.task))])
+            _note(folder.parent.parent, [(folder.name, folders.without_screen(config.hydra.overrides.task))])
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check all combinations at once: a mistake in the last must not wait for the first to end."""
@@ -73,11 +74,12 @@ class SweepCallback(Callback):
         composer = Composer(config.hydra.job.config_name)
         jobs: list[Combination] = []
         problems = _torn(Path(config.hydra.sweep.dir))
+        problems |= dict.fromkeys(replaced(itertools.chain(*combinations), *_folders(config)))
         for combination in combinations:
             try:
                 jobs.append(composer.compose(combination))
             except Exception as error:
-                if (explained := explain(error, combination, _conf(config))) is None:
+                if (explained := explain(error, combination, *_folders(config))) is None:
                     raise
                 problems |= dict.fromkeys(explained.problems)
         if config.get("detach") and not cluster.launches(config):
@@ -93,8 +95,7 @@ class SweepCallback(Callback):
             sys.exit(cluster.run(sweep, asked, launcher, detach=bool(config.get("detach"))))
         known = str(config.hydra.sweeper._target_).endswith(f".{cluster.SWEEPER}")
         if known:  # another sweeper's jobs are not known yet
-            found = ((folders.job_folder(job.config), folders.without_screen(job.overrides)) for job in jobs)
-            submit(sweep, [Submission(*item) for item in found])
+            _note(sweep, [(folders.job_folder(job.config), folders.without_screen(job.overrides)) for job in jobs])
             os.environ[JOBS] = str(len(jobs))  # for the jobs' lines, also in processes that launchers start
         # Hydra tells a callback of a sweep's end only when every job succeeded; the rest deserve their tables too.
         _open.append(sweep)
@@ -268,9 +269,20 @@ def _plan(jobs: Sequence[tuple[DictConfig, str]], launcher: Mapping[str, Any] | 
     sys.exit(0)
 
 
-def _conf(config: DictConfig) -> Path:
-    sources = config.hydra.runtime.config_sources
-    return Path(next(source.path for source in sources if source.provider == "main"))
+def _folders(config: DictConfig) -> list[Path]:
+    """Where the sweep's configs lie: its own folder of them first, then those that the command line names."""
+    found = [source for source in config.hydra.runtime.config_sources if source.schema == "file"]
+    return [Path(source.path) for source in sorted(found, key=lambda source: source.provider != "main")]
+
+
+def _note(sweep: Path, jobs: Sequence[tuple[str, tuple[str, ...]]]) -> None:
+    """Write down what is asked of a sweep; or exit with status 2 where nothing can be written: no job could, either."""
+    try:
+        submit(sweep, [Submission(*job) for job in jobs])
+    except OSError as error:
+        why = f"{sweep}: what becomes of its jobs cannot be written there ({error.strerror or error})"
+        print(ConfigError([f"{why}; make room or mend the rights, or run in another folder"]), file=sys.stderr)
+        sys.exit(2)
 
 
 def _torn(sweep: Path) -> dict[str, None]:

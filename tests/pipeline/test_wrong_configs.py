@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from aipo.components import build_component
 from aipo.pipeline.check import ConfigError, check
-from aipo.pipeline.options import explain
+from aipo.pipeline.options import explain, replaced
 from aipo.pipeline.roles import COLLECTIONS, PARTIAL, ROLES, object_problem
 from aipo.pipeline.sweep import SweepCallback, combinations
 
@@ -143,6 +143,9 @@ WRONG_VALUES: list[tuple[dict[str, Any], str]] = [
     ({"store.root": "a\0b"}, "store.root: expected text that UTF-8 can hold"),
     ({"store.lock": "nfs"}, "store.lock"),
     ({"judge.name": 4}, "judge.name: expected text, got 4"),
+    ({"objective.name": "r_dpo/flipped"}, "objective.name: it names the folders of jobs, so expected at most 100"),
+    ({"objective.name": "é" * 60}, "objective.name: it names the folders of jobs"),
+    ({"objective.name": ".."}, "objective.name: it names the folders of jobs"),
     ({"ranker.noise_sd": -1}, "noise_sd must be at least 0"),
     ({"cpu_threads": 10**6}, "cpu_threads: expected a whole number from 1 to 1024"),
     ({"sweep": ""}, "sweep: expected the name of a folder"),
@@ -220,6 +223,31 @@ def test_all_wrong_overrides_are_listed_at_once_and_right_ones_are_not() -> None
     assert explain(ValueError("a bug of ours"), ["seed=1"], CONF) is None
 
 
+def test_options_of_a_folder_elsewhere_are_known(tmp_path: Path) -> None:
+    """Beside a misspelt key, every right option of `--config-dir` was called wrong, and the flag's value as well."""
+    (tmp_path / "ranker").mkdir()
+    (tmp_path / "ranker" / "shortest.yaml").write_text("_target_: aipo.rankers.LengthOnlyRanker\nlonger: true\n")
+    explained = explain(ValueError("any"), ["ranker=shortest", "ranker.lnger=1", "trainer.lr=1"], CONF, tmp_path)
+    assert explained is not None
+    first, second = explained.problems
+    assert first == "ranker.lnger: unknown key (did you mean longer?); ranker takes longer, name"
+    assert second.startswith("trainer.lr: unknown key; use learning_rate")
+    misspelt = explain(ValueError("any"), ["ranker=shortes"], CONF, tmp_path)
+    assert misspelt is not None and "ranker=shortes: no such option (did you mean shortest?)" in misspelt.problems[0]
+    absent = explain(ValueError("any"), ["ranker=shortest"], CONF, tmp_path / "none")
+    assert absent is not None and absent.problems == [f"{tmp_path}/none: no such folder of configs"]
+
+
+def test_options_of_a_list_that_replace_each_other_are_told() -> None:
+    """MT-Bench in the official and in the paper's way were one benchmark, the last one named."""
+    given = ["benchmark=[mt_bench,gold,mt_bench_aipo]", "seed=1", "benchmark=[gold,mt_bench]", "tracker=[jsonl,wandb]"]
+    (problem,) = replaced(given, CONF)
+    assert problem.startswith(
+        "benchmark=[mt_bench,mt_bench_aipo]: both are benchmark.mt_bench, where one would replace"
+    )
+    assert problem.endswith("sweep over both: -m benchmark=[mt_bench],[mt_bench_aipo]")
+
+
 def test_every_alias_names_an_option_that_is_there() -> None:
     from aipo.pipeline.options import OPTION_ALIASES
 
@@ -250,6 +278,10 @@ def _command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         (("-m", "seed=0,1,2", "trainer.max_length=1"), 2, "1 problem(s) in the configuration; nothing was run:"),
         (("-m", "seed=0,1,2", "trainer.max_length=1"), 2, " [all 3 jobs]"),
         (("-m", "judge=gpt_4", "seed=0,1"), 2, "OPENAI_API_KEY is not set"),
+        (("--cfg", "job", "--config-dir", "conf", "objctive=aipo"), 2, "1 problem(s) in the configuration; nothing"),
+        (("-m", "--config-dir", "conf", "objctive=aipo,dpo"), 2, "1 problem(s) in the configuration; nothing"),
+        (("benchmark=[arena_hard,mini_arena_hard]",), 2, "both are benchmark.arena_hard, where one would replace"),
+        (("-m", "benchmark=[gold],[arena_hard,mini_arena_hard]"), 2, "both are benchmark.arena_hard"),
         (("plan=true",), 0, "Missing: nothing"),
         (("plan=true", "judge=replay", "judge.path=/nowhere"), 2, "1. missing stored replies: /nowhere: expected"),
         (("-m", "seed=0,1", "plan=true", "judge=replay", "judge.path=/nowhere"), 2, "1. missing stored replies: /now"),
@@ -265,6 +297,23 @@ def test_what_is_refused_or_planned_leaves_nothing_behind(
     assert said in (result.stderr if status else result.stdout)
     assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_whose_folder_cannot_be_written_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Hydra takes what a callback raises for a warning; the job then ended with Hydra's frames."""
+
+    def full(path: Path, **options: Any) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    config = composed("benchmark=[gold]", f"hydra.run.dir={tmp_path}/s/jobs/one", with_hydra=True)
+    with pytest.raises(SystemExit) as ended:
+        SweepCallback().on_run_start(config)
+    assert ended.value.code == 2
+    told = f"1. {tmp_path}/s: what becomes of its jobs cannot be written there (No space left on device); make room or "
+    assert told in capsys.readouterr().err
 
 
 def test_a_combination_is_named_by_its_overrides() -> None:
