@@ -323,13 +323,15 @@ def cell(contrast: Contrast | None, digits: int) -> str:
     return "–" if contrast is None else f"{_shown(contrast, digits)}{_p(contrast.p_holm)}"
 
 
-def _p(p: float, digits: int = 1) -> str:
-    return "" if math.isnan(p) else f"; p {'' if p < SMALLEST_P else '= '}{shown_p(p, digits)}"
+def _p(p: float) -> str:
+    return "" if math.isnan(p) else f"; p {'' if p < SMALLEST_P else '= '}{shown_p(p)}"
 
 
-def shown_p(p: float, digits: int = 1) -> str:
-    """A p-value to so many digits."""
-    return f"{p:.{digits}g}" if p >= SMALLEST_P else "< 0.0001"
+def shown_p(p: float) -> str:
+    """A p-value to one digit, or to as many as tell on which side of 0.05 it is: two, and four beside it."""
+    if p < SMALLEST_P:
+        return "< 0.0001"
+    return next((text for digits in (1, 2) if (text := f"{p:.{digits}g}") != "0.05"), f"{p:.4g}")
 
 
 def _with_interval(found: Estimate, digits: int, words: str = "") -> str:
@@ -368,7 +370,7 @@ def _sentence(contrast: Contrast, benchmark: str, control: str) -> str:
         what = "answers are " + _shown(contrast, 3, f" times as long as {control}'s")
     else:
         what = f"{benchmark} at equal length minus {control}'s is {_shown(contrast, 3)}"
-    says = f"{_p(p, 4 if shown_p(p) == '0.05' else 1)}: {'a difference' if p < 0.05 else 'no difference shown'}"
+    says = f"{_p(p)}: {'a difference' if p < 0.05 else 'no difference shown'}"
     return f"{name}, after round {contrast.horizon}: {what}{'' if math.isnan(p) else says}."
 
 

@@ -59,6 +59,8 @@ BENCHMARK_NAMES = {
     "ifbench": "IFBench",
     **OFFICIAL_NAMES,
 }
+SEVERAL_VERDICTS = ("mt_bench", "mt_bench_pairwise", "arena_hard")
+"""Benchmarks with more than one verdict on a question: turns, or games."""
 
 
 def objective_name(objective: str) -> str:
@@ -74,6 +76,11 @@ def metric_name(metric: str, benchmark: str = "") -> str:
 def benchmark_name(benchmark: str) -> str:
     """How a benchmark is written for people."""
     return BENCHMARK_NAMES.get(benchmark, benchmark)
+
+
+def counted_name(benchmark: str) -> str:
+    """What a benchmark's counts of scored and asked are of."""
+    return "verdicts" if benchmark in SEVERAL_VERDICTS else "questions"
 
 
 def series_name(objective: str, variant: str) -> str:

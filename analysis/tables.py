@@ -50,7 +50,7 @@ def score_table(sweep: Sweep, benchmark: str, name: str | None = None) -> Table:
     text_columns = len(header)
     header += ["score: " + headers["score"], "95 % interval" + " †" * several]
     header += [headers.get(column) or style.metric_name(column, benchmark) for column in columns[1:]] + [
-        "questions scored / asked" + " ‖" * several
+        f"{style.counted_name(benchmark)} scored / asked" + " ‖" * several
     ]
     digits = {column: digits_for(rows[column].tolist()) for column in columns}
     cells = []
@@ -318,7 +318,7 @@ def _score_notes(rows: pd.DataFrame, columns: list[str], several: bool) -> list[
     if several:
         notes.append("± is the sample standard deviation over seeds, the score and length before it the mean.")
         notes.append("† with several seeds Student's t over them, with one the benchmark's own, over its questions.")
-        notes.append("‖ each question once, however many seeds answered it; scored: of the seed with the fewest.")
+        notes.append("‖ each once, however many seeds answered; scored: of the seed with the fewest.")
     if (unscored := int(rows["n_unscored_verdicts"].sum())) > 0:
         notes.append(f"{unscored:,} verdicts could not be read and enter no score.")
     for column in columns:

@@ -32,7 +32,7 @@ class Row:
     p: str
     """Of the ratio, corrected by Holm; empty where one seed gives none."""
     n: int
-    """Scored questions; every seed is asked the same."""
+    """Scored questions, or verdicts where a benchmark has several on one; every seed is asked the same."""
     seeds: str
 
 
@@ -71,7 +71,7 @@ def verdict(sweep: Sweep, benchmarks: Sequence[str]) -> Verdict | None:
     )
     score, length = (style.metric_name(metric, name) for metric in metric_names(sweep, name))
     ratio = f"length / {findings.control_name(sweep, name)}’s"
-    header = ("objective", score, "95 % interval", length, ratio, "questions", "seeds")
+    header = ("objective", score, "95 % interval", length, ratio, style.counted_name(name), "seeds")
     caption = f"{title(sweep, name)} after {horizon} round{'s' * (horizon > 1)}"
     sentences = (*findings.verdict(sweep, benchmarks), *findings.warnings(sweep, benchmarks))
     return Verdict(name, caption, header, rows, _notes(rows, list(ratios.values())), sentences, bool(found))

@@ -242,3 +242,11 @@ def test_every_pair_once_and_corrected_together():
     assert [c.p_holm for c in equal] == pytest.approx(holm([c.estimate.p for c in equal]))
     assert [len(mine) for *_, mine in found] == [3, 3, 3], "no score is passed by all three"
     assert every_pair([series("a", *at(0.0))]) == []
+
+
+@pytest.mark.parametrize(
+    ("p", "shown"),
+    [(0.5, "0.5"), (0.0493, "0.049"), (0.0522, "0.052"), (0.0496, "0.0496"), (0.0504, "0.0504"), (9e-5, "< 0.0001")],
+)
+def test_a_p_is_told_with_as_many_digits_as_decide(p, shown):
+    assert findings.shown_p(p) == shown

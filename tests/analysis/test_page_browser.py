@@ -17,6 +17,7 @@ from analysis.collect import collect
 from analysis.summary import benchmarks
 from analysis.tables import score_table
 
+from conftest import empty_sweep  # isort: skip
 from page_sweep import HOSTILE, with_texts  # isort: skip
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -139,6 +140,22 @@ def test_a_plot_is_walked_and_opened_with_the_keyboard(tab, url):
     tab.keyboard.press("Enter")
     tab.wait_for_selector(".card .text")
     assert "#samples?b=alpaca_eval" in tab.url
+
+
+def test_a_base_model_of_several_seeds_counts_once_as_in_the_tables(tab, tmp_path):
+    sweep = empty_sweep(tmp_path)
+    first, second = (sweep.job("dpo", seed, iterations=1, benchmarks=("gold",)) for seed in (0, 1))
+    second["points"][0] = first["points"][0]
+    sweep.write(second, "1")
+    sweep.job("dpo", 2, iterations=1, benchmarks=("gold",), overrides=("model.seed=1",))
+    found = collect(sweep.folder)
+    base = score_table(found, "gold").data.iloc[0]
+    path = page.write_page(found, [], page.verdict(found, ["gold"]), [])
+    go(tab, path.as_uri()).locator("#charts svg").first.focus()
+    said = tab.locator("#status")
+    soon(tab, lambda: tab.keyboard.press("ArrowRight") or "base model, round base" in said.inner_text())
+    assert "mean of 2 base models or seeds" in said.inner_text()
+    assert f"mean length (tokens): {base['length']:.3g}" in said.inner_text()
 
 
 def test_names_of_policies_that_end_in_one_place_are_read_below_each_other(tab, url):

@@ -150,7 +150,8 @@ def test_the_length_only_judge_stands_beside_the_real_one(paper_sweep):
     column = over_seeds_of.header.index("by judge length_only")
     assert [cells[column] for cells in over_seeds_of.cells] == ["50.0", f"{row['by_length_only']:.1f}", "–", "–"]
     assert row_of(over_seeds_of, benchmark="alpaca_eval", objective="dpo")["by_length_only"] == row["by_length_only"]
-    assert "rating (1–10) by judge length_only" in tables.score_table(sweep, "mt_bench").header
+    of_turns = tables.score_table(sweep, "mt_bench")
+    assert "rating (1–10) by judge length_only" in of_turns.header and of_turns.header[-1] == "verdicts scored / asked"
 
 
 def test_drops_and_gaps_are_in_the_footer(fake_sweep):

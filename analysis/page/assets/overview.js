@@ -2,6 +2,10 @@
 
 const scoreOf = (point, benchmark) => point.scores.find((score) => score.benchmark === benchmark);
 
+/** Points of one round; a base model that several jobs share once, as in the tables. */
+const distinct = (points) => [...new Map(points.map((point) =>
+  [point.iteration === -1 ? JSON.stringify([D.jobs[point.job].base_seed, point.scores]) : point.job, point])).values()];
+
 /** Per series and round: the points of its jobs. */
 function grouped() {
   const hidden = hiddenSeries();
@@ -29,9 +33,10 @@ function overRounds(title, yName, value, open) {
         if (!jobs.has(point.job)) jobs.set(point.job, []);
         jobs.get(point.job).push([iteration, v]);
       }
-      const m = mean(values.map(([, v]) => v));
+      const counted = distinct(values.map(([point]) => point)).map(value);
+      const m = mean(counted);
       means.push([iteration, m]);
-      const spread = values.length > 1 ? ` ± ${show(sd(values.map(([, v]) => v)))} (sd, ${values.length} seeds)` : "";
+      const spread = counted.length > 1 ? ` ± ${show(sd(counted))} (sd, ${counted.length} ${iteration === -1 ? "base models or seeds" : "seeds"})` : "";
       dots.push({ x: iteration, y: m, cls: `s${number}`, r: 4, tip: `${series.name}\nround ${roundName(iteration)}\n${yName}: ${show(m)}${spread}`, href: open && open(iteration, number) });
     }
     if (jobs.size > 1) for (const points of jobs.values()) lines.push({ cls: `s${number}`, style: "line thin", points });
@@ -46,14 +51,14 @@ function lengthAgainstScore(benchmark) {
   for (const { number, series, rounds } of grouped()) {
     const path = [];
     for (const [iteration, points] of rounds) {
-      const scores = points.map((point) => [point, scoreOf(point, benchmark.name)]).filter(([, s]) => s && s.score !== null && s.length !== null);
+      const scores = distinct(points).map((point) => [point, scoreOf(point, benchmark.name)]).filter(([, s]) => s && s.score !== null && s.length !== null);
       if (!scores.length) continue;
       const x = mean(scores.map(([, s]) => s.length)), y = mean(scores.map(([, s]) => s.score));
       path.push([x, y]);
       const isBase = iteration === -1;
       if (scores.length > 1) for (const [, s] of scores) dots.push({ x: s.length, y: s.score, cls: isBase ? "base" : `s${number}`, style: "seed", r: 2 });
       const single = scores.length === 1 ? scores[0][1] : null;
-      const detail = scores.length > 1 ? `mean of ${scores.length} seeds` : D.jobs[scores[0][0].job].replicate;
+      const detail = scores.length > 1 ? `mean of ${scores.length} ${isBase ? "base models or seeds" : "seeds"}` : D.jobs[scores[0][0].job].replicate;
       const interval = single && single.low !== null ? ` (95 %: ${show(single.low)} to ${show(single.high)})` : "";
       const dot = {
         x, y, cls: isBase ? "base" : `s${number}`, r: 4 + (iteration === rounds.at(-1)[0] ? 2 : 0), low: single?.low ?? NaN, high: single?.high ?? NaN,
