@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from aipo.records import Chat, Completion
@@ -20,6 +21,9 @@ _MARK = 0xF0000
 """The first of the private-use characters that stand for a control token's name while a template is rendered."""
 _ANSWER = chr(_MARK - 1)
 _BREAK = chr(_MARK - 2)
+DAY = datetime(2024, 7, 26)
+"""What a chat template is told that asks for today's date, as those of Llama 3.1 and later do: the day that they take
+where they are told none."""
 
 
 class TokenizerError(ValueError):
@@ -29,12 +33,14 @@ class TokenizerError(ValueError):
 def prompt_token_ids(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> tuple[int, ...]:
     """The chat as ids, up to where the assistant's next turn begins.
 
-    It begins with one BOS where the template writes it or the tokenizer puts it before plain text (Zephyr).
+    It begins with one BOS where the template writes it or the tokenizer puts it before plain text (Zephyr). The same
+    chat has the same ids on every day.
     """
     ids = _template_ids(tokenizer, chat)
     bos = tokenizer.bos_token_id
     if bos is not None:
-        if bos not in ids:
+        # A token that is BOS and EOS in one may be in there as the end of a turn alone.
+        if bos not in ids or (bos == tokenizer.eos_token_id and ids[0] != bos):
             ids = [*_own_bos(tokenizer), *ids]
         if ids[:2] == [bos, bos]:
             raise TokenizerError(
@@ -49,9 +55,18 @@ def plain_token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int,
     return tuple([*_own_bos(tokenizer), *_plain_ids(tokenizer, text)])
 
 
+def chat_template(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The tokenizer's template for plain chats. It is told `DAY` as today's date: else a run that goes on tomorrow, and
+    one with the same seed, would have other prompts. TokenizerError where there is none."""
+    if not tokenizer.chat_template:
+        raise TokenizerError(f"{tokenizer.name_or_path}: no chat template; set model.chat_template")
+    found = tokenizer.get_chat_template()
+    return _todays_date() + found if "strftime_now" in found else found
+
+
 def end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """The token that the chat template puts behind an assistant's turn."""
-    return _assistant_turn(tokenizer, tokenizer.chat_template).end_of_turn
+    return _assistant_turn(tokenizer, chat_template(tokenizer)).end_of_turn
 
 
 def stop_token_ids(
@@ -90,7 +105,7 @@ def completion_from_text(
 
     The ids are those that the text has behind the generation prompt, as long as no token spans the boundary.
     """
-    turn = _assistant_turn(tokenizer, tokenizer.chat_template)
+    turn = _assistant_turn(tokenizer, chat_template(tokenizer))
     before = _plain_ids(tokenizer, turn.opening)
     whole = _plain_ids(tokenizer, turn.opening + turn.lead + text)
     fits = whole[: len(before)] == before
@@ -108,8 +123,8 @@ class _AssistantTurn(NamedTuple):
 
 
 @functools.lru_cache(maxsize=8)
-def _assistant_turn(tokenizer: PreTrainedTokenizerBase, chat_template: str) -> _AssistantTurn:
-    """How the template frames an answer. `chat_template` is the tokenizer's own: it only keys the cache."""
+def _assistant_turn(tokenizer: PreTrainedTokenizerBase, template: str) -> _AssistantTurn:
+    """How the template frames an answer. `template` is the tokenizer's own: it only keys the cache."""
     question = {"role": "user", "content": "a"}
     prompt = _render(tokenizer, [question], add_generation_prompt=True)
     answered = _render(tokenizer, [question, {"role": "assistant", "content": _ANSWER}], add_generation_prompt=False)
@@ -153,15 +168,24 @@ def _template_ids(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> list[int]:
 def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], *, add_generation_prompt: bool) -> str:
     from jinja2 import TemplateError
 
-    if not tokenizer.chat_template:
-        raise TokenizerError(f"{tokenizer.name_or_path}: no chat template; set model.chat_template")
+    template = chat_template(tokenizer)
     try:
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+        return tokenizer.apply_chat_template(
+            messages, chat_template=template, tokenize=False, add_generation_prompt=add_generation_prompt
+        )
     except TemplateError as error:
         roles = ", ".join(message["role"] for message in messages)
         raise TokenizerError(
             f"{tokenizer.name_or_path}: the chat template refuses a chat with the roles {roles}: {error}"
         ) from error
+
+
+@functools.cache
+def _todays_date() -> str:
+    """A macro in place of transformers' function `strftime_now`: no Python function can be handed to a template."""
+    codes = [*"aAbBcdDeFHIjmMpSTuwxXyY", "-d", "-m"]
+    told = "".join(f" | replace('%{code}', '{DAY.strftime(f'%{code}')}')" for code in codes)
+    return "{%- macro strftime_now(format) -%}{{ format" + told + " }}{%- endmacro %}\n"  # a newline that no text gets
 
 
 def _own_bos(tokenizer: PreTrainedTokenizerBase) -> list[int]:

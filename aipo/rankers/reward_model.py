@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from aipo.models.shape import shape_of_folder
+from aipo.models.tokens import chat_template
 from aipo.rankers.batches import length_batches, padded
 from aipo.rankers.checkpoint import checkpoint_identity, missing_checkpoint
 from aipo.rankers.ranker import Reading
@@ -163,7 +164,7 @@ def conversation_ids(tokenizer: PreTrainedTokenizerBase, chat: Chat, text: str) 
     """The chat with `text` as its answer, as the tokenizer's template writes it."""
     turns = [*((message.role, message.content) for message in chat), ("assistant", text)]
     messages = [{"role": role, "content": _without_control_names(tokenizer, content)} for role, content in turns]
-    written = tokenizer.apply_chat_template(messages, tokenize=False)
+    written = tokenizer.apply_chat_template(messages, chat_template=chat_template(tokenizer), tokenize=False)
     # The template has written BOS already, where there is one.
     return tokenizer(written, add_special_tokens=False)["input_ids"]
 

@@ -15,6 +15,7 @@ import pytest
 from chat_tokenizers import FAMILIES
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import processors
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from aipo.models.batching import collate
@@ -180,6 +181,37 @@ def test_a_template_that_doubles_bos_is_refused() -> None:
     tokenizer.chat_template = "{{ bos_token }}" + tokenizer.chat_template
     with pytest.raises(TokenizerError, match=r"expected one BOS \('<\|begin_of_text\|>'\) before a prompt, got two"):
         prompt_token_ids(tokenizer, ONE_TURN)
+
+
+@pytest.mark.parametrize("written", ["{{ 'Today: ' + strftime_now('%d %b %Y') }}", "{{ 'Today: ' ~ today() }}"])
+def test_a_template_that_asks_for_the_date_is_told_the_same_one_every_day(written: str) -> None:
+    """In two forms, the second inside a macro of the template's own; white space at its beginning is kept."""
+    tokenizer = FAMILIES["llama_3"]()
+    macro = "{% macro today() %}{{ strftime_now('%d %b %Y') }}{% endmacro %}"
+    tokenizer.chat_template = "\n" + macro + written + tokenizer.chat_template
+    text = tokenizer.decode(prompt_token_ids(tokenizer, ONE_TURN))
+    assert text.startswith("\nToday: 26 Jul 2024<|begin_of_text|>")
+    assert end_of_turn_id(tokenizer) == end_of_turn_id(_tokenizer("llama_3"))
+
+
+def test_of_several_named_templates_the_default_one_is_taken() -> None:
+    tokenizer, plain = FAMILIES["llama_3"](), _tokenizer("llama_3")
+    tokenizer.chat_template = {"default": plain.chat_template, "tool_use": "{{ 'tools' }}"}
+    assert prompt_token_ids(tokenizer, ONE_TURN) == prompt_token_ids(plain, ONE_TURN)
+    assert completion_from_text(tokenizer, "Hello") == completion_from_text(plain, "Hello")
+    assert stop_token_ids(tokenizer) == stop_token_ids(plain)
+
+
+@pytest.mark.parametrize("chat", [ONE_TURN, TWO_TURNS])
+def test_a_token_that_is_bos_and_eos_begins_a_prompt_all_the_same(chat: Chat) -> None:
+    """Zephyr's format ends the user's turn with EOS, which is no BOS before the prompt."""
+    tokenizer = FAMILIES["zephyr"]()
+    tokenizer.bos_token = tokenizer.eos_token
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="</s> $A", special_tokens=[("</s>", tokenizer.eos_token_id)]
+    )
+    ids, usual = prompt_token_ids(tokenizer, chat), prompt_token_ids(_tokenizer("zephyr"), chat)
+    assert ids == (tokenizer.eos_token_id, *usual[1:])
 
 
 def test_a_base_model_without_a_template_is_refused() -> None:
