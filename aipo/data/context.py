@@ -1,9 +1,9 @@
-"""Which prompts a policy's context leaves no room for: dropped and counted before anything is sampled."""
+"""Which prompts a policy's context leaves no room for: dropped and counted, or not made, before anything is sampled."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from aipo.records import Prompt
@@ -12,6 +12,17 @@ if TYPE_CHECKING:
     from aipo.models.policy import PolicyRef
 
 logger = logging.getLogger("aipo")
+
+
+def leaves_room(policy: PolicyRef) -> Callable[[str], bool]:
+    """Whether a text that the policy is to continue leaves room for that in its context."""
+    from aipo.models.tokens import plain_token_ids
+
+    limit = policy.context_tokens()
+    if limit is None:
+        return lambda text: True
+    tokenizer = policy.load_tokenizer()
+    return lambda text: len(plain_token_ids(tokenizer, text)) < limit
 
 
 def fit_context(prompts: Sequence[Prompt], policy: PolicyRef) -> tuple[list[Prompt], dict[str, int]]:

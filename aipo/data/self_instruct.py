@@ -14,7 +14,7 @@ import math
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from aipo.components import require_range
@@ -24,6 +24,8 @@ from aipo.samplers.sampler import Sampler
 
 NUMBERED = re.compile(r"(?:^|\n)\s*+(\d++\.(?!\d))?")
 """Where a line begins, and with it perhaps a list item: a number and a full stop, no decimal fraction."""
+MOST_DRAWS = 100
+"""Of demonstrations for one list."""
 logger = logging.getLogger("aipo")
 
 
@@ -75,9 +77,19 @@ class SelfInstruct:
         return self.clusters.missing() if self.clusters is not None else []
 
     def generate(
-        self, sampler: Sampler, pool: Sequence[Prompt], *, n: int, seed: int
+        self,
+        sampler: Sampler,
+        pool: Sequence[Prompt],
+        *,
+        n: int,
+        seed: int,
+        fits: Callable[[str], bool] = lambda text: True,
     ) -> tuple[list[Prompt], dict[str, int]]:
-        """`n` new single-turn prompts and the drops by reason. SelfInstructError when they do not come."""
+        """`n` new single-turn prompts and the drops by reason. SelfInstructError when they do not come.
+
+        `fits` says whether a list leaves the policy room to continue it; demonstrations for one that does not are drawn
+        again.
+        """
         tasks = [prompt.chat[0].content for prompt in pool if len(prompt.chat) == 1]
         if len(tasks) < self.demonstrations:
             raise SelfInstructError(
@@ -99,7 +111,7 @@ class SelfInstruct:
                 )
             open_groups = [number for number, count in enumerate(found) if count < quota]
             turns = [open_groups[(calls + turn) % len(open_groups)] for turn in range(self.calls_per_round)]
-            lists = [template(self._demonstrations(picks, groups[turn], tasks), self.header) for turn in turns]
+            lists = [self._list(picks, groups[turn], tasks, fits) for turn in turns]
             stop = ("\n\n", f"\n{self.demonstrations + self.tasks_per_call + 1}.")
             replies = sampler.complete(lists, self.decoding, n=1, seed=seed + calls, stop=stop)
             calls += len(lists)
@@ -112,6 +124,18 @@ class SelfInstruct:
         logger.info("self-instruct: %d task lists gave %d prompts", calls, len(kept))
         return kept[:n], dict(dropped)
 
+    def _list(
+        self, picks: random.Random, group: Sequence[str], tasks: Sequence[str], fits: Callable[[str], bool]
+    ) -> str:
+        for _ in range(MOST_DRAWS):
+            shown = template(self._demonstrations(picks, group, tasks), self.header)
+            if fits(shown):
+                return shown
+        raise SelfInstructError(
+            f"{MOST_DRAWS} draws of {self.demonstrations} pool prompts made no list that leaves room in the policy's "
+            "context; lower self_instruct.demonstrations, or choose a model with a longer context"
+        )
+
     def _demonstrations(self, picks: random.Random, group: Sequence[str], tasks: Sequence[str]) -> list[str]:
         """Tasks of one group; a group that is too small is filled up from the whole pool."""
         if len(group) >= self.demonstrations:
@@ -122,7 +146,10 @@ class SelfInstruct:
 
     def _usable(self, text: str, truncated: bool, known: set[str], dropped: Counter[str]) -> Iterator[str]:
         items = parse_items(text)
-        for number, item in enumerate(items[: self.tasks_per_call]):
+        for number, item in enumerate(items):
+            if number >= self.tasks_per_call:  # numbered otherwise than was asked, so that the stop string never came
+                dropped["beyond_wanted"] += 1
+                continue
             if truncated and number == len(items) - 1:
                 dropped["truncated"] += 1
                 continue

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from aipo.artifacts import Artifact, StageReport, fingerprint
-from aipo.data.context import fit_context
+from aipo.data.context import fit_context, leaves_room
 from aipo.data.counts import completion_counts
 from aipo.judges import Judge, ReplyStore, judged
 from aipo.models.policy import PolicyRef
@@ -126,11 +126,9 @@ class Stages:
             examples = [example.prompt for example in read_parquet(pool.path / "pool.parquet", Example)]
             if self.recipe.prompts == "self_instruct":
                 assert wanted is not None and self.recipe.self_instruct is not None  # the check refuses it
+                seed, fits = derived_seed(self.seed, "self_instruct", iteration), leaves_room(policy.ref)
                 chosen, dropped = self.recipe.self_instruct.generate(
-                    self.sampler(policy, folder),
-                    examples,
-                    n=wanted,
-                    seed=derived_seed(self.seed, "self_instruct", iteration),
+                    self.sampler(policy, folder), examples, n=wanted, seed=seed, fits=fits
                 )
             else:
                 chosen, dropped = slice_of_pool(examples, wanted, self.seed, iteration), {}

@@ -10,8 +10,8 @@ from chat_tokenizers import qwen_25
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aipo.data.context import fit_context
-from aipo.models.tokens import prompt_token_ids
+from aipo.data.context import fit_context, leaves_room
+from aipo.models.tokens import plain_token_ids, prompt_token_ids
 from aipo.records import Message, Prompt
 
 TOKENIZER = qwen_25()
@@ -51,6 +51,12 @@ def test_the_prompts_that_fill_the_context_are_counted_and_the_longest_is_named(
     assert f"2 of 4 prompts leave no room for an answer in the context of {limit} tokens" in caplog.text
     assert f"model.path=some/model; the longest, b, has {tokens(rows[1])} tokens" in caplog.text
     assert "indexing errors" not in capfd.readouterr().err + caplog.text
+
+
+def test_a_text_to_continue_needs_room_for_one_token() -> None:
+    text = "1. bird bird"
+    length = len(plain_token_ids(TOKENIZER, text))
+    assert [leaves_room(Policy(limit))(text) for limit in (length, length + 1, None)] == [False, True, True]
 
 
 def test_a_source_of_nothing_else_ends_the_run_with_what_is_wrong() -> None:

@@ -121,6 +121,27 @@ def test_the_cut_end_of_a_reply_is_no_task() -> None:
     assert dropped == {"truncated": 2, "beyond_wanted": 0}
 
 
+def test_tasks_beyond_those_of_a_call_are_counted() -> None:
+    """A list that skips numbers never writes the one that would stop it."""
+    sampler = Scripted(lambda number: f" first task {number}\n7. second task {number}\n8. third task {number}\n9.")
+    prompts, dropped = replace(PLAIN, tasks_per_call=1).generate(sampler, POOL, n=2, seed=0)
+    assert [prompt.chat[0].content for prompt in prompts] == ["first task 0", "first task 1"]
+    assert dropped == {"beyond_wanted": 6}
+
+
+def test_a_list_that_fills_the_context_is_drawn_again() -> None:
+    long = " ".join(["word"] * 50)
+    tasks, sampler = pool(long, *(f"Name animal {number}" for number in range(5))), Scripted("Do {} now".format)
+    prompts, _ = PLAIN.generate(sampler, tasks, n=9, seed=0, fits=lambda text: len(text) < 100)
+    assert len(prompts) == 9 and not any(long in text for text, _, _ in sampler.asked)
+    usual, other = Scripted("Do {} now".format), Scripted("Do {} now".format)
+    PLAIN.generate(usual, tasks, n=9, seed=0)
+    PLAIN.generate(other, tasks, n=9, seed=0, fits=lambda text: True)
+    assert usual.asked == other.asked and any(long in text for text, _, _ in usual.asked)
+    with pytest.raises(SelfInstructError, match=r"draws of 2 pool prompts made no list .* lower self_instruct"):
+        PLAIN.generate(sampler, tasks, n=1, seed=0, fits=lambda text: False)
+
+
 def test_cleaning() -> None:
     assert PLAIN.clean(" Add 1\n and 2. Answer: 3 a: 4") == "Add 1 and 2."
     assert PLAIN.clean("Add. Example: 1 + 1. Answer: 2") == "Add. Example: 1 + 1. Answer: 2"
