@@ -48,6 +48,11 @@ def conflicts(config: Mapping[str, Any]) -> Iterator[str]:
     yield from _half_precision(config, trainer)
     yield from _sizes(config, recipe, iteration)
     yield from _lengths(recipe, iteration, trainer)
+    if trainer.evaluate_every_steps and not trainer.evaluation_share:
+        yield (
+            f"trainer.evaluate_every_steps={trainer.evaluate_every_steps} evaluates held-out pairs, and "
+            f"trainer.evaluation_share={trainer.evaluation_share:g} holds out none; raise it, for example to 0.1"
+        )
 
 
 def _truth(config: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
@@ -228,9 +233,11 @@ def _sizes(config: Mapping[str, Any], recipe: Recipe, iteration: Iteration) -> I
 def _lengths(recipe: Recipe, iteration: Iteration, trainer: Trainer) -> Iterator[str]:
     """A pair that is longer than the trainer takes ends a run, after everything before it was paid for."""
     filters = recipe.filters
-    completion = filters.max_completion_tokens
-    if recipe.responses == "generated" and not (completion and completion < iteration.decoding.max_new_tokens):
-        completion = iteration.decoding.max_new_tokens
+    # The filter does not count the end-of-turn token, which the trainer does.
+    completion = None if filters.max_completion_tokens is None else filters.max_completion_tokens + 1
+    if recipe.responses == "generated":
+        drawn = iteration.decoding.max_new_tokens
+        completion = drawn if completion is None else min(completion, drawn)
     if trainer.max_length is None or completion is None:
         return
     longest = (filters.max_prompt_tokens or 1) + completion

@@ -110,6 +110,11 @@ WRONG_VALUES: list[tuple[dict[str, Any], str]] = [
     ({"trainer.processes": 10**6}, "trainer.processes must be"),
     ({"trainer.max_length": 1}, "trainer.max_length must be"),
     ({"trainer.max_length": 150}, "tokens through (prompt and completion), and a longer pair"),
+    (
+        {"trainer.max_length": 384, "data.prompts": "pool", "data.responses": "dataset"},
+        "let pairs of 385 tokens through",  # 128 of the prompt, 256 of the answer, and the end of its turn
+    ),
+    ({"trainer.evaluate_every_steps": 2}, "trainer.evaluation_share=0 holds out none"),
     ({"trainer.learning_rate": math.inf}, "trainer.learning_rate: expected a number that is finite, got inf"),
     ({"trainer.learning_rate": 1e30}, "trainer.learning_rate must be"),
     ({"trainer.betas": [0.9]}, "trainer.betas: expected a list of 2: a number, a number, got [0.9]"),
