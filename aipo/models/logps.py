@@ -51,8 +51,8 @@ class PairScorer(nn.Module):
     Building one runs the model on a few tokens: a head that does something unknown to the logits raises
     UnsupportedModelError, a model that cannot share rows is given separate ones, with a warning.
 
-    `cheapest`: each batch gets the layout that costs least, packed pairs among them, where the model allows it. Else
-    it gets a padded row a pair. Results differ by rounding.
+    `cheapest`: each batch gets the layout that costs least, packed pairs among them, where the model allows it. Else,
+    with a warning, it gets a padded row a pair. Results differ by rounding.
     """
 
     def __init__(
@@ -71,6 +71,13 @@ class PairScorer(nn.Module):
             self._warn_once(
                 "layout",
                 f"{type(model).__name__}: {self.capabilities.reason}; each completion gets a row of its own",
+            )
+        elif cheapest and not self.packs:
+            attention = model.config.get_text_config()._attn_implementation
+            self._warn_once(
+                "packing",
+                f"{type(model).__name__} with {attention} attention: its pairs cannot be packed, so layout=cheapest is "
+                "without effect; each pair gets a padded row",
             )
 
     def collate(self, pairs: Sequence[Pair]) -> PairBatch:

@@ -38,6 +38,7 @@ class TrainingSettings:
     warmup_ratio: float = 0.1
     """Share of all steps with a rising rate; then a cosine down to 0."""
     weight_decay: float = 0.0
+    """Of AdamW, on every trained weight alike, norms and biases too (transformers' trainer leaves those out)."""
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: float = 1e-8
     max_grad_norm: float | None = 1.0

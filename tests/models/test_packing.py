@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,16 @@ def test_a_model_that_cannot_pack_keeps_its_attention(tmp_path: Path) -> None:
     assert inspect_model(model, packed=True).packs and model.config._attn_implementation == "sdpa"
     PairScorer(model, cheapest=True)
     assert model.config._attn_implementation == NAME
+
+
+def test_a_layout_that_a_model_cannot_have_is_told(tmp_path: Path) -> None:
+    model = replace(build("llama", tmp_path), attn_implementation="eager").load_model()
+    with pytest.warns(UserWarning, match="with eager attention: its pairs cannot be packed, so layout=cheapest"):
+        PairScorer(model, cheapest=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        PairScorer(model)
+        PairScorer(build("llama", tmp_path / "sdpa").load_model(), cheapest=True)
 
 
 def test_a_narrow_window_still_gets_rows_of_its_own(tmp_path: Path) -> None:
