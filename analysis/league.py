@@ -213,8 +213,8 @@ def league_table(league: Sweep, choices: Sequence[Choice]) -> Table:
         notes=(
             f"After round {control.rounds}, {seeds} fresh seeds, {control.n_questions} questions; "
             "p corrected by Holm for the arms that have a value in the column. Each arm's learning rate is the best of "
-            f"{tried} on the tuning seeds; all other coefficients are those of conf/objective. Arms known beforehand have "
-            "the learning rate of what they alter.",
+            f"{tried} on the tuning seeds; all other coefficients are those of conf/objective. Arms known beforehand "
+            "have the learning rate of what they alter.",
             "At equal length: read off the measured curves over the lengths that this arm and DPO both pass; – where "
             "they pass none in common. Verdict: by that column, else by the score, at p < 0.05.",
             "Known beforehand: an arm that is DPO itself, and two that are wrong on purpose (docs/league.md).",

@@ -28,8 +28,9 @@ def kl(stages: Stages, pool: Artifact, policy: Policy, base: Policy, previous: P
     """How far the policy is from the base model and from the policy before it; None where kl_prompts is 0.
 
     Estimated on prompts of the pool that are the same for every policy, seed and objective, from completions drawn for
-    this alone. The next round's candidates would cost nothing, but Self-Instruct draws their prompts anew from the
-    policy itself, they may be drawn at another temperature, and the last round has none.
+    this alone. A job of seed 0 that trains on the pool's prompts meets them in its first round. The next round's
+    candidates would cost nothing, but Self-Instruct draws their prompts anew from the policy itself, they may be drawn
+    at another temperature, and the last round has none.
     """
     if not stages.run.kl_prompts:
         return None
