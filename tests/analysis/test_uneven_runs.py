@@ -146,7 +146,7 @@ def test_a_base_model_without_a_score_costs_the_fit_alone():
     ("p", "told"),
     [
         (0.0496, "p = 0.0496: a difference"),
-        (0.0522, "p = 0.0522: no difference shown"),
+        (0.0522, "p = 0.052: no difference shown"),
         (0.03, "p = 0.03: a difference"),
     ],
 )

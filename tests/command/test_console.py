@@ -141,7 +141,7 @@ def test_a_table_folds_headers_and_names_but_no_other_cell() -> None:
 def test_what_is_said_to_compare_with_the_control_has_the_control_in_it(repository: Path) -> None:
     """It named +experiment=headline, which trains by AIPO alone."""
     row = SimpleNamespace(series="AIPO", score="1", interval="", length="1", ratio="–", p="", n=10, seeds="1")
-    verdict: Any = SimpleNamespace(caption="", header=("a", "b"), rows=(row,), notes=(), sentences=())
+    verdict: Any = SimpleNamespace(caption="", header=("a", "b"), rows=(row,), notes=(), sentences=(), compared=False)
     hint, *_ = closing(verdict).sentences
     (name,) = re.findall(r"\+experiment=(\w+)", hint)
     text = (repository / "conf" / "experiment" / f"{name}.yaml").read_text(encoding="utf-8")
