@@ -141,7 +141,7 @@ def test_replies_without_a_verdict_alone_are_asked_again_and_only_when_that_is_a
 
 
 @given(st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=8))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_any_text_survives_the_file(texts: list[str]) -> None:
     import tempfile
 

@@ -55,7 +55,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_bytes_and_round_trip(kind, data, tmp_path_factory):
     records = data.draw(st.lists(KINDS[kind], max_size=4))
