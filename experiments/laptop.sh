@@ -6,10 +6,11 @@
 #
 # DTYPE=bfloat16 where the CPU multiplies it (`aipo doctor`): twice as fast.
 # Hardware: two CPU cores, 12 GiB of memory: two jobs at once.
-# Estimates: in bfloat16 about four hours for the fifteen jobs, by the six that were run (27 to 45 minutes a job, two at
-# once, beside other work, on a shared 2-core AMD EPYC with AVX512_BF16, 2026-11-30); in float32 eleven by the plan.
-# Expected: DPO's answers grow to almost twice the base model's; docs/laptop.md has the six jobs of DPO and AIPO. The
-# other nine have not been run.
+# Estimates: in bfloat16 three and a half hours for the fifteen jobs, by the nine that were run (2 h 10 min, 21 to 35
+# minutes a job, two at once, beside other work, on a shared 2-core AMD EPYC with AVX512_BF16, 2026-11-30); in float32
+# eleven by the plan.
+# Expected: DPO's answers grow to almost twice the base model's; docs/laptop.md has the nine jobs of DPO, DPO+NLL and
+# AIPO. The other six have not been run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 MODEL=${1:?the folder of the model; python -m aipo.models smollm2 --out <folder> writes it}
@@ -18,5 +19,5 @@ if [ "${2:-}" = choose ]; then
         jobs_at_once=2 sweep=laptop_learning_rate
     exit
 fi
-python run.py -m scale=laptop model.path="$MODEL" model.dtype="${DTYPE:-float32}" objective=dpo,dpo_nll,alpha_dpo,aipo,simpo seed=0,1,2 \
+python run.py -m scale=laptop model.path="$MODEL" model.dtype="${DTYPE:-float32}" objective=dpo,dpo_nll,aipo,alpha_dpo,simpo seed=0,1,2 \
     jobs_at_once=2 sweep=laptop_reference

@@ -6,9 +6,14 @@ import csv
 import json
 import math
 import re
+import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
+
+from analysis.collect import collect
+from analysis.tables import score_table
 
 
 @pytest.mark.parametrize("page", ["README.md", "results/README.md"])
@@ -55,27 +60,44 @@ def test_the_reference_of_the_laptops_page_is_the_committed_one(repository: Path
     folder = repository / "results/laptop_reference"
     jobs = [json.loads(file.read_text(encoding="utf-8")) for file in folder.glob("jobs/*/run.json")]
     runs = sorted((job["objective"], job["seed"]) for job in jobs)
-    assert runs == [(name, seed) for name in ("aipo", "dpo") for seed in (0, 1, 2)]
+    assert runs == [(name, seed) for name in ("aipo", "dpo", "dpo_nll") for seed in (0, 1, 2)]
     assert all(job["status"] == "done" and len(job["points"]) == 4 for job in jobs)
     made = {score["fingerprint"] for job in jobs for point in job["points"] for score in point["scores"]}
     table = rows(folder / "tables" / "constraints.csv")
     assert {digest for row in table for digest in row["fingerprints"].split()} == made
     page = (repository / "docs/laptop.md").read_text(encoding="utf-8")
-    section = page[page.index("## DPO and AIPO, three seeds") : page.index("## An earlier pair")]
+    section = page[page.index("## DPO, DPO+NLL and AIPO, three seeds") : page.index("## An earlier pair")]
     cells = {(r["objective"], r["round"]): "{:.3f}, {:.1f}, {:.1f} %".format(
         *(float(r[name]) for name in ("score", "length", "truncated_share"))) for r in table}  # fmt: skip
     for done in ("1", "2", "3"):
-        assert f"| {done} | {cells['dpo', done]} | {cells['aipo', done]} |" in section
-    assert f"| base | {cells['base model', 'base']} | {cells['base model', 'base']} |" in section
+        assert f"| {done} | {' | '.join(cells[name, done] for name in ('dpo', 'dpo_nll', 'aipo'))} |" in section
+    assert f"| base | {' | '.join([cells['base model', 'base']] * 3)} |" in section
     told = " ".join(section.split())
     readme = " ".join((repository / "README.md").read_text(encoding="utf-8").split())
-    (contrast,) = rows(folder / "tables" / "contrasts_constraints.csv")
+    by_nll, contrast = rows(folder / "tables" / "contrasts_constraints.csv")
+    ratio, low, high = (math.exp(float(by_nll[f"log_length{end}"])) for end in ("", "_low", "_high"))
+    assert f"({ratio:.2f} of DPO's length, {low:.2f} to {high:.2f})" in told
     ratio, low, high = (math.exp(float(contrast[f"log_length{end}"])) for end in ("", "_low", "_high"))
-    detectable, p = math.exp(-float(contrast["log_length_detectable"])), float(contrast["log_length_p"])
-    assert f"at {ratio:.2f} of DPO's length" in told and f"is {low:.2f} to {high:.2f} (p = {p:.2f})" in told
+    detectable, p = math.exp(-float(contrast["log_length_detectable"])), float(contrast["log_length_p_holm"])
+    assert f"at {ratio:.2f} of DPO's length" in told and f"is {low:.2f} to {high:.2f} (p = {p:.1f}, Holm" in told
     assert f"a ratio of {detectable:.2f} in" in told and f"({ratio:.2f}, {low:.2f} to {high:.2f};" in readme
     score, low, high = (float(contrast[f"score{end}"]) for end in ("", "_low", "_high"))
-    assert f"({score:.3f} above DPO's, {low:.3f} to {high:.3f}; p = {float(contrast['score_p']):.1f})" in told
+    assert f"(AIPO's {score:.3f} above DPO's, {low:.3f} to {high:.3f}; p = {float(contrast['score_p']):.1f})" in told
+
+
+def test_the_archive_of_the_laptops_reference_makes_its_tables(repository: Path, tmp_path: Path, monkeypatch) -> None:
+    folder = repository / "results/laptop_reference"
+    with tarfile.open(folder / "artifacts.tar.xz") as archive:
+        members = archive.getmembers()
+        assert all(one.isfile() or one.isdir() for one in members)
+        assert not [one.name for one in members if one.name.endswith(".safetensors")]
+        assert {one.name.partition("/")[0] for one in members} == {"outputs"}
+        archive.extractall(tmp_path, filter="data")
+    sweep = tmp_path / "results/laptop_reference"
+    shutil.copytree(folder / "jobs", sweep / "jobs")
+    monkeypatch.chdir(tmp_path)
+    table = score_table(collect(sweep), "constraints")
+    assert table.csv() == (folder / "tables/constraints.csv").read_text(encoding="utf-8")
 
 
 def rows(path: Path) -> list[dict[str, str]]:
