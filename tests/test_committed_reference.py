@@ -34,6 +34,22 @@ def test_the_references_jobs_are_there_and_done(repository: Path) -> None:
     assert all(len(record["points"]) == 16 for record in records)
 
 
+def test_the_grid_of_alpha_has_a_record_of_every_job(repository: Path) -> None:
+    folder = repository / "results/alpha_grid"
+    jobs = [json.loads(file.read_text(encoding="utf-8")) for file in folder.glob("jobs/*/run.json")]
+    alphas = {str(job["settings"]["objective"]["loss"].get("alpha")) for job in jobs}
+    runs = {(job["objective"], str(job["settings"]["objective"]["loss"].get("alpha")), job["seed"]) for job in jobs}
+    assert alphas == {"None", "0.03", "0.07", "0.15", "0.3"} and len(runs) == len(jobs) == 50
+    assert all(job["status"] == "done" and len(job["points"]) == 16 for job in jobs)
+    last = {row["variant"]: row for row in rows(folder / "tables/contrasts_gold.csv") if row["round"] == "15"}
+    told = " ".join((repository / "results/README.md").read_text(encoding="utf-8").split())
+    readme = " ".join((repository / "README.md").read_text(encoding="utf-8").split())
+    for alpha, page in (("0.07", told), ("0.15", told), ("0.07", readme), ("0.3", readme)):
+        row = last[f"objective.loss.alpha={alpha}"]
+        ratio, low, high = (math.exp(float(row[f"log_length{end}"])) for end in ("", "_low", "_high"))
+        assert f"{ratio:.2f} ({low:.2f} to {high:.2f})" in page
+
+
 def test_the_pair_of_the_laptops_page_is_the_committed_one(repository: Path) -> None:
     pair = repository / "results/laptop_pair"
     jobs = [json.loads(file.read_text(encoding="utf-8")) for file in pair.glob("jobs/*/run.json")]
