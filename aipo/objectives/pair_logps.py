@@ -52,7 +52,8 @@ class PairLoss(NamedTuple):
     """Detached; this objective's own implicit reward. So is `rejected_reward`.
 
     Where the objective compares the two sides (a sigmoid, hinge or square of a difference), chosen_reward minus
-    rejected_reward is what it compares, a constant target margin left out."""
+    rejected_reward is what it compares, without the target: a constant margin, AlphaDPO's (2410) margin of each pair,
+    or AOT's, the reference's margins in order."""
     rejected_reward: Tensor
 
 
