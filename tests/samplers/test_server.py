@@ -239,8 +239,12 @@ def test_chat_requests_state_every_setting() -> None:
 @pytest.mark.parametrize("name", ["server", "vllm"])
 def test_configs_bind(name: str, policy: PolicyRef) -> None:
     node = OmegaConf.load(ROOT / "conf" / "sampler" / f"{name}.yaml")
-    sampler = instantiate(node, _convert_="all")(policy=policy)
+    config = OmegaConf.create({"store": {"root": "/shared/store"}, "sampler": node})
+    sampler = instantiate(config.sampler, _convert_="all")(policy=policy)
     assert isinstance(sampler, ServerSampler)
+    # What was answered already, and the server's log, lie with the store wherever that is.
+    assert sampler.resume_folder == "/shared/store/.requests"
+    assert sampler.server is None or sampler.server.log == "/shared/store/vllm.log"
     assert (sampler.server is None) == (name == "server")
 
 
