@@ -62,8 +62,7 @@ def stage_costs(run: Subject, shape: ModelShape) -> dict[str, Cost]:
     row = workload.prompt_tokens + 2 * workload.completion_tokens
     costs: dict[str, Cost] = {}
     if recipe.prompts == "self_instruct":
-        tokens = workload.self_instruct_tokens_per_prompt / 2
-        costs["prompts"] = decoding_cost(shape, hardware, workload, prompts, 1, tokens)
+        costs["prompts"] = _self_instruct_cost(run, shape)
     if recipe.responses == "generated":
         new_tokens = min(workload.completion_tokens, iteration.decoding.max_new_tokens)
         costs["candidates"] = decoding_cost(shape, hardware, workload, prompts, iteration.candidates, new_tokens)
@@ -88,6 +87,16 @@ def stage_costs(run: Subject, shape: ModelShape) -> dict[str, Cost]:
             shape, hardware, workload, benchmark.n_answers, 1, workload.answer_tokens
         )
     return costs
+
+
+def _self_instruct_cost(run: Subject, shape: ModelShape) -> Cost:
+    """For each new prompt its share of a list of demonstrations is read, and the rest of its tokens are written."""
+    workload, generator = run.workload, run.recipe.self_instruct
+    tokens = workload.self_instruct_tokens_per_prompt
+    listed = generator.demonstrations / generator.tasks_per_call * workload.prompt_tokens if generator else 0.0
+    read = min(listed, tokens - 1)
+    lists = replace(workload, prompt_tokens=read)
+    return decoding_cost(shape, run.hardware, lists, prompts_of_a_round(run), 1, tokens - read)
 
 
 def _kl_cost(run: Subject, shape: ModelShape) -> Cost:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,18 @@ def test_the_measurement_of_kl_is_counted_and_what_is_not_counted_is_named(
     drawn = decoding_cost(shape, hardware, load, 300, 2, new).hours
     assert cost.hours == pytest.approx(read + drawn) and drawn > 0
     assert "kl" not in stage_costs(build_run(check(composed(*given, "kl_prompts=0"))), shape)
+
+
+def test_self_instruct_reads_its_lists_and_writes_the_rest(tmp_path: Path) -> None:
+    given = [*MODEL, "data/self_instruct=official", "workload=ultrafeedback", f"store.root={tmp_path}/none"]
+    job = build_run(check(composed(*given, "data=pairrm_gen_si_uf", "iteration.iterations=1")))
+    shape = model_shape(job, [])
+    assert shape is not None
+    # Of the 1,700 tokens of each prompt 8 demonstrations of 180 are read at once, and 260 are written one by one.
+    cost, prompts = stage_costs(job, shape)["prompts"], job.iteration.prompts
+    assert prompts is not None and cost.tokens == prompts * 1700
+    lists = replace(job.workload, prompt_tokens=8 * 180)
+    assert cost == decoding_cost(shape, job.hardware, lists, prompts, 1, 260)
 
 
 def test_what_is_read_from_a_data_set_is_no_stage_that_takes_devices(tmp_path: Path) -> None:
