@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from aipo.artifacts.provenance import has_instructions
+from aipo.pipeline.cpu import CAPS
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if has_instructions("avx2"):  # as in the miniature's jobs, so that those beside the tests and in them give equal bits
+    os.environ.update({name: os.environ.get(name, value) for name, value in CAPS.items()})
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")

@@ -23,6 +23,8 @@ CODE_AND_CONFIGS = (".", ":(exclude)results", ":(exclude)outputs")
 _INSTRUCTION_SETS = (("avx512f", "AVX512"), ("avx2", "AVX2"), ("asimd", "ASIMD"), ("neon", "NEON"))
 """A flag in /proc/cpuinfo and what torch calls the kernels it picks for it, the best first."""
 
+CAPABILITY = "ATEN_CPU_CAPABILITY"
+"""The environment variable that holds torch to a set of instructions."""
 _BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16", "svebf16"})
 """Of x86 in /proc/cpuinfo, the first two; of ARM, the others."""
 
@@ -54,7 +56,14 @@ def instruction_set() -> str:
     torch = sys.modules.get("torch")
     if torch is not None:
         return str(torch.backends.cpu.get_cpu_capability())
-    return next((name for flag, name in _INSTRUCTION_SETS if flag in _cpu_flags()), "DEFAULT")
+    found = next((name for flag, name in _INSTRUCTION_SETS if flag in _cpu_flags()), "DEFAULT")
+    asked = os.environ.get(CAPABILITY, "").upper()  # torch obeys it, and takes no more than there is
+    return asked if asked == "DEFAULT" or (asked, found) == ("AVX2", "AVX512") else found
+
+
+def has_instructions(flag: str) -> bool:
+    """Whether the CPU's flags name these instructions. False where the system does not tell."""
+    return flag in _cpu_flags()
 
 
 def has_bfloat16_arithmetic() -> bool:

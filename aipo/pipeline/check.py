@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from aipo.models.policy import PolicyRef
 from aipo.pipeline.conflicts import conflicts
+from aipo.pipeline.cpu import INSTRUCTIONS
 from aipo.pipeline.folders import sweep_problem
 from aipo.pipeline.roles import COLLECTIONS, PARTIAL, ROLES, class_problem, object_problem
 from aipo.pipeline.values import component_types, hints_of, is_component, misfit, shown
@@ -34,6 +35,7 @@ SCALARS = (
     "jobs_at_once",
     "pilot",
     "cpu_threads",
+    "cpu_instructions",
     "kl_prompts",
     "sweep",
     "choices",
@@ -117,6 +119,7 @@ def _scalars(config: Mapping[str, Any]) -> Iterator[str]:
     for key, kind, expected in (
         ("seed", int, f"a whole number from 0 to {LARGEST_SEED}"),
         ("cpu_threads", int, f"a whole number from 1 to {LARGEST_THREADS}"),
+        ("cpu_instructions", str, " or ".join(INSTRUCTIONS)),
         ("limit", int, "a whole number of questions, or null"),
         ("jobs_at_once", int, f"a whole number from 1 to {LARGEST_THREADS}, or null"),
         ("kl_prompts", int, "a whole number, 0 for no measurement"),
@@ -137,6 +140,8 @@ def _scalars(config: Mapping[str, Any]) -> Iterator[str]:
             good = 0 <= value <= LARGEST_SEED
         elif good and key == "cpu_threads":
             good = 1 <= value <= LARGEST_THREADS
+        elif good and key == "cpu_instructions":
+            good = value in INSTRUCTIONS
         elif key == "jobs_at_once":
             good = value is None or (good and 1 <= value <= LARGEST_THREADS)
         elif good and key == "kl_prompts":

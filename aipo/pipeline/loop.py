@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -19,7 +17,7 @@ from omegaconf import DictConfig
 from aipo.artifacts import PlanStore, StageEvent
 from aipo.artifacts.provenance import changes, provenance
 from aipo.jobs import BenchmarkRecord, JobFile, JobRecord, Point, ProxyRecord, ScoreRecord, Status
-from aipo.pipeline import measures
+from aipo.pipeline import cpu, measures
 from aipo.pipeline.asked import asked
 from aipo.pipeline.check import ConfigError, check
 from aipo.pipeline.console import ALONE, JobConsole, Place
@@ -75,7 +73,7 @@ def run_checked(
     Raises ConfigError before anything runs, for what is missing; any error of a stage is written into run.json and
     passes through.
     """
-    _limit_threads(plain["cpu_threads"])
+    cpu.limit(plain["cpu_threads"], plain["cpu_instructions"])
     show_details(plain["verbose"])
     job = build_run(plain)
     missing = missing_needs(job, asked(job, loop), nodes)
@@ -280,14 +278,3 @@ def log_event(event: StageEvent) -> None:
 
 def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _limit_threads(cpu_threads: int) -> None:
-    """Float sums depend on the number of threads: a fixed one makes CPU runs equal bit for bit.
-
-    torch reads the variable when it is first imported; a job whose stages are all done never does that.
-    """
-    os.environ["OMP_NUM_THREADS"] = str(cpu_threads)
-    if (torch := sys.modules.get("torch")) is not None:
-        torch.set_num_threads(cpu_threads)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
