@@ -93,8 +93,8 @@ def _self_instruct_cost(run: Subject, shape: ModelShape) -> Cost:
     """For each new prompt its share of a list of demonstrations is read, and the rest of its tokens are written."""
     workload, generator = run.workload, run.recipe.self_instruct
     tokens = workload.self_instruct_tokens_per_prompt
-    listed = generator.demonstrations / generator.tasks_per_call * workload.prompt_tokens if generator else 0.0
-    read = min(listed, tokens - 1)
+    listed = generator.demonstrations / generator.tasks_per_call * workload.prompt_tokens if generator else 0
+    read = min(round(listed), tokens - 1)
     lists = replace(workload, prompt_tokens=read)
     return decoding_cost(shape, run.hardware, lists, prompts_of_a_round(run), 1, tokens - read)
 
