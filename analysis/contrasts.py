@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -282,7 +282,7 @@ class OrderAgreement:
     """How far the measured order of objectives is the paper's."""
 
     tau: float
-    """Kendall's, of the means over replicates: 1 the same order, -1 the reverse."""
+    """Kendall's, of the means over base models of their replicates' means: 1 the same order, -1 the reverse."""
     low: float
     """95 % percentile interval over redrawn replicates; so is `high`."""
     high: float
@@ -301,8 +301,8 @@ def order_agreement(
 
     None with fewer than three of them, fewer than two replicates that all have, or two equal means: that is no order.
 
-    `rising`: the best has the smallest value (a length), else the largest. Replicates are redrawn, each with one of its
-    draws of questions, the same for all objectives.
+    `rising`: the best has the smallest value (a length), else the largest. Replicates are redrawn, those of each base
+    model among themselves where several share one, with one draw of questions, the same for all objectives.
     """
     from scipy.stats import kendalltau
 
@@ -319,28 +319,39 @@ def order_agreement(
     observed = np.array(
         [[sign * statistic(r.lengths[:horizon], r.scores[:horizon]) for r in series.replicates] for series in together]
     )
-    if len(set(observed.mean(axis=1).tolist())) < len(together):
+    slots = _slots(together[0].base_models)
+    weights = np.concatenate([np.full(len(places), 1 / len(slots) / len(places)) for places in slots])
+    middle = observed[:, np.concatenate(slots)] @ weights
+    if len(set(middle.tolist())) < len(together):
         return None
     columns = [[_on_redrawn(r, horizon, statistic) for r in series.replicates] for series in together]
     generator = np.random.default_rng(seed)
     taus, equal = [], 0
     for _ in range(rounds):
-        picks = generator.integers(n, size=n)
+        picks = np.concatenate([places[generator.integers(len(places), size=len(places))] for places in slots])
         if any(column is None for series in columns for column in series):
-            means = observed[:, picks].mean(axis=1)
+            means = observed[:, picks] @ weights
         else:
             first: Any = columns[0][0]
             draw = int(generator.integers(len(first)))
-            means = np.array([np.mean([sign * series[pick][draw] for pick in picks]) for series in columns])
+            means = np.array([[sign * series[pick][draw] for pick in picks] for series in columns]) @ weights
         tau = _tau(rank, means)
         taus.append(tau)
         equal += tau > 1 - 1e-9
-    result = kendalltau(rank, observed.mean(axis=1))
+    result = kendalltau(rank, middle)
     low, high = np.percentile(taus, [2.5, 97.5])
-    names = [together[index].series[0] for index in np.argsort(observed.mean(axis=1))]
+    names = [together[index].series[0] for index in np.argsort(middle)]
     return OrderAgreement(
         float(result.statistic), float(low), float(high), float(result.pvalue), equal / rounds, tuple(names)
     )
+
+
+def _slots(base_models: Sequence[Hashable]) -> list[NDArray[np.intp]]:
+    """The places of the replicates that are redrawn together: each base model's, or all where each has its own."""
+    labels = list(dict.fromkeys(base_models))
+    if len(labels) == len(base_models):
+        return [np.arange(len(base_models))]
+    return [np.array([place for place, one in enumerate(base_models) if one == label]) for label in labels]
 
 
 def _tau(rank: Sequence[int], values: Array) -> float:

@@ -14,6 +14,7 @@ import itertools
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -57,10 +58,7 @@ class Estimate:
     @property
     def detectable(self) -> float:
         """The smallest true difference that a design of these errors finds in 80 of 100 repetitions at p < 0.05."""
-        return self._half_width(0.975) + self._half_width(0.8)
-
-    def _half_width(self, quantile: float) -> float:
-        return _half_width(quantile, self.error_replicates, self.df, self.error_questions)
+        return _detectable(self.error_replicates, self.df, self.error_questions)
 
 
 def question_draws(n_questions: int, *, rounds: int = 400, seed: int = 0) -> Array:
@@ -167,8 +165,7 @@ def detectable_difference(sd: float, n: int, *, error_questions: float = 0.0) ->
     """
     if n < 2 or not sd >= 0:
         raise ValueError(f"expected at least two seeds and an sd of at least 0, got {n} and {sd}")
-    errors = sd / math.sqrt(n), n - 1, error_questions
-    return _half_width(0.975, *errors) + _half_width(0.8, *errors)
+    return _detectable(sd / math.sqrt(n), n - 1, error_questions)
 
 
 def seeds_needed(difference: float, sd: float, *, error_questions: float = 0.0) -> int | None:
@@ -195,6 +192,30 @@ def _half_width(quantile: float, error_replicates: float, df: int, error_questio
 
     by_replicates = stdtrit(df, quantile) * error_replicates if error_replicates > 0 else error_replicates
     return float(np.hypot(by_replicates, ndtri(quantile) * error_questions))
+
+
+def _detectable(error_replicates: float, df: int, error_questions: float) -> float:
+    """How far from 0 a true difference must be for the interval to leave 0 out in 80 of 100 repetitions.
+
+    The interval's half width, and beyond it what the estimate falls short of the truth in one of five repetitions.
+    """
+    from scipy.special import ndtri
+
+    short = _shortfall(df) * error_replicates if error_replicates > 0 else error_replicates
+    interval = _half_width(0.975, error_replicates, df, error_questions)
+    return interval + float(np.hypot(short, ndtri(0.8) * error_questions))
+
+
+@lru_cache(maxsize=MOST_SEEDS)
+def _shortfall(df: int) -> float:
+    """In standard errors, beyond t's 97.5 % quantile: where the noncentral t of so many degrees of freedom exceeds
+    that quantile in 80 of 100 cases. 0.84 for many; Student's own 80 % quantile would give a power of 73 % for df 1."""
+    from scipy.optimize import brentq
+    from scipy.special import stdtrit
+    from scipy.stats import nct
+
+    critical = float(stdtrit(df, 0.975))
+    return float(brentq(lambda beyond: nct.sf(critical, df, critical + beyond) - 0.8, 0.0, 10.0, xtol=1e-9))
 
 
 def _two_sided(mean: float, error_replicates: float, df: int, error_questions: float) -> float:

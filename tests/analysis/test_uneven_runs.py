@@ -135,6 +135,24 @@ def test_equal_means_are_in_no_order():
     assert order_agreement(groups, lambda _, scores: float(scores[-1]), rising=False) is None
 
 
+def test_the_order_counts_each_base_model_the_same_as_the_contrasts_do():
+    """Five seeds on one base model and one on another: of all runs alike DPO would come first."""
+    ends = {"aipo": (0.60, 0.80), "dpo": (0.62, 0.70), "simpo": (0.50, 0.50)}
+    groups = []
+    for name, (first, second) in ends.items():
+        runs = [replicate(seed, [10, 20], [0.4, first + seed / 1e4]) for seed in range(5)]
+        other = dataclasses.replace(replicate(5, [10, 20], [0.4, second]), base_model="other")
+        groups.append(series(name, *runs, other))
+    found = order_agreement(groups, lambda _, scores: float(scores[-1]), rising=False)
+    assert found is not None and found.order == ("aipo", "dpo", "simpo") and found.tau == 1.0
+    # The seeds of a base model hardly differ, and every redraw has both base models: the order is the same in each.
+    assert (found.low, found.high, found.share_equal) == (1.0, 1.0, 1.0)
+    by_score = next(
+        one for one in contrasts(groups) if (one.objective, one.quantity, one.horizon) == ("aipo", "score", 2)
+    )
+    assert by_score.estimate.value == pytest.approx((-0.02 + 0.1) / 2)
+
+
 def test_a_base_model_without_a_score_costs_the_fit_alone():
     """Its artifact may be damaged: gains are then not known, and no fit is."""
     scored = dataclasses.replace(replicate(0, [10, 20, 30], [0.5, 0.6, 0.7]), kl_base=np.array([1.0, 2.0, 3.0]))

@@ -95,11 +95,13 @@ def test_holm_leaves_out_what_was_not_tested():
 
 def test_power():
     found = estimate([1.0, 2.0, 4.0, 5.0])
-    assert found.detectable == pytest.approx(found.standard_error * (3.182446 + 0.978472), rel=1e-5)
+    assert found.detectable == pytest.approx(found.standard_error * (3.182446 + 1.073453), rel=1e-5)
     # A difference of one standard deviation needs ten pairs (power 0.80 at 9.94).
     assert seeds_needed(1.0, 1.0) == 10
     assert seeds_needed(-0.5, 1.0) == 34
     assert seeds_needed(30.0, 1.0) == 2
+    # Few seeds: by the noncentral t these need one more than by the sum of two quantiles of Student's t.
+    assert [seeds_needed(difference, 1.0) for difference in (2.1, 3.1, 10.0)] == [5, 4, 3]
     # What is detectable with n pairs needs n pairs, with the questions' error, too.
     smallest = detectable_difference(1.0, 12, error_questions=0.1)
     assert seeds_needed(smallest * 1.0001, 1.0, error_questions=0.1) == 12
@@ -109,6 +111,15 @@ def test_power():
     assert seeds_needed(0, 1) is None
     with pytest.raises(ValueError, match="at least two seeds"):
         detectable_difference(1.0, 1)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 10, 200])
+def test_what_is_detectable_is_detected_in_four_of_five_repetitions(n):
+    smallest = detectable_difference(1.0, n)
+    assert stats.nct.sf(stats.t.ppf(0.975, n - 1), n - 1, smallest * math.sqrt(n)) == pytest.approx(0.8, abs=1e-6)
+    spread = [-1.0, 1.0] * (n // 2) + [0.0] * (n % 2)
+    found = estimate([value / np.std(spread, ddof=1) for value in spread])
+    assert found.detectable == pytest.approx(smallest)
 
 
 def test_question_draws_are_counts():
