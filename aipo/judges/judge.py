@@ -85,6 +85,10 @@ class Clerk(Protocol):
         """A reply has arrived. It is written down when this returns."""
         ...
 
+    def refused_before(self, position: int) -> bool:
+        """Whether the endpoint's refusal is kept for it already, and it is asked anew."""
+        ...
+
     def release(self, position: int) -> None:
         """What was claimed is answered, or given up."""
         ...

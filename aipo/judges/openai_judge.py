@@ -14,6 +14,7 @@ from aipo.judges.budget import Budget
 from aipo.judges.chat_completion import ChatCompletion, NoLogprobs, read_chat_completion
 from aipo.judges.endpoints import Endpoint, Price
 from aipo.judges.judge import Clerk, JudgeError, Receipt
+from aipo.judges.refusals import Refusals, Refused, about_the_item
 from aipo.judges.unkept import UnkeptReplies
 from aipo.records import Chat, JudgeReply
 from aipo.remote import Attempts, BadReply, EndpointError, Fatal, GivenUp, RetryPolicy, may_cost, redact
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("aipo")
 WATCH_S = 2.0
-REFUSED_AT_ONCE = 8
-"""So many refused requests, and none answered: it is the settings that are refused, and nothing more is sent."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class OpenAIJudge:
 
     A reply that cannot be read after three attempts, that a content filter withholds, or in whose place the endpoint
     refuses the request (too long a prompt), is a reply with an `error` and without text: no verdict can be read from
-    it.
+    it. An endpoint that finds fault with more than single items is an error, and what it refused is not kept.
     """
 
     model: str
@@ -134,11 +133,12 @@ class OpenAIJudge:
         if top_logprobs:
             settings |= {"logprobs": True, "top_logprobs": top_logprobs}
         with self.endpoint.connect(self.timeout_s) as client:
-            lost = _Call(self, client, chats, settings, clerk).run()
+            call = _Call(self, client, chats, settings, clerk)
+            lost = call.run()
         if lost:
             first = next((error for error in lost if isinstance(error, Fatal)), lost[0])
             raise JudgeError(
-                f"{self.name} ({self.model} at {redact(self.endpoint.identity())}): {len(lost)} of {len(chats)} "
+                f"{self.name} ({self.model} at {redact(self.endpoint.identity())}): {call.open_ones()} of {len(chats)} "
                 f"requests have no reply; all others are kept and will not be asked again. {first}"
             )
 
@@ -162,10 +162,14 @@ class _Call:
         self.open: queue.SimpleQueue[int] = queue.SimpleQueue()
         self.ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         self.saw_logprobs = False
-        self.answered = False
-        self.refused: list[tuple[int, JudgeReply, Receipt]] = []
-        """Not kept yet: an endpoint that refuses everything finds fault with this run, not with its prompts."""
+        self.refusals = Refusals(self._keep)
+        self.settled = 0
+        """Requests that have a reply now, or that another process sees to."""
         self.lock = threading.Lock()
+
+    def open_ones(self) -> int:
+        """How many requests have no reply."""
+        return len(self.chats) - self.settled
 
     def run(self) -> list[EndpointError]:
         """The errors of the requests that have no reply."""
@@ -176,6 +180,7 @@ class _Call:
             for number in range(min(self.judge.max_concurrent, len(self.chats)))
         ]
         lost: list[EndpointError] = []
+        whole = False
         progress = bar(len(self.chats), f"judge {self.judge.name}")
         try:  # from the first thread on: a signal between two statements must not leave replies behind either
             for thread in threads:
@@ -187,6 +192,7 @@ class _Call:
                     lost.append(error)
                 elif error is not None:
                     raise error
+            whole = self.attempts.fatal is None
         finally:
             self.attempts.stop()
             busy = sum(thread.is_alive() for thread in threads)
@@ -196,8 +202,8 @@ class _Call:
                 with suppress(RuntimeError):  # not begun: it will find that this call has stopped
                     thread.join()
             progress.close()
-            if self.attempts.fatal is None:
-                self._keep_refused()
+            if fatal := self.refusals.end(whole=whole):
+                lost.append(fatal)
         return lost
 
     def _next(self, waiting: int) -> BaseException | None:
@@ -223,33 +229,30 @@ class _Call:
         if self.attempts.stopped.is_set():
             raise self.attempts.fatal or EndpointError("stopped")
         if not self.clerk.claim(position):
+            self._settle()
             return
         try:
-            reply, receipt, refused = self._reply(self.chats[position])
-            if not refused:
-                self.clerk.keep(position, reply, receipt)
-                self.answered = True
-                self._keep_refused()
+            reply, receipt, refusal = self._reply(self.chats[position])
+            if refusal is None:
+                self._keep(position, reply, receipt)
+                self.refusals.answered()
                 return
-            with self.lock:
-                self.refused.append((position, reply, receipt))
-                many = not self.answered and len(self.refused) >= REFUSED_AT_ONCE
-            if many:
-                raise self.attempts.stop_for(
-                    Fatal(f"the endpoint refuses every request, {REFUSED_AT_ONCE} so far; the last: {reply.error}")
-                )
-            if self.answered:
-                self._keep_refused()
+            about_item = about_the_item(refusal) or self.clerk.refused_before(position)
+            if fatal := self.refusals.add(Refused(position, reply, receipt, about_item)):
+                raise self.attempts.stop_for(fatal)
         finally:
             self.clerk.release(position)
 
-    def _keep_refused(self) -> None:
-        with self.lock:
-            while self.refused:
-                self.clerk.keep(*self.refused.pop())
+    def _keep(self, position: int, reply: JudgeReply, receipt: Receipt) -> None:
+        self.clerk.keep(position, reply, receipt)
+        self._settle()
 
-    def _reply(self, chat: Chat) -> tuple[JudgeReply, Receipt, bool]:
-        """Reply, receipt, and whether the endpoint refused the request."""
+    def _settle(self) -> None:
+        with self.lock:
+            self.settled += 1
+
+    def _reply(self, chat: Chat) -> tuple[JudgeReply, Receipt, Exception | None]:
+        """Reply, receipt, and with what the endpoint refused the request, if it did."""
         most = self.judge.most(chat, self.settings[self.judge.token_limit])
         try:
             reply, receipt = self.attempts.call(
@@ -257,7 +260,7 @@ class _Call:
                 lambda: self.clerk.spend(most),
                 lambda error: self.clerk.failed(most, may_cost(error)),
             )
-            return reply, receipt, False
+            return reply, receipt, None
         except GivenUp as error:
             if not error.odd and not error.refused:
                 raise
@@ -265,7 +268,8 @@ class _Call:
             raw = getattr(getattr(error.last, "response", None), "content", b"")
             raw = error.last.raw if isinstance(error.last, BadReply) else raw
             told = redact(str(error if error.refused else error.last))[:300]
-            return JudgeReply("", top, None, told), Receipt(raw=raw, answers_request=False), error.refused
+            refusal = error.last if error.refused else None
+            return JudgeReply("", top, None, told), Receipt(raw=raw, answers_request=False), refusal
 
     def _ask(self, chat: Chat, most: float | None) -> tuple[JudgeReply, Receipt]:
         messages: Any = [{"role": message.role, "content": message.content} for message in chat]

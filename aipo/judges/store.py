@@ -20,6 +20,7 @@ from aipo.judges.judge import Judge, PaidJudge, Receipt
 from aipo.judges.replay import ReplayJudge
 from aipo.judges.replies import Replies, ReplyStore, reply_key
 from aipo.records import Chat, JudgeReply, Judgment
+from aipo.remote.attempts import REFUSED
 
 logger = logging.getLogger("aipo")
 POLL_S = 0.5
@@ -140,6 +141,11 @@ class StoreClerk:
         """A line in the journal."""
         self._replies.keep(self._keys[position], self._decoding, reply, receipt)
         self._replies.push_in_time()
+
+    def refused_before(self, position: int) -> bool:
+        """Where a judging with `asks_per_verdict` of 2 and more asks it anew."""
+        last = self._replies.last(self._keys[position])
+        return last is not None and (last.error or "").startswith(REFUSED)
 
     def release(self, position: int) -> None:
         """Others may ask it, where it got no reply."""

@@ -48,6 +48,10 @@ class UnkeptReplies:
             if receipt.answers_request:
                 self._end(receipt.up_to, receipt.dollars)
 
+    def refused_before(self, position: int) -> bool:
+        """Never: each is asked once."""
+        return False
+
     def release(self, position: int) -> None:
         """Nothing is held."""
 

@@ -18,6 +18,8 @@ from aipo.remote.redaction import redact
 T = TypeVar("T")
 logger = logging.getLogger("aipo")
 
+REFUSED = "the endpoint refuses this request"
+"""How the error of such a request begins."""
 ODD_ATTEMPTS = 3
 """How often a request is sent whose replies cannot be read: each may have cost money."""
 LONGEST_BUSY_S = 600.0
@@ -137,7 +139,7 @@ class Attempts:
                         error if isinstance(error, Fatal) else Fatal(_fatal_text(error, reason))
                     ) from error
                 if kind == "refused":
-                    raise GivenUp(f"the endpoint refuses this request: {reason}", error, refused=True) from error
+                    raise GivenUp(f"{REFUSED}: {reason}", error, refused=True) from error
                 self._failed(kind, started, reason)
                 odd += kind == "odd"
                 counted += kind in ("fault", "odd") or (kind in ("down", "busy") and self._last_answer > started)

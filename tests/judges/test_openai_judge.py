@@ -106,8 +106,10 @@ def test_a_refused_request_is_an_unscored_item_with_its_body(tmp_path: Path, cap
     assert server.requests["prompt 3"] == 2 and sum(server.requests.values()) == 25
 
 
-def test_a_few_refused_requests_alone_are_kept_too(tmp_path: Path) -> None:
+def test_a_few_prompts_that_are_too_long_are_kept_also_alone(tmp_path: Path) -> None:
     server = FaultyServer(lambda prompt, attempt: "refused")
+    error = {"message": "x", "code": "context_length_exceeded"}
+    server.raw = lambda prompt, attempt: (400, json.dumps({"error": error}).encode(), {})
     with server.running() as url:
         replies = stored(judge(url), ReplyStore(tmp_path)).reply(CHATS[:3], max_tokens=7)
     assert all(reply.text == "" and "refuses" in reply.error for reply in replies)
@@ -117,7 +119,7 @@ def test_an_endpoint_that_refuses_everything_stops_and_keeps_nothing_of_it(tmp_p
     server = FaultyServer(lambda prompt, attempt: "refused", 0.02)
     store = ReplyStore(tmp_path)
     with server.running() as url:
-        with pytest.raises(JudgeError, match="the endpoint refuses every request, 8 so far; the last: .* refused"):
+        with pytest.raises(JudgeError, match="24 of 24 .* refuses every request, 8 so far; the last: .* refused"):
             stored(judge(url, max_concurrent=2), store).reply(CHATS, max_tokens=7)
         ledger = store.of(judge(url).identity()).ledger()
     # The last one may be given up before the server has read it; it counts all the same.
