@@ -71,6 +71,13 @@ def _print_spent(store: Path) -> int:
         "unsettled, at most",
     )
     print(markdown_table(names, rows, text_columns=1))
+    for judge, ledger in ledgers:
+        tokens = ledger.unpriced_input_tokens, ledger.unpriced_output_tokens
+        if any(tokens):
+            print(
+                f"\n- {judge.get('name')}: {tokens[0]} input and {tokens[1]} output tokens came while no judge.price "
+                "was set, and are not among its dollars; judge.max_dollars counts them at the price that is set then"
+            )
     return 0
 
 

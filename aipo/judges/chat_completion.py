@@ -89,12 +89,17 @@ def _is_logprob(value: Any) -> bool:
 
 
 def _usage(usage: Any) -> tuple[int, int]:
-    """Tokens of the prompt and of the reply; 0 where the endpoint does not say."""
+    """Tokens of the prompt and of the reply; 0 and 0 where the endpoint does not say both: half a count is no price."""
     if not isinstance(usage, Mapping):
         return 0, 0
-    counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
-    whole = [n if isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 10**9 else 0 for n in counts]
-    return whole[0], whole[1]
+    counts: list[Any] = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
+    whole = [int(n) for n in counts if _is_count(n)]
+    return (whole[0], whole[1]) if len(whole) == 2 else (0, 0)
+
+
+def _is_count(value: Any) -> bool:
+    """A whole number of tokens, also one that is written as 12.0."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 10**9 and value == int(value)
 
 
 def _object(value: Any, what: str) -> Mapping[str, Any]:

@@ -95,7 +95,7 @@ class OpenAIJudge:
     @property
     def budget(self) -> Budget:
         """Its caps."""
-        return Budget(self.max_requests, self.max_dollars)
+        return Budget(self.max_requests, self.max_dollars, self.price)
 
     def most(self, chat: Chat, max_tokens: int) -> float | None:
         """The most that a request can cost, in US dollars; None without a price.
@@ -291,7 +291,7 @@ class _Call:
 
     def _receipt(self, read: ChatCompletion, body: bytes, most: float | None) -> Receipt:
         raw, price = body if read.withheld else None, self.judge.price
-        if price is None or not (read.input_tokens or read.output_tokens):  # what was reserved stands for the price
+        if price is None or not (read.input_tokens or read.output_tokens):  # not told: what was reserved stands
             return Receipt(read.input_tokens, read.output_tokens, None, raw)
         dollars = price.dollars(read.input_tokens, read.output_tokens)
         return Receipt(read.input_tokens, read.output_tokens, dollars, raw, up_to=most)

@@ -53,7 +53,10 @@ class Ledger:
     dollars: float | None
     """None: no reply came with a price."""
     unsettled_dollars: float = 0.0
-    """What requests without a reply may have cost at most."""
+    """What requests without a reply, or with one that does not say what it cost, may have cost at most."""
+    unpriced_input_tokens: int = 0
+    """Of replies that came while no price was set: no part of `dollars`."""
+    unpriced_output_tokens: int = 0
 
 
 class Replies:
@@ -185,7 +188,8 @@ class Replies:
         with self._mutex:
             try:
                 self._found[key] = row["take"], self._write(row | {"reply": to_row(reply)})
-                self.account.settle(receipt.up_to, receipt.dollars)
+                tokens = receipt.input_tokens, receipt.output_tokens
+                self.account.replied(receipt.up_to, receipt.dollars, *tokens)
             finally:
                 if receipt.answers_request:
                     self._end()
@@ -241,16 +245,21 @@ class Replies:
             if "request" in row:
                 account.reserve(row.get("up_to"))
                 continue
-            account.settle(row.get("settles"), row.get("dollars"))
             account.requests -= "unsent" in row
-            if "key" in row:
+            if "key" not in row:
+                account.settle(row.get("settles"), None)
+            else:
+                account.replied(row.get("settles"), row.get("dollars"), row["input_tokens"], row["output_tokens"])
                 replies += 1
                 unreadable += row["reply"]["error"] is not None
                 tokens_in += row["input_tokens"]
                 tokens_out += row["output_tokens"]
                 priced = priced or "dollars" in row
         dollars = account.dollars if priced else None
-        return Ledger(account.requests, replies, unreadable, tokens_in, tokens_out, dollars, account.reserved)
+        unpriced = account.unpriced_input, account.unpriced_output
+        return Ledger(
+            account.requests, replies, unreadable, tokens_in, tokens_out, dollars, account.reserved, *unpriced
+        )
 
     def _take_in(self, line: Line, content: bytes) -> None:
         if content.startswith(b'{"request"'):
@@ -259,7 +268,8 @@ class Replies:
             start = content.index(b'"take": ') + 8
             self._add(content[9:73].decode("ascii"), int(content[start : content.index(b",", start)]), line)
             books = content[: content.index(b'"reply": {')]  # before any text that a judge wrote
-            self.account.settle(_number(books, b'"settles": '), _number(books, b'"dollars": '))
+            tokens = (int(_number(books, b'"%s_tokens": ' % side) or 0) for side in (b"input", b"output"))
+            self.account.replied(_number(books, b'"settles": '), _number(books, b'"dollars": '), *tokens)
         else:
             row = json.loads(content.decode("utf-8"))
             if "again" in row:
