@@ -121,9 +121,8 @@ class Attempts:
             except Fatal as error:
                 raise self.stop_for(error) from None
             if self.stopped.is_set():
-                stopped = self.fatal or Stopped("stopped")
-                failed(stopped)
-                raise stopped
+                failed(Stopped("not sent"))
+                raise self.fatal or Stopped("stopped")
             started = time.monotonic()
             sent += 1
             try:

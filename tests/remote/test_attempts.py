@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from aipo.judges import JudgeError, OpenAIEndpoint, OpenAIJudge
 from aipo.records import Message
-from aipo.remote import Attempts, BadReply, Fatal, GivenUp, RetryPolicy, Stopped
+from aipo.remote import Attempts, BadReply, Fatal, GivenUp, RetryPolicy, Stopped, may_cost
 from aipo.remote.attempts import retry_after_s
 
 CHATS = [(Message("user", str(number)),) for number in range(200)]
@@ -130,3 +130,14 @@ def test_no_header_breaks_the_policy(value: str) -> None:
     attempts = Attempts(policy(), "x")
     assert 0 <= attempts._pause(error, "busy", 1) <= 0.02
     assert attempts._not_before - time.monotonic() <= 0.02
+
+
+def test_what_was_not_sent_because_all_was_given_up_costs_nothing() -> None:
+    attempts, failures = Attempts(policy(), "endpoint"), []
+
+    def spend() -> None:
+        attempts.stop_for(Fatal("the quota is spent"))  # by another thread, while this one waits for its turn
+
+    with pytest.raises(Fatal, match="the quota is spent"):
+        attempts.call(lambda: pytest.fail("sent"), spend, failures.append)
+    assert [may_cost(error) for error in failures] == [False]
