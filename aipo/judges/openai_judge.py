@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from aipo.judges.budget import Budget
 from aipo.judges.chat_completion import ChatCompletion, NoLogprobs, read_chat_completion
+from aipo.judges.deadline import GRACE_S, read_body, told_as_the_clients, within
 from aipo.judges.endpoints import Endpoint, Price
 from aipo.judges.judge import Clerk, JudgeError, Receipt
 from aipo.judges.refusals import Refusals, Refused, about_the_item
@@ -43,7 +45,7 @@ class OpenAIJudge:
     max_concurrent: int = 16
     """Requests under way at once."""
     timeout_s: float = 120.0
-    """Of one attempt."""
+    """Of one attempt, until the last byte of its reply."""
     max_attempts: int = 10
     """For one reply, while the endpoint answers others."""
     max_outage_s: float = 45.0
@@ -125,7 +127,7 @@ class OpenAIJudge:
         """Ask every chat that `clerk` lets be claimed; each reply is kept by the thread that received it.
 
         JudgeError at the end when some were given up, at once when none can succeed. When this is interrupted, what is
-        under way is waited for and kept, at most `timeout_s`; nothing more is sent.
+        under way is waited for and kept, at most a second more than `timeout_s`; nothing more is sent.
         """
         if lacking := self.endpoint.missing():
             raise JudgeError(f"{self.name}: {'; '.join(lacking)}")
@@ -195,12 +197,15 @@ class _Call:
             whole = self.attempts.fatal is None
         finally:
             self.attempts.stop()
+            patience = self.judge.timeout_s + GRACE_S
             busy = sum(thread.is_alive() for thread in threads)
             if busy and lost == [] and self.open.qsize():
-                logger.info("judge %s: stopping; up to %d replies under way are waited for", self.judge.name, busy)
+                told = "judge %s: stopping; up to %d replies under way are waited for, at most %.0f s"
+                logger.info(told, self.judge.name, busy, patience)
+            until = time.monotonic() + patience
             for thread in threads:
                 with suppress(RuntimeError):  # not begun: it will find that this call has stopped
-                    thread.join()
+                    thread.join(max(0.0, until - time.monotonic()))
             progress.close()
             if fatal := self.refusals.end(whole=whole):
                 lost.append(fatal)
@@ -256,7 +261,7 @@ class _Call:
         most = self.judge.most(chat, self.settings[self.judge.token_limit])
         try:
             reply, receipt = self.attempts.call(
-                lambda: self._ask(chat, most),
+                lambda: within(self.judge.timeout_s + GRACE_S, lambda: self._ask(chat, most)),
                 lambda: self.clerk.spend(most),
                 lambda error: self.clerk.failed(most, may_cost(error)),
             )
@@ -273,10 +278,11 @@ class _Call:
 
     def _ask(self, chat: Chat, most: float | None) -> tuple[JudgeReply, Receipt]:
         messages: Any = [{"role": message.role, "content": message.content} for message in chat]
-        response = self.client.chat.completions.with_raw_response.create(
-            model=self.judge.model, messages=messages, **self.settings
-        )
-        body = response.content
+        until = time.monotonic() + self.judge.timeout_s
+        completions = self.client.chat.completions.with_streaming_response
+        asked = completions.create(model=self.judge.model, messages=messages, **self.settings)
+        with told_as_the_clients(), asked as response:
+            body = read_body(response, until)
         try:
             read = read_chat_completion(body, logprobs="logprobs" in self.settings)
         except NoLogprobs as error:
