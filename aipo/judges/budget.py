@@ -9,7 +9,7 @@ from aipo.judges.endpoints import Price
 
 @dataclass(frozen=True)
 class Budget:
-    """The caps of all runs that share a store. None: no limit."""
+    """The caps of one judge, by its identity, in all runs that share a store. None: no limit."""
 
     requests: int | None = None
     dollars: float | None = None

@@ -99,7 +99,7 @@ class PaidJudge(Judge, Protocol):
 
     @property
     def budget(self) -> Budget:
-        """Its caps, over all runs that share a store."""
+        """Its caps, over all runs that share a store. Another identity has caps of its own."""
         ...
 
     def reply_each(

@@ -41,7 +41,7 @@ class OpenAIJudge:
     model: str
     endpoint: Endpoint
     name: str
-    """In tables."""
+    """In tables, and a part of its identity."""
     max_concurrent: int = 16
     """Requests under way at once."""
     timeout_s: float = 120.0
@@ -54,7 +54,8 @@ class OpenAIJudge:
     longest_wait_s: float = 60.0
     """Also where the endpoint asks for more."""
     max_requests: int | None = None
-    """The budget of all runs that share a store, attempts included. None: no limit."""
+    """The budget of this judge (name, model and address) in all runs that share a store, attempts included. None: no
+    limit."""
     max_dollars: float | None = None
     """Likewise, in US dollars at `price`. A request is sent only if the most that it can cost is left. None: none."""
     asks_per_verdict: int = 1
@@ -91,7 +92,8 @@ class OpenAIJudge:
             )
 
     def identity(self) -> dict[str, str]:
-        """The model that is asked for, and where."""
+        """The model that is asked for, and where, as they are typed. With another name or address it is another judge,
+        with replies and caps of its own."""
         return {"name": self.name, "model": self.model, "endpoint": self.endpoint.identity()}
 
     @property

@@ -2,7 +2,8 @@
 
 A key is the SHA-256 of the judge's identity, the prompt, the decoding and the number of earlier identical requests in
 the same judging. So identical requests of one judging get a reply each, and two judgings that ask the same things
-share.
+share. A model under another name, or at an address that is typed otherwise, is another judge: it is paid anew, and has
+caps of its own.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, cast
 
 from aipo.judges.budget import Budget
 from aipo.judges.judge import Judge, PaidJudge, Receipt
+from aipo.judges.kin import kin
 from aipo.judges.replay import ReplayJudge
 from aipo.judges.replies import Replies, ReplyStore, reply_key
 from aipo.records import Chat, JudgeReply, Judgment
@@ -81,6 +83,7 @@ class StoredJudge:
         while open_ones := [index for index, key in enumerate(keys) if key not in self._replies]:
             if not self._asks:
                 raise NotKept
+            self._tell_kin()
             clerk = StoreClerk(self._replies, [keys[index] for index in open_ones], decoding, self._judge.budget)
             asked = [chats[index] for index in open_ones]
             try:
@@ -93,6 +96,17 @@ class StoredJudge:
                 told = True
                 time.sleep(POLL_S)
                 self._replies.refresh()
+
+    def _tell_kin(self) -> None:
+        """Before the first request of a judge: what may be meant as the same one, and has replies."""
+        if self._replies.account.requests:
+            return
+        for different in kin(self._replies.folder.parent, self.identity()):
+            logger.warning(
+                "judge %s: this store has replies of the same model as another judge, with %s; a name and an address "
+                "count as they are typed. Nothing of it is used: everything is asked anew, under caps of its own",
+                *(self.name, different),
+            )
 
     def ask_again(self, without_verdict: Iterable[JudgeReply]) -> int:
         """Let the next judging ask anew for replies that gave no verdict, up to `asks_per_verdict` times in all.
