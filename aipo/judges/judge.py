@@ -86,7 +86,8 @@ class Clerk(Protocol):
         ...
 
     def refused_before(self, position: int) -> bool:
-        """Whether the endpoint's refusal is kept for it already, and it is asked anew."""
+        """Whether a refusal is this item's own by what came before: it was refused already, or it is one of the last
+        few of which the others were answered."""
         ...
 
     def release(self, position: int) -> None:

@@ -19,6 +19,7 @@ from typing import Any, cast
 from aipo.judges.budget import Budget
 from aipo.judges.judge import Judge, PaidJudge, Receipt
 from aipo.judges.kin import kin
+from aipo.judges.refusals import REFUSED_AT_ONCE
 from aipo.judges.replay import ReplayJudge
 from aipo.judges.replies import Replies, ReplyStore, reply_key
 from aipo.records import Chat, JudgeReply, Judgment
@@ -85,6 +86,7 @@ class StoredJudge:
                 raise NotKept
             self._tell_kin()
             clerk = StoreClerk(self._replies, [keys[index] for index in open_ones], decoding, self._judge.budget)
+            clerk.few_are_left = len(open_ones) < min(len(keys), REFUSED_AT_ONCE) and self._any_answered(keys)
             asked = [chats[index] for index in open_ones]
             try:
                 self._judge.reply_each(asked, clerk, **decoding)
@@ -96,6 +98,9 @@ class StoredJudge:
                 told = True
                 time.sleep(POLL_S)
                 self._replies.refresh()
+
+    def _any_answered(self, keys: Iterable[str]) -> bool:
+        return any(self._replies.get(key).error is None for key in keys if key in self._replies)
 
     def _tell_kin(self) -> None:
         """Before the first request of a judge: what may be meant as the same one, and has replies."""
@@ -124,6 +129,9 @@ class StoreClerk:
 
     def __init__(self, replies: Replies, keys: Sequence[str], decoding: Mapping[str, Any], budget: Budget) -> None:
         self.claimed = 0
+        self.few_are_left = False
+        """Fewer than a row of refusals would be, of requests of which others were answered before: a refusal is then
+        an item's last word, or the judging could never end."""
         self._replies = replies
         self._keys = keys
         self._decoding = decoding
@@ -157,7 +165,9 @@ class StoreClerk:
         self._replies.push_in_time()
 
     def refused_before(self, position: int) -> bool:
-        """Where a judging with `asks_per_verdict` of 2 and more asks it anew."""
+        """Where a judging with `asks_per_verdict` of 2 and more asks it anew, or where these are the last few."""
+        if self.few_are_left:
+            return True
         last = self._replies.last(self._keys[position])
         return last is not None and (last.error or "").startswith(REFUSED)
 

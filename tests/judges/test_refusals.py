@@ -74,6 +74,21 @@ def test_an_account_that_runs_dry_stops_the_stage_and_the_same_command_goes_on(t
     assert sum(reply.error is None for reply in replies) >= 100 - ledger.unreadable
 
 
+def test_the_last_few_of_a_judging_are_refused_for_good_where_others_were_answered(tmp_path: Path) -> None:
+    """A run that was stopped before its one odd item, which is refused in words that nobody knows, must come to an
+    end."""
+    server = FaultyServer(lambda prompt, attempt: None)
+    server.raw = lambda prompt, attempt: refusal({"message": "no"}) if prompt == "3" else None
+    with server.running() as url:
+        stored(judge(url), ReplyStore(tmp_path)).reply(chats(3), max_tokens=5)
+        replies = stored(judge(url), ReplyStore(tmp_path)).reply(chats(4), max_tokens=5)
+        assert texts(replies)[:3] == [f"verdict on {number}" for number in range(3)]
+        assert replies[3].text == "" and "no" in (replies[3].error or "")
+        # Without an answer to another one it may be the settings.
+        with pytest.raises(JudgeError, match="refuses every request, 1 so far"):
+            stored(judge(url), ReplyStore(tmp_path / "other")).reply(chats(4)[3:], max_tokens=5)
+
+
 def test_prompts_that_are_too_long_stop_nothing_however_many_they_are_in_a_row(tmp_path: Path) -> None:
     server = FaultyServer(lambda prompt, attempt: None)
     server.raw = lambda prompt, attempt: refusal(TOO_LONG) if int(prompt) > 0 else None
