@@ -240,6 +240,9 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
         table = pq.ParquetFile(path)
     except (pa.ArrowException, OSError, ValueError, NotImplementedError) as error:
         raise SourceError(f"{path}: expected a Parquet file, got {error}") from error
+    names = table.schema_arrow.names
+    if twice := [name for place, name in enumerate(names) if name in names[:place]]:
+        raise SourceError(f"{path}: expected columns of different names, got {twice[0]!r} twice; keep one of them")
     number = 0
     batches = table.iter_batches()
     while True:

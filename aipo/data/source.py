@@ -40,6 +40,25 @@ class Source(Protocol):
         ...
 
 
+def load_pool(source: Source) -> tuple[list[Example], dict[str, int]]:
+    """What `source` gives. ValueError where that is no prompt at all, or two prompts have one id.
+
+    Responses, scores and chats are looked up by the id: of two prompts with one, each would get those of the last.
+    """
+    examples, dropped = source.load()
+    if not examples:
+        raise ValueError(f"the source gave no prompt at all; dropped: {dropped or 'nothing'}")
+    places: dict[str, int] = {}
+    for place, example in enumerate(examples, start=1):
+        earlier = places.setdefault(example.prompt.prompt_id, place)
+        if earlier != place:
+            raise ValueError(
+                f"data.source: expected a prompt_id of its own for every prompt, got {example.prompt.prompt_id!r} for "
+                f"prompts {earlier} and {place} of the pool; give one another id, or leave it out where both are the same"
+            )
+    return examples, dropped
+
+
 @runtime_checkable
 class CountedSource(Source, Protocol):
     """A source that says how many responses its prompts bring, for the plan."""

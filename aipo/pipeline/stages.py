@@ -15,6 +15,7 @@ from typing import Any
 from aipo.artifacts import Artifact, StageReport, fingerprint
 from aipo.data.context import fit_context, leaves_room
 from aipo.data.counts import completion_counts
+from aipo.data.source import load_pool
 from aipo.judges import Judge, ReplyStore, judged
 from aipo.models.policy import PolicyRef
 from aipo.pipeline.answers import optional_answers, read_answers
@@ -97,9 +98,7 @@ class Stages:
         source = self.recipe.source
 
         def build(folder: Path) -> StageReport:
-            examples, dropped = source.load()
-            if not examples:
-                raise ValueError(f"the source gave no prompt at all; dropped: {dropped or 'nothing'}")
+            examples, dropped = load_pool(source)
             write_parquet(folder / "pool.parquet", examples)
             return StageReport({"prompts": len(examples)}, dropped)
 

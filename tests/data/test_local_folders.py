@@ -99,6 +99,18 @@ def test_a_key_that_comes_twice_is_refused(tmp_path: Path, name: str) -> None:
     assert "got an object with the key 'prompt' twice; keep one of them" in problem
 
 
+def test_a_parquet_column_that_comes_twice_is_refused(tmp_path: Path) -> None:
+    """The first of them was lost."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table([["one"], ["an id"], ["two"]], names=["prompt", "prompt_id", "prompt"])
+    pq.write_table(table, tmp_path / "rows.parquet")
+    (problem,) = LocalFiles(str(tmp_path / "rows.parquet")).missing()
+    path = tmp_path / "rows.parquet"
+    assert problem == f"{path}: expected columns of different names, got 'prompt' twice; keep one of them"
+
+
 keys = st.lists(st.text(max_size=3), max_size=6)
 
 
