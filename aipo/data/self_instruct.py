@@ -2,8 +2,9 @@
 form of the AIPO code). Every generated task that is not kept is counted by its reason.
 
 Departures from that code: draws are seeded; what looks like an answer is cut off before the filters are asked;
-the last task of a reply that was cut at the token limit is dropped; so is a task that the pool or an earlier task has;
-tokens are estimated where the official count needs a download.
+the last task of a reply that was cut at the token limit is dropped; so is a task that equals a single-turn prompt of
+the pool, or an earlier task, but for case, punctuation and symbols; tokens are estimated where the official count needs
+a download.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class SelfInstruct:
     """A prompt with one of these words or phrases asks for what a text model cannot see or do."""
     forbidden_starts: tuple[str, ...]
     cut_at: tuple[str, ...]
-    """A task is cut before the first of these: what follows is an answer, not a task. Not where "example:" occurs."""
+    """A task is cut before the first of these: what follows is an answer, not a task. Capitals or not. Not where
+    "example:" occurs."""
     normalize_case: bool
     """First letter capitalised, the rest lower-cased, as the official code does."""
     calls_per_round: int
@@ -166,8 +168,8 @@ class SelfInstruct:
         """Whitespace collapsed, what looks like an answer cut off, case normalised if asked."""
         task = " ".join(item.split())
         if "example:" not in task.lower():
-            positions = [position for mark in self.cut_at if (position := task.lower().find(mark)) >= 0]
-            task = task[: min(positions, default=len(task))].strip()
+            found = [re.search(re.escape(mark), task, re.IGNORECASE) for mark in self.cut_at]
+            task = task[: min((mark.start() for mark in found if mark), default=len(task))].strip()
         if self.normalize_case and task:
             task = task[0].upper() + task[1:].lower()
         return task

@@ -32,8 +32,8 @@ class RewardModelError(RuntimeError):
 class RewardModel:
     """Scores with `AutoModelForSequenceClassification`, loaded at the first call, onto an accelerator if there is one.
 
-    A chat is written by the tokenizer's own chat template, with one BOS. What shares a batch changes a score by
-    rounding alone. Names of control tokens in what people or models wrote become spaces.
+    A chat is written by the tokenizer's own chat template, with the BOS that the template writes. What shares a
+    batch changes a score by rounding alone. Names of control tokens in what people or models wrote become spaces.
     """
 
     path: str

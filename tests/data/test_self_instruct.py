@@ -148,6 +148,13 @@ def test_cleaning() -> None:
     assert replace(PLAIN, normalize_case=True).clean("add ONE And two") == "Add one and two"
 
 
+def test_a_mark_cuts_in_capitals_and_behind_letters_that_grow_when_lowered() -> None:
+    assert replace(PLAIN, cut_at=("Answer:",)).clean("Add 1 and 2. ANSWER: 3") == "Add 1 and 2."
+    assert PLAIN.clean("Greet İİİ. Answer: hi") == "Greet İİİ."
+    assert PLAIN.clean("EXAMPLE: 1. Answer: 2") == "EXAMPLE: 1. Answer: 2"
+    assert replace(PLAIN, cut_at=("(a)",)).clean("Choose one. (A) red (b) blue") == "Choose one."
+
+
 def test_giving_up_says_where_the_tasks_went() -> None:
     with pytest.raises(SelfInstructError, match=r"10 calls gave 0 of 2 prompts; dropped: \{'too_short': 10\}"):
         PLAIN.generate(Scripted(lambda number: " one"), POOL, n=2, seed=0)
