@@ -68,6 +68,7 @@ class TrainingSettings:
     """Held-out pairs are evaluated at the end, and this often on the way."""
     checkpoint_every_steps: int | None = None
     checkpoint_every_seconds: float | None = 600.0
+    """By the clock beside that. None: never; a small number: after each step that takes as long."""
     processes: int = 1
     """Processes on all nodes, one per GPU. More than one are started with torchrun; they share the reference pass."""
     processes_here: int | None = None
@@ -108,7 +109,7 @@ class TrainingSettings:
             ("epsilon", _within(self.epsilon, 0, 1) and self.epsilon > 0, "above 0 and at most 1"),
             ("max_grad_norm", self.max_grad_norm is None or _positive(self.max_grad_norm), "above 0, or null"),
             ("memory_limit_gib", self.memory_limit_gib is None or _positive(self.memory_limit_gib), "above 0, or null"),
-            ("checkpoint_every_seconds", seconds is None or _within(seconds, 0, math.inf), "at least 0, or null"),
+            ("checkpoint_every_seconds", seconds is None or _positive(seconds), "above 0, or null for never"),
             ("evaluation_share", _within(self.evaluation_share, 0, 0.5), "from 0 to 0.5"),
             ("layout", self.layout in (None, "cheapest"), "cheapest, or null for a padded row a pair"),
             ("dtype", self.dtype in (None, "float32"), "float32, or null for the policy's"),

@@ -28,7 +28,7 @@ INFINITE, NO_NUMBER = float("inf"), float("nan")
         *(("epsilon", value, "above 0 and at most 1") for value in (0, INFINITE, NO_NUMBER)),
         *(("max_grad_norm", value, "above 0, or null") for value in (0, -1, INFINITE, NO_NUMBER)),
         *(("memory_limit_gib", value, "above 0, or null") for value in (0, INFINITE)),
-        *(("checkpoint_every_seconds", value, "at least 0, or null") for value in (-1, INFINITE)),
+        *(("checkpoint_every_seconds", value, "above 0, or null for never") for value in (0, -1, INFINITE)),
         *(("evaluation_share", value, "from 0 to 0.5") for value in (-0.1, 0.6, NO_NUMBER)),
         *(("max_length", value, "from 2 to 100,000,000, or null") for value in (1, 0, 10**23, 2.5, True)),
         *(("processes", value, "from 1 to 16,384,") for value in (0, 10**6, None)),
