@@ -54,7 +54,7 @@ def load_pool(source: Source) -> tuple[list[Example], dict[str, int]]:
         if earlier != place:
             raise ValueError(
                 f"data.source: expected a prompt_id of its own for every prompt, got {example.prompt.prompt_id!r} for "
-                f"prompts {earlier} and {place} of the pool; give one another id, or leave it out where both are the same"
+                f"prompts {earlier} and {place} of the pool; give one another id, or drop one if both are the same"
             )
     return examples, dropped
 

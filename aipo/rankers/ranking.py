@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from aipo.rankers.ranker import ComparingRanker, InformedRanker, Ranker
 from aipo.records import Candidates, Chat, Pair, Prompt, RankedPrompt, WinProbabilities, read_parquet
+
+REMEDY = "mend what it returns, and run the same command again"
 
 
 class Chances(Protocol):
@@ -29,18 +32,71 @@ def informed(ranker: Ranker, prompts: Sequence[Prompt]) -> Ranker:
 
 
 def rank(ranker: Ranker, rows: Sequence[Candidates]) -> tuple[list[RankedPrompt], list[WinProbabilities]]:
-    """A row for each prompt, in order; and, from a ranker that compares, what it learned of every two candidates."""
+    """A row for each prompt, in order; and, from a ranker that compares, what it learned of every two candidates.
+
+    ValueError for anything but a number for each candidate: what is kept is not asked for again when the ranker is
+    mended. NaN says that a candidate is not ranked.
+    """
     chats = [row.prompt.chat for row in rows]
     texts = [[completion.text for completion in row.completions] for row in rows]
-    ids = [row.prompt.prompt_id for row in rows]
     if not isinstance(ranker, ComparingRanker):
-        scores = ranker.rank(chats, texts)
-        return [RankedPrompt(prompt_id, tuple(score)) for prompt_id, score in zip(ids, scores, strict=True)], []
-    found = list(zip(ids, ranker.compare(chats, texts), strict=True))
+        scores = _of_all(ranker, ranker.rank(chats, texts), rows)
+        return [RankedPrompt(row.prompt.prompt_id, _scores(ranker, row, found)) for row, found in scores], []
+    compared = _of_all(ranker, ranker.compare(chats, texts), rows)
     return (
-        [RankedPrompt(prompt_id, compared.scores) for prompt_id, compared in found],
-        [WinProbabilities(prompt_id, tuple(chain.from_iterable(compared.chances))) for prompt_id, compared in found],
+        [RankedPrompt(row.prompt.prompt_id, _scores(ranker, row, found.scores)) for row, found in compared],
+        [WinProbabilities(row.prompt.prompt_id, _chances(ranker, row, found.chances)) for row, found in compared],
     )
+
+
+def _of_all(ranker: Ranker, found: Any, rows: Sequence[Candidates]) -> list[tuple[Candidates, Any]]:
+    """Each prompt's candidates with what the ranker found of them."""
+    listed = _listed(found)
+    if listed is None or len(listed) != len(rows):
+        got = repr(found) if listed is None else str(len(listed))
+        raise ValueError(f"ranker {ranker.name}: expected scores of {len(rows)} prompts, got {got:.80}; {REMEDY}")
+    return list(zip(rows, listed, strict=True))
+
+
+def _scores(ranker: Ranker, row: Candidates, found: Any) -> tuple[float, ...]:
+    """The scores of a prompt's candidates as plain floats."""
+    wanted, listed = len(row.completions), _listed(found)
+    expected = f"ranker {ranker.name}: prompt {row.prompt.prompt_id}: expected"
+    if listed is None or len(listed) != wanted:
+        got = repr(found) if listed is None else str(len(listed))
+        raise ValueError(f"{expected} {wanted} scores, one per candidate, got {got:.80}; {REMEDY}")
+    scores = [_number(value) for value in listed]
+    if any(map(math.isinf, scores)):
+        value = next(value for value, score in zip(listed, scores, strict=True) if math.isinf(score))
+        raise ValueError(f"{expected} finite numbers, NaN for what is not ranked, got {value!r:.80}; {REMEDY}")
+    return tuple(scores)
+
+
+def _chances(ranker: Ranker, row: Candidates, found: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """The win probabilities of a prompt's candidates, row by row."""
+    wanted = len(row.completions)
+    if len(found) != wanted or any(len(chances) != wanted for chances in found):
+        raise ValueError(
+            f"ranker {ranker.name}: prompt {row.prompt.prompt_id}: expected {wanted} x {wanted} win probabilities, got "
+            f"{len(found)} row(s) of {', '.join(str(len(chances)) for chances in found) or 'none'}; {REMEDY}"
+        )
+    return tuple(chain.from_iterable(found))
+
+
+def _listed(found: Any) -> list[Any] | None:
+    """The items of what should be a sequence; None where it is none, or a text."""
+    try:
+        return None if isinstance(found, str | bytes) else list(found)
+    except TypeError:
+        return None
+
+
+def _number(value: Any) -> float:
+    """A number of any kind as a float; infinite where it is none."""
+    try:
+        return math.inf if isinstance(value, str | bytes) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.inf
 
 
 def recalled(ranker: Ranker, rows: Sequence[Candidates], kept: Path) -> Chances:

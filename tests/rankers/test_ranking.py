@@ -105,3 +105,67 @@ def test_only_what_was_not_compared_is_asked() -> None:
 def test_a_ranker_that_does_not_compare_keeps_nothing() -> None:
     ranked, kept = rank(LengthOnlyRanker(), [row("a", "bcd")])
     assert ranked[0].scores == (1.0, 3.0) and kept == []
+
+
+class Answering(LengthOnlyRanker):
+    """Gives what it was told to, whatever it is asked."""
+
+    def __init__(self, scores: object) -> None:
+        object.__setattr__(self, "scores", scores)
+
+    def rank(self, prompts, candidates):
+        return self.scores
+
+
+NAN, INFINITE = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        ([[1.0, 2.0]], "expected scores of 2 prompts, got 1"),
+        (None, "expected scores of 2 prompts, got None"),
+        ([[1.0, 2.0], [1.0]], "prompt q: expected 2 scores, one per candidate, got 1"),
+        ([[1.0, 2.0], [1.0, 2.0, 3.0]], "prompt q: expected 2 scores, one per candidate, got 3"),
+        ([[1.0, 2.0], 3.0], "prompt q: expected 2 scores, one per candidate, got 3.0"),
+        ([[1.0, 2.0], "12"], "prompt q: expected 2 scores, one per candidate, got '12'"),
+        ([[1.0, INFINITE], [1.0, 2.0]], "prompt p: expected finite numbers, NaN for what is not ranked, got inf"),
+        ([[1.0, 2.0], [-INFINITE, 2.0]], "prompt q: expected finite numbers, NaN for what is not ranked, got -inf"),
+        ([[1.0, "2"], [1.0, 2.0]], "prompt p: expected finite numbers, NaN for what is not ranked, got '2'"),
+        ([[1.0, 2.0], [None, 2.0]], "prompt q: expected finite numbers, NaN for what is not ranked, got None"),
+    ],
+)
+def test_what_is_no_score_is_told_before_it_is_kept(scores: object, said: str) -> None:
+    """It was stored as a whole ranking, which the pairs' stage refused ever after, with the ranker mended too."""
+    with pytest.raises(ValueError) as caught:
+        rank(Answering(scores), [row("a", "b"), row("c", "d", prompt_id="q")])
+    assert str(caught.value).startswith(f"ranker length_only: {said}; "), caught.value
+
+
+def test_numbers_of_any_kind_are_scores() -> None:
+    import numpy as np
+    import torch
+
+    given = [np.array([1, 2], dtype=np.float32), [NAN, 2], torch.tensor([0.5, 1.0])]
+    rows = [row("a", "b"), row("c", "d", prompt_id="q"), row("e", "f", prompt_id="r")]
+    ranked, kept = rank(Answering(given), rows)
+    assert [one.scores for one in ranked] == [(1.0, 2.0), (pytest.approx(NAN, nan_ok=True), 2.0), (0.5, 1.0)]
+    assert {type(score) for one in ranked for score in one.scores} == {float} and kept == []
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (Compared((1.0, INFINITE), ((0.5, 0.4), (0.6, 0.5))), "expected finite numbers, NaN for what is not ranked"),
+        (Compared((1.0, 2.0), ((0.5, 0.4),)), "expected 2 x 2 win probabilities, got 1 row(s)"),
+        (Compared((1.0, 2.0), ((0.5, 0.4), (0.6,))), "expected 2 x 2 win probabilities, got 2 row(s)"),
+    ],
+)
+def test_comparisons_are_asked_for_as_much(found: Compared, said: str) -> None:
+    class Fixed(Comparing):
+        def compare(self, prompts, candidates):
+            return [found]
+
+    with pytest.raises(ValueError) as caught:
+        rank(Fixed(), [row("0", "1")])
+    assert str(caught.value).startswith(f"ranker length_only: prompt p: {said}"), caught.value
