@@ -18,7 +18,8 @@ class Objective(Declaration):
     """A loss and what it needs. Built from `conf/objective/<name>.yaml`.
 
     Construction runs the loss once on three made-up pairs that carry the declared inputs and no others. So a missing
-    or impossible coefficient, a forgotten `uses_reference` and a wrong `batch_coupled` are ValueErrors before a run.
+    or impossible coefficient, a forgotten `uses_reference`, a wrong `batch_coupled` and a loss without a gradient are
+    ValueErrors before a run.
     What passed once on this machine, from the same code, is not run again: that would import torch for a job whose
     stages are all done.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -12,14 +13,34 @@ from aipo.objectives.pair_logps import PairLogps, PairLoss
 
 
 def probe(objective: Declaration) -> None:
-    """ValueError where the loss lacks an input or a coefficient, reduces over the batch, is not finite, or couples the
-    pairs of a batch without saying so."""
+    """ValueError where the loss lacks an input or a coefficient, reduces over the batch, is not finite, has no gradient
+    to train by, or couples the pairs of a batch without saying so."""
     pairs = _made_up_pairs(objective)
-    try:
-        result = objective.loss(pairs)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"objective {objective.name}: {error}") from error
-    shape = tuple(pairs.policy_chosen.shape)
+    inputs = [tensor for name, tensor in vars(pairs).items() if name.startswith("policy_") and tensor is not None]
+    with torch.enable_grad():
+        for tensor in inputs:
+            tensor.requires_grad_()
+        try:
+            result = objective.loss(pairs)
+        except (TypeError, ValueError, RuntimeError) as error:  # torch raises the last for what it cannot compute
+            raise ValueError(f"objective {objective.name}: {error}") from error
+        _require_shape(objective, result, tuple(pairs.policy_chosen.shape))
+        _require_gradient(objective, result.loss, inputs)
+    alone = torch.cat([objective.loss(_row(pairs, number)).loss for number in range(len(pairs.policy_chosen))])
+    coupled = not torch.allclose(alone, result.loss, rtol=1e-9, atol=1e-12)
+    if coupled and not objective.batch_coupled:
+        raise ValueError(
+            f"objective {objective.name}: a pair's loss depends on the other pairs of its batch, which splitting the "
+            f"batch would change silently; declare batch_coupled: true"
+        )
+
+
+def _require_shape(objective: Declaration, result: object, shape: tuple[int, ...]) -> None:
+    if not isinstance(result, PairLoss):
+        got = "None" if result is None else f"a {type(result).__name__}"
+        raise ValueError(
+            f"objective {objective.name}: expected a PairLoss({', '.join(PairLoss._fields)}), got {got}; return one"
+        )
     for field, tensor in zip(PairLoss._fields, result, strict=True):
         if tuple(tensor.shape) != shape:
             raise ValueError(
@@ -31,12 +52,25 @@ def probe(objective: Declaration) -> None:
                 f"objective {objective.name}: {field} of three ordinary pairs is {tensor.tolist()}; choose "
                 "coefficients that leave it finite"
             )
-    alone = torch.cat([objective.loss(_row(pairs, number)).loss for number in range(len(pairs.policy_chosen))])
-    coupled = not torch.allclose(alone, result.loss, rtol=1e-9, atol=1e-12)
-    if coupled and not objective.batch_coupled:
+
+
+def _require_gradient(objective: Declaration, loss: Tensor, inputs: Sequence[Tensor]) -> None:
+    """Of all pairs together: a hinge is flat for those that it has left behind."""
+    if not loss.requires_grad:
         raise ValueError(
-            f"objective {objective.name}: a pair's loss depends on the other pairs of its batch, which splitting the "
-            f"batch would change silently; declare batch_coupled: true"
+            f"objective {objective.name}: loss must have a gradient by the policy's log-probs, got none; leave out "
+            ".detach() and torch.no_grad()"
+        )
+    gradients = [found for found in torch.autograd.grad(loss.sum(), inputs, allow_unused=True) if found is not None]
+    if not all(bool(found.isfinite().all()) for found in gradients):
+        raise ValueError(
+            f"objective {objective.name}: loss must have a finite gradient, got "
+            f"{[found.tolist() for found in gradients]} for three ordinary pairs; mend the loss or its coefficients"
+        )
+    if not any(bool(found.any()) for found in gradients):
+        raise ValueError(
+            f"objective {objective.name}: loss must change with the policy's log-probs, got a gradient of 0 for three "
+            "ordinary pairs; mend the loss or its coefficients"
         )
 
 

@@ -158,6 +158,56 @@ def test_a_reduced_loss_is_refused_when_the_objective_is_built():
         Objective(name="mine", loss=reduced)
 
 
+def _margin(logps: PairLogps) -> torch.Tensor:
+    return logps.policy_chosen - logps.policy_rejected
+
+
+def _detached(logps: PairLogps, /) -> PairLoss:
+    loss = -_margin(logps).detach().sigmoid()
+    return PairLoss(loss, loss, loss)
+
+
+def _counting(logps: PairLogps, /) -> PairLoss:
+    """Whether the margin is above 0, as a number: flat wherever it is not a step."""
+    margin = _margin(logps)
+    return PairLoss((margin > 0).double() + 0 * margin, margin.detach(), margin.detach())
+
+
+def _kinked(logps: PairLogps, /) -> PairLoss:
+    """Finite at 0, where its slope is not."""
+    margin = _margin(logps)
+    return PairLoss((margin - margin.detach()).abs().sqrt(), margin.detach(), margin.detach())
+
+
+def _in_place(logps: PairLogps, /) -> PairLoss:
+    logps.policy_chosen.mul_(2.0)
+    return PairLoss(-_margin(logps), logps.policy_chosen.detach(), logps.policy_rejected.detach())
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        (_detached, "loss must have a gradient by the policy's log-probs, got none; leave out .detach"),
+        (_counting, "loss must change with the policy's log-probs, got a gradient of 0 for three ordinary pairs; "),
+        (_kinked, "loss must have a finite gradient, got .*nan.* for three ordinary pairs; "),
+        (_in_place, "in-place operation"),
+        (lambda logps, /: None, "expected a PairLoss.loss, chosen_reward, rejected_reward., got None; return one"),
+        (lambda logps, /: (_margin(logps), _margin(logps)), "expected a PairLoss.*, got a tuple; return one"),
+    ],
+)
+def test_a_loss_that_cannot_train_is_refused_when_the_objective_is_built(loss, said):
+    with pytest.raises(ValueError, match=f"objective mine: .*{said}"):
+        Objective(name="mine", loss=loss, uses_reference=False)
+
+
+def test_a_hinge_that_some_pairs_have_left_behind_is_none():
+    def hinge(logps: PairLogps, /) -> PairLoss:
+        margin = _margin(logps)
+        return PairLoss((1.0 - margin).relu(), margin.detach(), margin.detach())
+
+    assert Objective(name="mine", loss=hinge, uses_reference=False).loss is hinge
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if not declares(name, "uses_reference", True)])
 def test_reference_free_objectives_ignore_a_reference(name):
     loss, pairs = objective(name).loss, hand_pairs()
