@@ -5,11 +5,12 @@ The official code has this off by default (`clustering: false`): k-means over TF
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from aipo.components import missing_package, needs_of, require_range
+from aipo.data.ultrafeedback import folder_identity
 
 
 class Embedding(Protocol):
@@ -17,6 +18,15 @@ class Embedding(Protocol):
 
     def vectors(self, texts: Sequence[str]) -> Any:
         """(texts, dimensions), dense or sparse, as scikit-learn takes it."""
+        ...
+
+
+@runtime_checkable
+class FileEmbedding(Embedding, Protocol):
+    """An embedding that may come from files of this machine."""
+
+    def identity(self) -> Mapping[str, str]:
+        """Hashes of them; empty where its settings pin it."""
         ...
 
 
@@ -36,7 +46,7 @@ class SentenceEmbedding:
     """A sentence-transformers model; needs the extra `embed`."""
 
     path: str
-    """A hub id or a folder."""
+    """A hub id, which `revision` pins, or a folder, which its content does."""
     revision: str | None
     batch_size: int = 64
 
@@ -46,6 +56,10 @@ class SentenceEmbedding:
     def missing(self) -> list[str]:
         """The package."""
         return missing_package("sentence_transformers", "embed")
+
+    def identity(self) -> Mapping[str, str]:
+        """A hash of a local folder."""
+        return folder_identity(self.path)
 
     def vectors(self, texts: Sequence[str]) -> Any:
         """A dense (texts, dimensions) array."""
@@ -72,6 +86,10 @@ class KMeansClusters:
     def missing(self) -> list[str]:
         """What the embedding misses."""
         return needs_of(self.embedding)
+
+    def identity(self) -> Mapping[str, str]:
+        """The embedding's."""
+        return self.embedding.identity() if isinstance(self.embedding, FileEmbedding) else {}
 
     def groups(self, texts: Sequence[str]) -> list[list[str]]:
         """The texts in at most `n_clusters` groups, none empty, each in the texts' order. ValueError for too few."""

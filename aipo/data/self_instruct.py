@@ -15,7 +15,7 @@ import math
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from aipo.components import require_range
@@ -77,6 +77,10 @@ class SelfInstruct:
     def missing(self) -> list[str]:
         """What the clusters' embedding misses."""
         return self.clusters.missing() if self.clusters is not None else []
+
+    def identity(self) -> Mapping[str, str]:
+        """What pins the clusters beyond the settings."""
+        return self.clusters.identity() if self.clusters is not None else {}
 
     def generate(
         self,

@@ -22,6 +22,9 @@ DTYPES = ("float32", "bfloat16", "float16")
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_TIMEOUT_S = 10.0
+_HASHED = frozenset({".safetensors", ".json", ".jinja", ".model"})
+_WORD_LISTS = ("merges.txt", "vocab.txt", ".tiktoken")
+"""Of tokenizers that have no tokenizer.json."""
 
 
 class BaseModel(Protocol):
@@ -125,13 +128,19 @@ class PolicyRef:
         return [] if _is_cached(self.path, self.revision) else _missing_from_hub(self.path, self.revision)
 
     def identity(self) -> dict[str, str]:
-        """What pins the content beyond the settings: for a local folder, a hash of its weights and tokenizer."""
+        """What pins the content beyond the settings: for a local folder, a hash of the files that a model is made of.
+
+        Those are weights, settings, chat templates and the tokenizer: its word lists, too, where there is no
+        tokenizer.json; and code, where it may be run. No file of a folder inside it.
+        """
         folder = Path(self.path)
         if not folder.is_dir():
             return {}
+        suffixes = _HASHED | ({".py"} if self.trust_remote_code else set())
+        has_word_lists = not (folder / "tokenizer.json").exists()
         digest = hashlib.sha256()
         for path in sorted(folder.iterdir()):
-            if path.suffix in (".safetensors", ".json", ".jinja", ".model"):
+            if path.suffix in suffixes or (has_word_lists and path.name.endswith(_WORD_LISTS)):
                 digest.update(path.name.encode())
                 with path.open("rb") as file:
                     digest.update(hashlib.file_digest(file, "sha256").digest())

@@ -52,6 +52,13 @@ def ranker_content(run: Run) -> dict[str, Any]:
     return {"ranker": without_place(content_of(run.content["ranker"]), identity), "identity": identity}
 
 
+def self_instruct_content(run: Run) -> dict[str, Any]:
+    """What of Self-Instruct shapes its prompts. An identity only where a file of this machine is among it."""
+    identity = {} if run.recipe.self_instruct is None else dict(run.recipe.self_instruct.identity())
+    settings = without_place(run.content["data"]["self_instruct"], identity)
+    return {"self_instruct": settings} | ({"identity": identity} if identity else {})
+
+
 def without_place(settings: Mapping[str, Any], identity: Mapping[str, str]) -> dict[str, Any]:
     """A component's settings without the paths of files and folders that are here: what they hold counts, which
     `identity` pins, not where they lie. So users who keep the same files elsewhere share artifacts."""

@@ -20,7 +20,7 @@ from aipo.judges import Judge, ReplyStore, judged
 from aipo.models.policy import PolicyRef
 from aipo.pipeline.answers import optional_answers, read_answers
 from aipo.pipeline.draws import derived_seed, slice_of_pool
-from aipo.pipeline.kinds import BESIDE_A_SERVER, LOADED, VERSIONS, ranker_content, without_place
+from aipo.pipeline.kinds import BESIDE_A_SERVER, LOADED, VERSIONS, ranker_content, self_instruct_content, without_place
 from aipo.pipeline.run import Run
 from aipo.pipeline.serving import Serving
 from aipo.rankers.ranker import JudgedRanker, Ranker
@@ -117,7 +117,7 @@ class Stages:
         }
         parents = {"pool": pool.fingerprint}
         if self.recipe.prompts == "self_instruct":
-            content["self_instruct"] = self.run.content["data"]["self_instruct"]
+            content |= self_instruct_content(self.run)
             content["sampler"] = self.run.content["sampler"]
             parents["policy"] = policy.fingerprint
 

@@ -6,6 +6,8 @@ import sys
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from composing import composed
@@ -14,6 +16,9 @@ from hypothesis import strategies as st
 
 from aipo.data.prompt_clusters import KMeansClusters, SentenceEmbedding, TfidfEmbedding
 from aipo.data.self_instruct import SelfInstruct, SelfInstructError, estimated_tokens, parse_items, template
+from aipo.pipeline.check import check
+from aipo.pipeline.kinds import self_instruct_content
+from aipo.pipeline.run import build_run
 from aipo.records import Completion, Decoding, Message, Prompt
 
 DECODING = Decoding(1.0, 0.9, 50, 64)
@@ -258,3 +263,24 @@ def test_missing_is_the_embeddings_package(monkeypatch: pytest.MonkeyPatch) -> N
     settings = replace(PLAIN, clusters=KMeansClusters(SentenceEmbedding("m", None)))
     assert settings.missing() == ["package sentence_transformers: pip install -c constraints.txt -e '.[embed]'"]
     assert replace(PLAIN, clusters=KMeansClusters(TfidfEmbedding())).missing() == []
+
+
+def test_an_embedding_from_a_folder_is_known_by_its_content(tmp_path: Path) -> None:
+    """Another model under the same path gave the prompts of the first."""
+    given = ["data=pairrm_gen_si_uf", "data/self_instruct=official_embeddings", "iteration.prompts=4"]
+
+    def content(path: str) -> dict[str, Any]:
+        embedding = "data.self_instruct.clusters.embedding"
+        run = build_run(check(composed(*given, f"{embedding}.path={path}", "ranker=proxy_biased")))
+        return self_instruct_content(run)
+
+    hub = content("a/b")
+    assert list(hub) == ["self_instruct"] and hub["self_instruct"]["clusters"]["embedding"]["path"] == "a/b"
+    found = []
+    for name, text in (("one", "x"), ("moved", "x"), ("other", "y")):
+        (tmp_path / name / "1_Pooling").mkdir(parents=True)
+        (tmp_path / name / "1_Pooling" / "config.json").write_text(text)
+        found.append(content(str(tmp_path / name)))
+    assert found[0] == found[1] != found[2] and len(found[0]["identity"]["sha256"]) == 64
+    assert "path" not in found[0]["self_instruct"]["clusters"]["embedding"]
+    assert replace(PLAIN, clusters=KMeansClusters(TfidfEmbedding())).identity() == {} == PLAIN.identity()
