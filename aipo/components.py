@@ -18,6 +18,7 @@ def content_of(node: Mapping[str, Any], *, with_judge: bool = False) -> dict[str
     """A component's settings that shape what it makes. Its class names the others in `OPERATIONAL`: how fast, how
     often to retry, where to keep notes. Changing those must not make a finished stage run again. Nor must a setting
     that came later: those named in `OPTIONAL` count only where they are not null. So in every component inside it.
+    What of an operational setting counts all the same, its class says in `shaping`.
 
     `with_judge`: a ranker's judge as well, for whose settings its `identity` stands in a stage's hash: they tell jobs
     apart all the same."""
@@ -26,11 +27,12 @@ def content_of(node: Mapping[str, Any], *, with_judge: bool = False) -> dict[str
     target = get_object(node["_target_"])
     operational = target.OPERATIONAL if isinstance(target, HasOperational) else ()
     optional = target.OPTIONAL if isinstance(target, HasOptional) else ()
-    return {
+    found = {
         key: _content(value, with_judge)
         for key, value in node.items()
         if (key not in operational or (with_judge and key == "judge")) and not (value is None and key in optional)
     }
+    return found | (dict(target.shaping(node)) if isinstance(target, HasShaping) else {})
 
 
 def _content(value: Any, with_judge: bool) -> Any:
@@ -59,6 +61,15 @@ class HasOperational(Protocol):
     """A class of components some of whose settings do not shape what they make."""
 
     OPERATIONAL: ClassVar[tuple[str, ...]]
+
+
+@runtime_checkable
+class HasShaping(Protocol):
+    """A class of components an operational setting of which may hold something that shapes what they make."""
+
+    def shaping(self, node: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Those parts of a config node, under the names of their settings; empty where there are none."""
+        ...
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ import os
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,6 +28,7 @@ from aipo.remote.attempts import describe
 from aipo.remote.probe import hush_transport, probe
 from aipo.remote.redaction import keep_secret, require_no_key
 from aipo.samplers.protocols import Draw, ReplyError, Request, ServerProtocol
+from aipo.samplers.vllm_arguments import drawing_arguments
 from aipo.samplers.vllm_server import VLLMServer
 from aipo.terminal import bar
 
@@ -69,6 +70,12 @@ class ServerSampler:
         *("base_url", "server", "concurrency", "resume_folder", "max_wait_s", "request_timeout_s", "retry_s"),
         "key_variable",
     )
+
+    @staticmethod
+    def shaping(node: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments of a vLLM that this process starts, where they may change what is drawn."""
+        arguments = drawing_arguments((node.get("server") or {}).get("arguments") or ())
+        return {"server": {"arguments": arguments}} if arguments else {}
 
     def __post_init__(self) -> None:
         if (self.base_url is None) == (self.server is None):
@@ -242,7 +249,10 @@ class ServerSampler:
         weights = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
         files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in weights]
         policy = [str(folder.resolve()) if weights else self.policy.path, self.policy.revision, files]
-        return Journal(Path(self.resume_folder) / _digest([policy, repr(decoding), n, seed, stop]))
+        drawn = [policy, repr(decoding), n, seed, stop]
+        if self.server is not None:  # which is told the number format
+            drawn.append([self.policy.dtype, *drawing_arguments(self.server.arguments)])
+        return Journal(Path(self.resume_folder) / _digest(drawn))
 
 
 def _answered(journal: Journal | None) -> dict[str, list[Completion]]:

@@ -40,7 +40,8 @@ class VLLMServer:
     executable: str = "vllm"
     """The `vllm` program, the `python` beside it, or the folder of its environment."""
     arguments: Sequence[str] = ()
-    """More arguments of `vllm serve`, such as `--tensor-parallel-size=8`."""
+    """More arguments of `vllm serve`, such as `--tensor-parallel-size=8`. Those that are not known to leave completions
+    as they are (`aipo.samplers.vllm_arguments`) are part of what an artifact is."""
     host: str = "127.0.0.1"
     port: int = 0
     """0: any free port."""
