@@ -54,11 +54,14 @@ def train(
     gradient = BatchGradient(
         strategy.forward, strategy.scorer.collate, objective, world, 1, inputs.pairs[0] if strategy.sharded else None
     )
-    if saved is None:
-        gradient.tokens_per_batch = world.from_main(_tokens_per_batch(settings, strategy, inputs, gradient))
-    else:
+    kept = None if saved is None else _kept_tokens(settings, world, saved.values)
+    if kept is None:  # before a checkpoint brings the optimizer's state, for which the search leaves room
+        kept = world.from_main(_tokens_per_batch(settings, strategy, inputs, gradient))
+        if saved is not None and "found_under" not in saved.values:
+            kept = min(kept, saved.values["tokens_per_batch"])
+    gradient.tokens_per_batch = kept
+    if saved is not None:
         strategy.resume(saved, optimizer)
-        gradient.tokens_per_batch = saved.values["tokens_per_batch"]
         torch.set_rng_state(saved.values["rng"])
     run = _Run(settings, job, world, strategy, optimizer, gradient, inputs, evaluation, checkpoints)
     done = 0 if saved is None else saved.step
@@ -212,7 +215,8 @@ class _Run:
         if self.world.is_main:
             sync_file(self.job.out / "metrics.jsonl")  # before a checkpoint that says these rows are there
         if self.world.is_main or self.strategy.sharded:
-            values = {"tokens_per_batch": self.gradient.tokens_per_batch, "rng": torch.get_rng_state()}
+            values: dict[str, Any] = {"tokens_per_batch": self.gradient.tokens_per_batch, "rng": torch.get_rng_state()}
+            values["found_under"] = _circumstances(self.settings, self.world)
             self.checkpoints.save(done, self.strategy.tensors(self.optimizer), values)
         self.saved_at = time.monotonic()
 
@@ -248,6 +252,30 @@ def _optimizer(settings: TrainingSettings, strategy: Strategy) -> torch.optim.Op
         return torch.optim.AdamW(parameters, fused=True, **arguments)
     except RuntimeError:  # a device without the fused kernel
         return torch.optim.AdamW(parameters, **arguments)
+
+
+def _circumstances(settings: TrainingSettings, world: World) -> dict[str, float | int | None]:
+    """What decides how many tokens of a micro-batch are found, beside the job itself."""
+    device = world.device
+    return {
+        "memory_limit_gib": settings.memory_limit_gib,
+        "device_bytes": torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None,
+        "processes": world.size,
+    }
+
+
+def _kept_tokens(settings: TrainingSettings, world: World, values: Mapping[str, Any]) -> int | None:
+    """A checkpoint's tokens of a micro-batch; None where they have to be found again.
+
+    A checkpoint that does not say where they were found keeps them, unless a limit may ask for fewer.
+    """
+    kept: int = values["tokens_per_batch"]
+    if settings.tokens_per_batch is not None:
+        return kept
+    if "found_under" not in values:
+        return kept if settings.memory_limit_gib is None else None
+    same = world.from_main(values["found_under"] == _circumstances(settings, world))
+    return kept if same else None
 
 
 def _tokens_per_batch(

@@ -46,7 +46,8 @@ class TrainingSettings:
     max_length: int | None = None
     """Longest prompt plus completion in tokens; a longer pair is an error, nothing is cut. None: any."""
     tokens_per_batch: int | None = None
-    """Padded input tokens of a micro-batch. Changes the gradient by rounding only. None: found automatically."""
+    """Padded input tokens of a micro-batch. Changes the gradient by rounding only. None: found automatically,
+    and again where a resumed run has another limit, device or number of processes."""
     memory_limit_gib: float | None = None
     """Where `tokens_per_batch` is None: peak memory allowed per process. None: 90 % of a GPU; on a CPU, the default."""
     layout: Literal["cheapest"] | None = None
