@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -159,6 +161,54 @@ def test_gc_without_a_results_folder_or_with_a_torn_record_removes_nothing(tmp_p
     record(tmp_path, "done", [])
     (tmp_path / "results" / "sweep" / "jobs" / "0" / "run.json").write_text('{"status": "do')
     assert gc(tmp_path, "--delete") == 1 and "nothing is removed" in capsys.readouterr().err
+    assert names(tmp_path / "outputs") == before
+
+
+def test_gc_keeps_what_a_linked_sweep_needs_and_ends_where_links_form_a_loop(tmp_path: Path, capsys) -> None:
+    pipeline = Pipeline(tmp_path / "outputs")
+    record(tmp_path / "elsewhere", "done", pipeline.run())
+    results, sweep = tmp_path / "results", tmp_path / "elsewhere" / "results" / "sweep"
+    results.mkdir()
+    (results / "linked").symlink_to(sweep)
+    (sweep / "back").symlink_to(results)
+    before = [name for name in names(tmp_path / "outputs") if not name.startswith(".locks")]
+    assert gc(tmp_path, "--delete") == 0
+    assert names(tmp_path / "outputs") == before
+    sweep.rename(tmp_path / "unmounted")
+    assert gc(tmp_path, "--delete") == 1
+    said = capsys.readouterr().err
+    assert f"{results / 'linked'} cannot be read" in said and f"it leads to {sweep}" in said
+    assert names(tmp_path / "outputs") == before
+
+
+def test_gc_passes_over_a_jobs_own_links(pipeline: Pipeline, tmp_path: Path) -> None:
+    """A tracker links its last log, and the link outlives what it names."""
+    (tmp_path / "results" / "sweep" / "jobs" / "0" / "wandb").mkdir()
+    (tmp_path / "results" / "sweep" / "jobs" / "0" / "wandb" / "latest-run").symlink_to("gone")
+    assert gc(tmp_path, "--delete") == 0
+
+
+def test_gc_removes_nothing_where_a_folder_or_record_cannot_be_read(
+    pipeline: Pipeline, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may read everything, so the refusal is the test's."""
+    before = names(tmp_path / "outputs")
+    closed, scandir = tmp_path / "results" / "sweep" / "jobs", os.scandir
+
+    def refuse(path=".", *more):
+        if str(path) == str(closed):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", refuse)
+        assert gc(tmp_path, "--delete") == 1
+    assert capsys.readouterr().err == (
+        f"error: {closed} cannot be read (Permission denied); nothing is removed while it is unclear\n"
+    )
+    (closed / "0" / "run.json").write_bytes(b"\xff")
+    assert gc(tmp_path, "--delete") == 1
+    assert f"{closed / '0' / 'run.json'} cannot be read" in capsys.readouterr().err
     assert names(tmp_path / "outputs") == before
 
 

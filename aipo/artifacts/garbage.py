@@ -7,9 +7,10 @@ what cost most: weights, paid replies, what was set aside, and whatever an unfin
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -65,13 +66,18 @@ class Sweeps:
 
     @classmethod
     def of(cls, *results: Path) -> Sweeps:
-        """Read every `run.json` and `sources.json` below `results`. ValueError names one that cannot be read."""
-        files = {path for folder in results for name in ("run.json", "sources.json") for path in folder.rglob(name)}
+        """Read every `run.json` and `sources.json` below `results`, in linked folders too.
+
+        ValueError names a file, a folder or a link that cannot be read: what lies there may be needed.
+        """
         named: set[str] = set()
         last: set[str] = set()
         unfinished, jobs = [], []
-        for path in sorted(files):
-            text = path.read_text(encoding="utf-8")
+        for path in sorted(_records(results)):
+            try:
+                text = path.read_text(encoding="utf-8")
+            except (OSError, ValueError) as error:
+                raise _unclear(path, error) from error
             named.update(re.findall(r'"([0-9a-f]{16})"', text))
             if path.name != "run.json":
                 continue
@@ -81,12 +87,48 @@ class Sweeps:
                 policies = [point["policy"] for point in points]
                 done = content["status"] == "done"
             except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{path} cannot be read ({error}); nothing is removed while it is unclear") from error
+                raise _unclear(path, error) from error
             last.update(policies[-1:])
             if not done:
                 unfinished.append((path, policies[-1] if policies else None))
             jobs.append(path.parent)
         return cls(frozenset(named), frozenset(last), tuple(unfinished), tuple(jobs))
+
+
+def _records(results: Collection[Path]) -> Iterator[Path]:
+    """Every `run.json` and `sources.json` below `results`, each folder once, however many links lead to it."""
+    seen: set[tuple[int, int]] = set()
+    jobs: set[Path] = set()
+
+    def refuse(error: OSError) -> None:
+        raise _unclear(error.filename, error.strerror) from error
+
+    for folder in results:
+        for base, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
+            status, here = os.stat(base), Path(base)
+            if (status.st_dev, status.st_ino) in seen:
+                folders.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            folders.sort()
+            if "run.json" in files:
+                jobs.add(here)
+            if not jobs & {here, *here.parents}:  # a job's own folder holds no sweep
+                for link in (here / name for name in files):
+                    _require_an_end(link)
+            yield from (here / name for name in files if name in ("run.json", "sources.json"))
+
+
+def _require_an_end(link: Path) -> None:
+    """ValueError for a link that leads nowhere, as to a disk that is not there now: a sweep may lie on it."""
+    try:
+        link.stat()
+    except OSError as error:
+        raise _unclear(link, f"{error.strerror}; it leads to {os.readlink(link)}") from error
+
+
+def _unclear(path: str | Path, why: object) -> ValueError:
+    return ValueError(f"{path} cannot be read ({why}); nothing is removed while it is unclear")
 
 
 def plan(store: Inventory, sweeps: Sweeps, also: Collection[str] = (), keep_weights: Keep = "all") -> Plan:
