@@ -17,7 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 from aipo.artifacts import StaleArtifactError
 from aipo.artifacts import read_manifest as read_checked_manifest
-from aipo.jobs import BASE_ITERATION, JobFileError, JobRecord, JobState, Point, ScoreRecord, read_job, states, store_of
+from aipo.jobs import (
+    BASE_ITERATION,
+    JobFileError,
+    JobRecord,
+    JobState,
+    Point,
+    ScoreRecord,
+    job_folders,
+    read_job,
+    states,
+    store_of,
+)
 from analysis.variants import shared_overrides, variants
 
 if TYPE_CHECKING:
@@ -135,21 +146,24 @@ def collect(sweep: Path) -> Sweep:
 
     if not sweep.is_dir():
         raise AnalysisError(f"{sweep}: no such folder; expected the folder of a sweep, as in results/<sweep>")
-    files = sorted(sweep.glob("jobs/*/run.json"))
-    if not files:
+    try:
+        folders = job_folders(sweep)
+    except JobFileError as error:
+        raise AnalysisError(str(error)) from error
+    if not folders:
         raise AnalysisError(
             f"{sweep}: no runs in it; expected jobs/<job>/run.json, which `python run.py -m ...` writes. "
             "Is this the folder of a sweep?"
         )
     problems: list[Problem] = []
     records: dict[Path, JobRecord] = {}
-    for file in files:
+    for folder in folders:
         try:
-            records[file.parent] = read_job(file.parent)
+            records[folder] = read_job(folder)
         except JobFileError as error:
-            problems.append(Problem(file.parent.name, None, str(error)))
+            problems.append(Problem(folder.name, None, str(error)))
     if not records:
-        raise AnalysisError(f"{sweep}: none of its {len(files)} runs can be read. The first: {problems[0].what}")
+        raise AnalysisError(f"{sweep}: none of its {len(folders)} runs can be read. The first: {problems[0].what}")
     runs = [
         Run(folder.name, record, items, store_of(folder, record))
         for (folder, record), items in zip(records.items(), variants(list(records.values())), strict=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aipo.jobs import BenchmarkRecord, JobFileError, Point, ScoreRecord, read_job, store_of
+from aipo.jobs import BenchmarkRecord, JobFileError, Point, ScoreRecord, job_folders, read_job, store_of
 from aipo.records import Answer, Completion, Judgment, Metric, QuestionScore, from_row, read_jsonl, read_parquet
 from analysis.collect import AnalysisError, Run, read_manifest
 from analysis.page.sources import questions
@@ -61,7 +61,10 @@ def judged(sweep: Path) -> Iterator[JudgedBenchmark]:
 
 
 def _runs(sweep: Path) -> list[Run]:
-    folders = sorted(path.parent for path in sweep.glob("jobs/*/run.json"))
+    try:
+        folders = job_folders(sweep)
+    except JobFileError as error:
+        raise AnalysisError(str(error)) from error
     if not folders:
         raise AnalysisError(f"{sweep}: no runs in it; expected the folder of a sweep, as in results/<sweep>")
     runs = []

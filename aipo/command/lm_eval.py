@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aipo.artifacts import Artifact
-from aipo.jobs import BASE_ITERATION, JobRecord, Point, read_job, store_of
+from aipo.jobs import BASE_ITERATION, JobRecord, Point, job_folders, read_job, store_of
 from analysis.alignment_tax import FOLDER
 
 
@@ -42,7 +42,7 @@ def policies(sweep: Path, every_round: bool = False) -> Iterator[Evaluated]:
     Raises JobFileError, StoreError and HarnessError where one of them cannot be loaded.
     """
     done: set[str] = set()
-    folders = sorted(path.parent for path in sweep.glob("jobs/*/run.json"))
+    folders = job_folders(sweep)
     if not folders:
         raise HarnessError(f"{sweep}: no jobs in it; expected the folder of a sweep, as in results/<sweep>")
     for folder in folders:

@@ -12,6 +12,7 @@ from aipo.jobs.record import (
     ProxyRecord,
     ScoreRecord,
     Status,
+    job_folders,
     read_job,
     store_of,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "ask",
     "hand_on",
     "is_alive",
+    "job_folders",
     "mark",
     "read_job",
     "read_submitted",

@@ -8,6 +8,7 @@ reads, by the same code. No torch here.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -148,6 +149,32 @@ def read_job(folder: Path) -> JobRecord:
     if record.status not in get_args(Status):
         raise JobFileError(f"{path}: status must be one of {', '.join(get_args(Status))}, got {record.status!r}")
     return replace(record, points=tuple(sorted(record.points, key=lambda point: point.iteration)))
+
+
+def has_record(folder: Path) -> bool:
+    """Whether a job's folder has a record, as must be supposed of one that this user may not look into."""
+    try:
+        (folder / FILE).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def names_of_jobs(sweep: Path) -> list[str]:
+    """What lies in a sweep's `jobs/`, sorted; JobFileError where this user may not look."""
+    try:
+        return sorted(os.listdir(sweep / "jobs"))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise JobFileError(f"{sweep / 'jobs'} cannot be read: {error.strerror}; mend the folder's rights") from error
+
+
+def job_folders(sweep: Path) -> list[Path]:
+    """The folders of all jobs with a record, also of those whose record cannot be read. JobFileError as above."""
+    return [folder for name in names_of_jobs(sweep) if has_record(folder := sweep / "jobs" / name)]
 
 
 def store_of(folder: Path, record: JobRecord) -> Path:

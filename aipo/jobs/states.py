@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from aipo.jobs.file import is_alive
-from aipo.jobs.record import FILE, JobFileError, JobRecord, read_job
+from aipo.jobs.record import JobFileError, JobRecord, has_record, names_of_jobs, read_job
 from aipo.jobs.slurm import SlurmState, slurm_states
 from aipo.jobs.submissions import Submission, read_submitted
 
@@ -52,12 +52,13 @@ class JobState:
 
 
 def states(sweep: Path, ask: Callable[[Collection[str]], Mapping[str, SlurmState]] = slurm_states) -> list[JobState]:
-    """Every job that was asked for or left a folder, in the order of asking. JobFileError where there is none.
+    """Every job that was asked for or left a folder, in the order of asking. JobFileError where there is none, or
+    where this user may not look.
 
     The cluster is asked once, and only about jobs whose own record does not settle it.
     """
     asked = {job.folder: job for job in read_submitted(sweep)}
-    found = sorted(path.name for path in (sweep / "jobs").glob("*/") if path.is_dir())
+    found = [name for name in names_of_jobs(sweep) if (sweep / "jobs" / name).is_dir()]
     names = list(dict.fromkeys([*asked, *found]))
     if not names:
         raise JobFileError(f"{sweep}: no jobs in it; expected the folder of a sweep, as results/<sweep>")
@@ -80,7 +81,7 @@ def _settled(folder: Path, job: Submission) -> bool:
 
 def _state_of(folder: Path, job: Submission, slurm: SlurmState | None) -> JobState:
     record = problem = None
-    if (folder / FILE).exists():
+    if has_record(folder):
         try:
             record = read_job(folder)
         except JobFileError as error:

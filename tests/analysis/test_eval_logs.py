@@ -43,6 +43,15 @@ def test_what_is_missing_is_told_and_nothing_is_left_out(sweep, tmp_path):
         list(judged(sweep.folder))
 
 
+def test_a_job_whose_record_cannot_be_reached_is_told(sweep):
+    """A link to itself: no user can follow it."""
+    loop = sweep.folder / "jobs" / "loop" / "run.json"
+    loop.parent.mkdir()
+    loop.symlink_to("run.json")
+    with pytest.raises(AnalysisError, match="loop/run.json cannot be read"):
+        list(judged(sweep.folder))
+
+
 def test_without_inspect_the_command_names_the_extra(sweep, monkeypatch):
     monkeypatch.setattr(eval_logs.importlib.util, "find_spec", lambda name: None)
     shown = CliRunner().invoke(app, ["eval-logs", str(sweep.folder)])

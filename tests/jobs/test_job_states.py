@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import stat
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +14,11 @@ import pytest
 from aipo.jobs import (
     HEARTBEAT,
     JobFile,
+    JobFileError,
     JobRecord,
     SlurmState,
     Submission,
+    job_folders,
     mark,
     slurm_id,
     slurm_states,
@@ -163,3 +167,49 @@ def test_what_became_of_a_job_can_be_written_after_its_end(tmp_path: Path) -> No
 def test_an_array_task_has_the_number_that_slurm_shows() -> None:
     assert slurm_id({}) is None and slurm_id({"SLURM_JOB_ID": "5"}) == "5"
     assert slurm_id({"SLURM_JOB_ID": "6", "SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "1"}) == "5_1"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_a_job_that_this_user_may_not_read_is_not_left_out() -> None:
+    """It was in no table and in no list, as if it had never begun."""
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to other users
+        sweep = Path(name)
+        sweep.chmod(0o755)
+        for job in ("closed", "open"):
+            (sweep / "jobs" / job).mkdir(parents=True)
+            with JobFile(sweep / "jobs" / job, RECORD) as file:
+                file.finish("done")
+        (sweep / "jobs" / "closed").chmod(0o700)
+        folders, found = _as_nobody(_jobs, sweep)
+        assert folders == ["closed", "open"]
+        assert [(name, state) for name, state, _ in found] == [("closed", "unreadable"), ("open", "done")]
+        assert "Permission denied" in found[0][2]
+        (sweep / "jobs").chmod(0o700)
+        assert (
+            _as_nobody(_jobs, sweep) == f"{sweep / 'jobs'} cannot be read: Permission denied; mend the folder's rights"
+        )
+
+
+def _jobs(sweep: Path):
+    return [folder.name for folder in job_folders(sweep)], [(job.folder, job.state, job.why) for job in states(sweep)]
+
+
+def _as_nobody(function, sweep: Path):
+    """What `function` gives to another user, or the JobFileError that it raises."""
+
+    def work(answers) -> None:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        try:
+            answers.put(function(sweep))
+        except JobFileError as error:
+            answers.put(str(error))
+
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    user = context.Process(target=work, args=(answers,))
+    user.start()
+    found = answers.get(timeout=20)
+    user.join()
+    return found
