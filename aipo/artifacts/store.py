@@ -27,6 +27,7 @@ from aipo.artifacts.mirror import Mirror
 from aipo.artifacts.points import reached
 from aipo.artifacts.provenance import commit, provenance
 from aipo.artifacts.remote_store import RemoteStore
+from aipo.remote.redaction import require_no_key
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -79,6 +80,8 @@ class Store:
             raise ValueError(f"store.lock must be flock or lease, got {lock!r}")
         if not str(root).strip():
             raise ValueError(f"store.root must name a folder, got {str(root)!r}")
+        if remote is not None:
+            require_no_key("store.remote", remote)
         self.root = Path(root)
         self.lock: LockKind = lock
         self.mirror = None if remote is None else Mirror(self.root, RemoteStore(remote, push))

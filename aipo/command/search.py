@@ -20,7 +20,7 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 from aipo.command.options import CONF
 from aipo.components import missing_package
 from aipo.jobs import JobFileError, Submission, is_alive, read_job, submit
-from aipo.pipeline import cluster, folders
+from aipo.pipeline import cluster, folders, keys
 from aipo.pipeline.check import ConfigError, check
 from aipo.pipeline.composer import Combination, Composer
 from aipo.pipeline.ends import GivenUp
@@ -54,6 +54,9 @@ def command(arguments: Sequence[str], trials: int, prune: bool, seed: int) -> in
     """Run trials until the sweep has so many, then the tables. The exit status: 0 if one is complete."""
     if lacking := missing_package("optuna", "optuna"):
         print(ConfigError([f"missing {line}" for line in lacking]), file=sys.stderr)
+        return 2
+    if found := keys.in_overrides(arguments):
+        print(ConfigError(found), file=sys.stderr)
         return 2
     search = parsed(arguments, trials, prune, seed)
     with initialize_config_dir(str(CONF), version_base="1.3", job_name="run"):

@@ -21,11 +21,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from aipo.models.policy import PolicyRef
+from aipo.pipeline import keys
 from aipo.pipeline.conflicts import conflicts
 from aipo.pipeline.cpu import INSTRUCTIONS
 from aipo.pipeline.folders import sweep_problem
 from aipo.pipeline.roles import COLLECTIONS, PARTIAL, ROLES, class_problem, object_problem
 from aipo.pipeline.values import component_types, hints_of, is_component, misfit, shown
+from aipo.remote import redact
 
 COMPONENTS = tuple(group for group in ROLES if group not in COLLECTIONS)
 SCALARS = (
@@ -52,12 +54,12 @@ LARGEST_THREADS = 1024
 
 
 class ConfigError(ValueError):
-    """One or more problems of a config."""
+    """One or more problems of a config; the text shows no key, `problems` are as they were found."""
 
     def __init__(self, problems: list[str]) -> None:
         self.problems = problems
         lines = "\n".join(f"  {number}. {problem}" for number, problem in enumerate(problems, start=1))
-        super().__init__(f"{len(problems)} problem(s) in the configuration; nothing was run:\n{lines}")
+        super().__init__(redact(f"{len(problems)} problem(s) in the configuration; nothing was run:\n{lines}"))
 
 
 def check(config: DictConfig, known: dict[str, list[str]] | None = None) -> dict[str, Any]:
@@ -73,6 +75,8 @@ def check(config: DictConfig, known: dict[str, list[str]] | None = None) -> dict
         place = f"{key}: " if (key := getattr(error, "full_key", None)) else ""
         raise ConfigError([place + str(error).splitlines()[0]]) from error
     assert isinstance(plain, dict)
+    if found := keys.in_config(plain):
+        raise ConfigError(found)  # before anything is built that might show them
     problems = [*_top_level(plain), *_scalars(plain)]
     known = {} if known is None else known
     for path, group, node in _nodes(plain):

@@ -23,6 +23,7 @@ from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from aipo.objectives.aliases import ALIASES, EXPLANATIONS
+from aipo.pipeline import keys
 from aipo.pipeline.check import ConfigError, did_you_mean
 from aipo.pipeline.roles import COLLECTIONS
 
@@ -64,6 +65,8 @@ def explain(error: Exception, overrides: Sequence[str], *folders: Path) -> Confi
     `folders`: where configs lie, conf/ first, then what `--config-dir` and the like name. None for an error that is
     neither Hydra's nor explained by an override.
     """
+    if kept := keys.in_overrides(overrides):  # Hydra's own words repeat an override whole
+        return ConfigError(kept)
     if absent := [folder for folder in folders if not folder.is_dir()]:
         return ConfigError([f"{folder}: no such folder of configs" for folder in absent])
     found = list(_problems(overrides, folders, several="Ambiguous value" in str(error)))

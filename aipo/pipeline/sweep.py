@@ -18,7 +18,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from aipo.jobs import JobFileError, Submission, read_submitted, submit
-from aipo.pipeline import beside, cluster, folders
+from aipo.pipeline import beside, cluster, folders, keys
 from aipo.pipeline.asked import asked
 from aipo.pipeline.check import ConfigError, check
 from aipo.pipeline.composer import Combination, Composer
@@ -58,7 +58,7 @@ class SweepCallback(Callback):
         for item in config.hydra.overrides.hydra:
             if item.startswith("hydra/launcher=") and item != "hydra/launcher=basic":
                 problems[f"{item}: one job runs here; add -m, with which a single job, too, is a sweep"] = None
-        _refuse([(job, "")], problems)
+        _refuse([(job, "")], problems, hydra=config.hydra)
         if job.plan:
             _plan([(job, "")])
         if folder.parent.name == "jobs":
@@ -86,7 +86,7 @@ class SweepCallback(Callback):
             problems["detach=true: only a sweep that goes to Slurm can be left alone; add hydra/launcher=slurm"] = None
         labelled = [(job.config, " ".join(job.overrides)) for job in jobs]
         launcher = cluster.launcher_settings(config) if cluster.launches(config) else None
-        checked = _refuse(labelled, problems, launcher)
+        checked = _refuse(labelled, problems, launcher, config.hydra)
         if config.plan:
             _plan(labelled, launcher)
         sweep = Path(config.hydra.sweep.dir)
@@ -190,10 +190,11 @@ def _refuse(
     jobs: Sequence[tuple[DictConfig, str]],
     problems: Mapping[str, None] | None = None,
     launcher: Mapping[str, Any] | None = None,
+    hydra: DictConfig | None = None,
 ) -> list[dict[str, Any]]:
     """The jobs as plain values; or exit with status 2 and a list of all that is wrong with them or missing for them.
 
-    `launcher`: Slurm's settings, where the jobs go there.
+    `launcher`: Slurm's settings, where the jobs go there. `hydra`: Hydra's own, which it writes down as well.
     """
     from aipo.pipeline.loop import loop
 
@@ -221,6 +222,8 @@ def _refuse(
             told = error.problems
         for problem in told:
             found.setdefault(problem, []).append(label)
+    for problem in keys.in_hydra(hydra) if hydra is not None else ():
+        found.setdefault(problem, [])
     if found:
         print(ConfigError([_with_jobs(*item, len(jobs)) for item in found.items()]), file=sys.stderr)
         sys.exit(2)

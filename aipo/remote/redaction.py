@@ -32,7 +32,10 @@ _WORD = re.compile(r"""[^\s"',;}\]]*""")
 _LINE = re.compile(r"[^\r\n]*(?:(?<=,)\r?\n[ \t][^\r\n]*)*")
 """A comma at its end continues a header on the next line."""
 _BEARER = re.compile(r"\b(bearer|basic)\s+[A-Za-z0-9+/_.=~-]{8,}", re.IGNORECASE)
-_USER = re.compile(r"(\b[a-z][a-z0-9+.-]{0,20}://)[^\s/@\"'<>]{1,512}@", re.IGNORECASE)
+_USER = re.compile(r"(\b[a-z][a-z0-9+.-]{0,20}://)[^\s/]{1,512}@", re.IGNORECASE)
+"""To the last @ before the path: a password may hold quotes, and another @."""
+_OWN_USER = re.compile(r"\s*([^:/?#\s]+://)[^/?#]*@")
+"""At the beginning of a text that is an address, whatever its user is made of."""
 _QUERY = re.compile(
     r"([?&#][^\s=?&#\"'<>]{0,64}?(?:key|token|secret|password|passwd|sig|signature|credential)=)[^\s&\"'<>#]+",
     re.IGNORECASE,
@@ -145,9 +148,7 @@ def _redacted(value: Any, secrets: Sequence[str]) -> Any:
 
 def _secrets() -> list[str]:
     """As written, and as JSON, repr or an address escapes them; the longest first: one may hold another."""
-    values = {value for name, value in os.environ.items() if len(value) >= SHORTEST and _is_secret(name, value)}
-    forms = {form for value in values for form in _forms(value)}
-    return sorted(forms, key=len, reverse=True)
+    return sorted(secret_values(), key=len, reverse=True)
 
 
 def _is_secret(name: str, value: str) -> bool:
@@ -163,8 +164,39 @@ def _forms(value: str) -> tuple[str, ...]:
 
 def require_no_key(name: str, url: str) -> None:
     """ValueError for a URL that carries a user, a password or a key: it would go into every config and result."""
+    if problem := key_in_address(name, url):
+        raise ValueError(problem)
     if redact(url) != url:
-        raise ValueError(
-            f"{name}: expected an address without user, password or key, got {redact(url)!r}; put the key into an "
-            "environment variable and name that in key_variable"
-        )
+        raise ValueError(_refusal(name, url))
+
+
+def key_in_address(name: str, text: str) -> str | None:
+    """What is wrong with a text that holds an address with a user, a password or a key; None for any other text."""
+    if "://" not in text:
+        return None
+    shown = _QUERY.sub(rf"\1{HIDDEN}", _USER.sub(rf"\1{HIDDEN}@", _without_user(text)))
+    return None if shown == text else _refusal(name, text)
+
+
+def _refusal(name: str, url: str) -> str:
+    return (
+        f"{name}: expected an address without user, password or key, got {redact(_without_user(url))!r}; keys come "
+        "from environment variables alone: a judge's and a server's from the one that key_variable names, a store's "
+        "from those of its protocol"
+    )
+
+
+def _without_user(url: str) -> str:
+    found = _OWN_USER.match(url)
+    return f"{found[1]}{HIDDEN}@{url[found.end() :]}" if found else url
+
+
+def secret_values() -> dict[str, str]:
+    """What must not be shown, in every form, and the environment variable that it is the value of."""
+    found = ((name, value) for name, value in os.environ.items() if len(value) >= SHORTEST and _is_secret(name, value))
+    return {form: name for name, value in found for form in _forms(value)}
+
+
+def is_secret_name(variable: str) -> bool:
+    """Whether the value of an environment variable of that name is never shown."""
+    return variable in _named or bool(SECRET_NAME.search(variable))

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aipo.artifacts import Store
 from aipo.judges import AzureEndpoint, OpenAIEndpoint
 from aipo.remote.redaction import hide_values, hide_values_in_bytes, keep_secret, redact, redacted
 
@@ -130,6 +131,36 @@ def test_a_key_in_an_address_is_refused_without_being_shown(url: str) -> None:
         with pytest.raises(ValueError, match="without user, password or key") as caught:
             make(url)
         assert not any(secret in str(caught.value) for secret in ("pw12", "token@", "abcdef"))
+
+
+@pytest.mark.parametrize("user", ["user:pa'ssword99", "user:p@ssw0rd", 'us"er', "a:b<c>d", "a:p@'w"])
+def test_all_of_a_user_is_hidden_and_refused(user: str) -> None:
+    assert redact(f"GET http://{user}@host:80/v1: 404") == "GET http://<redacted>@host:80/v1: 404"
+    url = f"http://{user}@host/v1"
+    for make in (OpenAIEndpoint, lambda url: Store("outputs", remote=url)):
+        with pytest.raises(ValueError, match="got 'http://<redacted>@host/v1'"):
+            make(url)
+
+
+def test_a_user_with_a_blank_is_refused_without_being_shown() -> None:
+    with pytest.raises(ValueError, match="got 'http://<redacted>@host/v1'"):
+        OpenAIEndpoint("http://us er:pass word@host/v1")
+
+
+def test_an_at_after_the_host_stays() -> None:
+    text = (
+        "see https://host/@scope/package@1.2, http://host/v1 or mail me@host.org, pip install x@git+https://host/x@v1"
+    )
+    assert redact(text) == text
+    url = "https://host/@scope/v1@2"
+    assert OpenAIEndpoint(url).identity() == url
+
+
+@pytest.mark.parametrize("remote", ["memory://user:topsecretpw@b", "memory://b?token=topsecretpw"])
+def test_a_key_in_a_stores_address_is_refused(remote: str) -> None:
+    with pytest.raises(ValueError, match="store.remote: expected an address without user, password or key") as caught:
+        Store("outputs", remote=remote)
+    assert "topsecretpw" not in str(caught.value)
 
 
 @given(st.text(max_size=300))
