@@ -48,6 +48,21 @@ def test_score_mt_bench(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _cells(capsys.readouterr().out)["model-b"][1:] == ["29", "17", "91", "0.21", "0.12", "0.54"]
 
 
+def test_score_counts_the_matches_of_the_baseline_alone(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of all models' matches it said how many were unscored, beside a table of one model's."""
+    command = ["score", "--benchmark", "mt_bench", "--judgments", str(data / "fixtures/mt_bench/judgments_pair.jsonl")]
+    assert main([*command, "--baseline", "model-a"]) == 0
+    printed = capsys.readouterr().out
+    cells = {name: row[1:4] for name, row in _cells(printed).items() if name.startswith("model-")}
+    assert sum(int(count) for row in cells.values() for count in row) == 137
+    assert "23 of 160 matches unscored" in printed
+    assert main(command) == 0 and "46 of 320 matches unscored" in capsys.readouterr().out
+    assert main([*command, "--baseline", "model-x"]) == 1
+    said = capsys.readouterr()
+    known = "choose from model-a, model-b, model-c"
+    assert said.out == "" and f"--baseline model-x: no such model in these judgments; {known}" in said.err
+
+
 def test_score_says_what_show_result_would_average(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [
         {"question_id": 1, "model": "m", "judge": ["j", "single-v1"], "score": score, "turn": 1, "judgment": ""}

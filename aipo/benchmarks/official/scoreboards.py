@@ -25,6 +25,7 @@ def mt_bench(options: Namespace) -> Scoreboard:
     if len(pairwise) > 1:
         raise ValueError("single and pairwise judgments do not belong in one table; score the files one by one")
     if pairwise == {True}:
+        rows = _against(rows, options.baseline)
         listed = [
             [row.policy, row.wins, row.losses, row.ties, row.win_rate, row.loss_rate, row.win_rate_adjusted]
             for row in matches(rows, baseline=options.baseline)
@@ -50,6 +51,18 @@ def mt_bench(options: Namespace) -> Scoreboard:
     if repeated and not options.keep_last:
         notes.append(f"{repeated} repeated line(s) count, as in show_result; --keep-last counts each verdict once")
     return [["model", "turn_1", "turn_2", "average", "n_scored", "n_unscored", "mean_chars"], *listed], notes
+
+
+def _against(rows: list[dict[str, Any]], baseline: str | None) -> list[dict[str, Any]]:
+    """The matches of a baseline; all of them where none is named."""
+    if baseline is None:
+        return rows
+    models = {str(row[side]) for row in rows for side in ("model_1", "model_2")}
+    if baseline not in models:
+        raise ValueError(
+            f"--baseline {baseline}: no such model in these judgments; choose from {', '.join(sorted(models))}"
+        )
+    return [row for row in rows if baseline in (str(row["model_1"]), str(row["model_2"]))]
 
 
 def alpaca_eval(options: Namespace) -> Scoreboard:
