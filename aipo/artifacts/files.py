@@ -46,7 +46,7 @@ class MissingArtifactError(StaleArtifactError):
 
     def __init__(self, what: str) -> None:
         self.what = what
-        StoreError.__init__(self, f"{what}; run the same command again to make it")
+        StoreError.__init__(self, f"{what}; run the same command again to make it, or put the store back there")
 
 
 def hash_file(path: Path) -> str:

@@ -67,8 +67,6 @@ def read_manifest(root: str | os.PathLike[str], stage: str, digest: str) -> dict
     Raises StaleArtifactError, also when there is no such artifact.
     """
     folder = Path(root) / stage / digest
-    if not folder.is_dir():
-        raise MissingArtifactError(f"artifact {stage}/{digest} is missing from {root}")
     return Artifact(stage, digest, folder).check()
 
 
@@ -83,8 +81,13 @@ def check_folder(folder: Path) -> dict[str, Any] | None:
 
 
 def load_manifest(folder: Path, stage: str, digest: str) -> dict[str, Any]:
-    """The manifest in `folder`, which must be that of `stage` and `digest` and hash to what it says of itself."""
+    """The manifest in `folder`, which must be that of `stage` and `digest` and hash to what it says of itself.
+
+    Raises StaleArtifactError; where there is no such folder, the MissingArtifactError that is one.
+    """
     path = folder / MANIFEST
+    if not folder.is_dir():
+        raise MissingArtifactError(f"artifact {stage}/{digest} is missing from {folder.parent.parent}")
     try:
         text = path.read_bytes()
     except OSError as error:

@@ -10,15 +10,15 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from aipo.artifacts import Artifact, check_folder, read_manifest
+from aipo.artifacts import Artifact, StaleArtifactError, check_folder, read_manifest
 from aipo.jobs import FILE as JOB
-from aipo.jobs import JobRecord, read_job, store_of
+from aipo.jobs import JobRecord, Point, read_job, store_of
 from aipo.terminal import console
 
 DIRECT = ("pairs", "ranking", "reference", "train", "kl")
 """Stages that a job's record names; those behind them are found in their manifests."""
 BEHIND_RANKING, BEHIND_SCORES = ("candidates", "prompts"), ("answers", "judgments")
-DATA = ("*.parquet", "*.jsonl", "metrics.json")
+DATA = ("*.parquet", "*.jsonl", "metrics.json", "kl.json")
 """Where rows lie in an artifact."""
 JOB_FOLDER = "expected a job's folder (results/<sweep>/jobs/<job>)"
 
@@ -44,7 +44,8 @@ def rows_of(folder: Path) -> Iterator[Mapping[str, Any]]:
             with path.open(encoding="utf-8") as file:
                 yield from (json.loads(line) for line in file)
         else:
-            yield from json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
+            yield from content if isinstance(content, list) else [content]
 
 
 def artifact_folder(place: Path, stage: str | None = None, number: int | None = None) -> Path:
@@ -63,25 +64,38 @@ def artifact_folder(place: Path, stage: str | None = None, number: int | None = 
             f"{place}: no round {'' if number is None else number} in this job; it has {len(record.points) - 1}"
         )
     point, wanted, store = rounds[-1], stage or "pairs", store_of(place, record)
-    scores = [score.fingerprint for score in point.scores]
-    if wanted in DIRECT:
-        found = [getattr(point, wanted)]
-    elif wanted == "scores":
-        found = scores
-    elif wanted in BEHIND_SCORES:
-        found = [_parent(store, "scores", digest, wanted) for digest in scores]
-    else:
-        found = [_parent(store, "ranking", point.ranking, "candidates")]
-        if wanted == "prompts":
-            found = [_parent(store, "candidates", found[0], "prompts")]
-    digest = next((one for one in found if one is not None), None)
     known = (*DIRECT, *BEHIND_RANKING, *BEHIND_SCORES, "scores")
-    if digest is None or wanted not in known:
+    if wanted not in known or (digest := _digest(store, point, wanted)) is None:
+        there = [name for name in known if name != wanted and _is_there(store, point, name)]
         raise LookError(
             f"{place}: nothing to see of stage {wanted!r} in round {point.iteration + 1}; "
-            f"choose from {', '.join(known)}"
+            f"choose from {', '.join(there)}"
         )
     return store / wanted / digest
+
+
+def _digest(store: Path, point: Point, stage: str) -> str | None:
+    """What a stage made in a round; None where it made nothing."""
+    scores = [score.fingerprint for score in point.scores]
+    found: list[str | None]
+    if stage in DIRECT:
+        found = [getattr(point, stage)]
+    elif stage == "scores":
+        found = [*scores]
+    elif stage in BEHIND_SCORES:
+        found = [_parent(store, "scores", digest, stage) for digest in scores]
+    else:
+        found = [_parent(store, "ranking", point.ranking, "candidates")]
+        if stage == "prompts":
+            found = [_parent(store, "candidates", found[0], "prompts")]
+    return next((one for one in found if one is not None), None)
+
+
+def _is_there(store: Path, point: Point, stage: str) -> bool:
+    try:
+        return _digest(store, point, stage) is not None
+    except StaleArtifactError:  # it cannot be reached either
+        return False
 
 
 def _parent(store: Path, stage: str, digest: str | None, name: str) -> str | None:

@@ -115,15 +115,41 @@ def test_every_stage_of_a_job_is_found_by_its_record(tmp_path: Path) -> None:
     job.mkdir(parents=True)
     record = JobRecord("dpo", 0, "miniature", "uf", True, (), {}, {}, str(tmp_path / "outputs"))
     scores = tuple(ScoreRecord("gold", "gold", False, digest * 16) for digest in "13")
-    JobFile(job, record).add(Point(0, "p", scores, ranking="5" * 16, pairs="8" * 16))
-    wanted = {"pairs": "8", "candidates": "6", "prompts": "7", "answers": "2", "judgments": "4", "scores": "1"}
+    JobFile(job, record).add(Point(0, "p", scores, ranking="5" * 16, pairs="8" * 16, kl="9" * 16))
+    wanted = {"pairs": "8", "ranking": "5", "kl": "9", "candidates": "6", "prompts": "7", "answers": "2"}
+    wanted |= {"judgments": "4", "scores": "1"}
     for stage, digit in wanted.items():
         assert artifact_folder(job, stage) == tmp_path / "outputs" / stage / (digit * 16)
     for stage in ("reference", "nothing"):
-        with pytest.raises(LookError, match=f"nothing to see of stage '{stage}' in round 1; choose from pairs, "):
+        with pytest.raises(LookError) as told:
             artifact_folder(job, stage)
+        hint = f"nothing to see of stage '{stage}' in round 1; choose from {', '.join(wanted)}"
+        assert str(told.value) == f"{job}: {hint}"  # and each of these is found above
     with pytest.raises(LookError, match="s is a sweep; expected a job's folder"):
         artifact_folder(tmp_path / "s")
+
+
+def test_a_measured_kl_is_shown(tmp_path: Path) -> None:
+    """It was among the stages to choose from, and had no rows."""
+    folder = tmp_path / "kl" / ("9" * 16)
+    folder.mkdir(parents=True)
+    (folder / "kl.json").write_text('{"base": {"nats": 1.5, "standard_error": 0.25}}')
+    seal(folder, {"stage": "kl", "fingerprint": folder.name, "parents": {}})
+    shown = CliRunner().invoke(app, ["sample", str(folder)])
+    assert shown.exit_code == 0 and json.loads(shown.stdout) == {"base": {"nats": 1.5, "standard_error": 0.25}}
+
+
+def test_a_policy_whose_store_was_moved_is_told_as_missing(tmp_path: Path) -> None:
+    """The remedy was to move a folder that is not there."""
+    job = tmp_path / "s" / "jobs" / "one"
+    job.mkdir(parents=True)
+    record = JobRecord("dpo", 0, "miniature", "uf", True, (), {}, {}, str(tmp_path / "outputs"))
+    JobFile(job, record).add(Point(0, "p", (), train="1" * 16))
+    told = CliRunner().invoke(app, ["chat", str(job)])
+    assert told.exit_code == 1 and told.stderr == (
+        f"error: artifact train/{'1' * 16} is missing from {tmp_path / 'outputs'}; run the same command again to make "
+        "it, or put the store back there\n"
+    )
 
 
 def test_what_is_no_job_is_told_as_such(tmp_path: Path) -> None:
