@@ -29,6 +29,8 @@ from aipo.artifacts.provenance import commit, provenance
 from aipo.artifacts.remote_store import RemoteStore
 from aipo.remote.redaction import require_no_key
 
+LONGEST = "x" * 100
+"""About as long as the path of a file in a store becomes."""
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -80,6 +82,11 @@ class Store:
             raise ValueError(f"store.lock must be flock or lease, got {lock!r}")
         if not str(root).strip():
             raise ValueError(f"store.root must name a folder, got {str(root)!r}")
+        try:
+            os.lstat(Path(root) / LONGEST)
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise ValueError(f"store.root: no file can have so long a name ({error.strerror}): {root}") from error
         if remote is not None:
             require_no_key("store.remote", remote)
         self.root = Path(root)

@@ -117,6 +117,9 @@ def _top_level(config: Mapping[str, Any]) -> Iterator[str]:
     for key in (*COMPONENTS, "seed"):
         if key not in config:
             yield f"{key}: missing; choose one from conf/{key}"
+    for key in COLLECTIONS:
+        if key not in config:
+            yield f"{key}: missing; {{}} for none"
 
 
 def _scalars(config: Mapping[str, Any]) -> Iterator[str]:

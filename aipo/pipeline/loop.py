@@ -114,7 +114,7 @@ def run_checked(
                     page.round()
                 measured.append(rows)
                 if file.record.benchmarks:
-                    value = quantity(measured, file.record.benchmarks[0], plain["returns_at_length"])
+                    value = quantity(measured, file.record.benchmarks[0], plain.get("returns_at_length"))
                 watch(point.iteration, value)
             if job.judge_later and any(benchmark.uses_judge for benchmark in job.benchmarks.values()):
                 file.finish("interrupted", LATER)

@@ -145,6 +145,7 @@ WRONG_VALUES: list[tuple[dict[str, Any], str]] = [
     ({"sampler.cache_tokens": 0}, "sampler.cache_tokens must be at least 1, got 0"),
     ({"sampler._partial_": False}, "sampler._partial_: got false"),
     ({"store.root": ""}, "store.root must name a folder, got ''"),
+    ({"store.root": "a" * 300}, "store: store.root: no file can have so long a name (File name too long): aaa"),
     ({"store.root": "a\0b"}, "store.root: expected text that UTF-8 can hold"),
     ({"store.lock": "nfs"}, "store.lock"),
     ({"judge.name": 4}, "judge.name: expected text, got 4"),
@@ -251,6 +252,15 @@ def test_options_of_a_list_that_replace_each_other_are_told() -> None:
         "benchmark=[mt_bench,mt_bench_aipo]: both are benchmark.mt_bench, where one would replace"
     )
     assert problem.endswith("sweep over both: -m benchmark=[mt_bench],[mt_bench_aipo]")
+
+
+@pytest.mark.parametrize("name", ["tracker", "benchmark", "diagnostic_judge"])
+def test_a_list_of_parts_that_is_not_there_is_told(name: str) -> None:
+    config = composed()
+    del config[name]
+    with pytest.raises(ConfigError) as caught:
+        check(config)
+    assert caught.value.problems == [f"{name}: missing; {{}} for none"]
 
 
 def test_every_alias_names_an_option_that_is_there() -> None:
