@@ -257,7 +257,8 @@ def test_options_of_a_list_that_replace_each_other_are_told() -> None:
 @pytest.mark.parametrize("name", ["tracker", "benchmark", "diagnostic_judge"])
 def test_a_list_of_parts_that_is_not_there_is_told(name: str) -> None:
     config = composed()
-    del config[name]
+    with open_dict(config):
+        del config[name]
     with pytest.raises(ConfigError) as caught:
         check(config)
     assert caught.value.problems == [f"{name}: missing; {{}} for none"]
