@@ -1,7 +1,8 @@
 """What training cost elsewhere: lm-evaluation-harness's results of a sweep's policies, as one table.
 
-`aipo lm-eval results/<sweep>` (`aipo.command.lm_eval`) writes a record per policy into `<sweep>/lm_eval/`: whose
-results they are, and the harness's own file as it came. Values are the harness's: shares, unless a task says else.
+`aipo lm-eval results/<sweep>` (`aipo.command.lm_eval`) writes a record per policy, tasks and arguments into
+`<sweep>/lm_eval/`: whose results they are, and the harness's own file as it came. Values are the harness's: shares,
+unless a task says else. Only what was asked with the same arguments is averaged or subtracted.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from aipo.jobs import BASE_ITERATION
 from analysis import style
+from analysis.summary import base_labels
 from analysis.table import Table, digits_for, number
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ class TaskScore:
     """Over questions; NaN where the harness gives none."""
     n_questions: int
     """0 where the harness does not say."""
+    arguments: tuple[str, ...]
+    """What the harness was given beside the task, as `--num_fewshot 5`."""
 
 
 def read(path: Path) -> list[TaskScore]:
@@ -52,7 +56,8 @@ def read(path: Path) -> list[TaskScore]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         policy, asked, results = str(record["policy"]), list(record["tasks"]), record["results"]
-        found = [score for task in asked for score in _of_task(policy, task, results)]
+        arguments = tuple(map(str, record.get("arguments", ())))
+        found = [score for task in asked for score in _of_task(policy, task, results, arguments)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise ResultsError(
@@ -62,7 +67,9 @@ def read(path: Path) -> list[TaskScore]:
     return found
 
 
-def _of_task(policy: str, task: str, results: Mapping[str, Any]) -> Iterator[TaskScore]:
+def _of_task(
+    policy: str, task: str, results: Mapping[str, Any], arguments: tuple[str, ...]
+) -> Iterator[TaskScore]:
     row = results["results"][task]
     n_questions = results.get("n-samples", {}).get(task, {}).get("effective", 0)
     for key, value in row.items():
@@ -72,7 +79,7 @@ def _of_task(policy: str, task: str, results: Mapping[str, Any]) -> Iterator[Tas
         error = row.get(f"{metric}_stderr,{filtered}", NO_ERROR)
         spread = float(error) if isinstance(error, int | float) else math.nan
         name = metric if filtered == "none" else f"{metric} ({filtered})"
-        yield TaskScore(policy, task, name, float(value), spread, int(n_questions))
+        yield TaskScore(policy, task, name, float(value), spread, int(n_questions), arguments)
 
 
 def files(sweep: Path) -> list[Path]:
@@ -94,35 +101,42 @@ def gather(sweep: Path) -> tuple[list[TaskScore], list[str]]:
 
 @dataclass(frozen=True)
 class _Line:
-    """A row of the table before it is one: one series, round, task and metric over its seeds."""
+    """A row of the table before it is one: one series, round, task, metric and arguments over its seeds."""
 
     series: str
     iteration: int
     task: str
     metric: str
+    arguments: tuple[str, ...]
     values: tuple[float, ...]
     """One per job."""
     changes: tuple[float, ...]
-    """From the job's base model, where that was evaluated."""
+    """From the job's base model, where that was evaluated with the same arguments."""
     standard_error: float
     n_questions: int
 
 
 def table(sweep: Sweep, scores: Sequence[TaskScore]) -> Table | None:
-    """A row per task, metric, objective and round; None where no policy of the sweep was evaluated."""
+    """A row per task, metric, objective and round; None where no policy of the sweep was evaluated.
+
+    Where the harness was asked with several lists of arguments, each is a row of its own, and a column names them.
+    """
     import pandas as pd
 
     lines = list(_lines(sweep.runs, scores))
     if not lines:
         return None
+    several = len({line.arguments for line in lines}) > 1
     rows, cells = [], []
     for line in lines:
+        asked = [" ".join(line.arguments) or "none"] if several else []
         digits = digits_for(line.values)
         change = mean(line.changes) if line.changes else math.nan
         rows.append(
             {
                 "task": line.task,
                 "metric": line.metric,
+                **({"arguments": asked[0]} if asked else {}),
                 "policy": line.series,
                 "round": _round(line.iteration),
                 "value": mean(line.values),
@@ -134,7 +148,7 @@ def table(sweep: Sweep, scores: Sequence[TaskScore]) -> Table | None:
         )
         shown = number(mean(line.values), digits), number(line.standard_error, digits), number(change, digits)
         counts = number(line.n_questions, 0) if line.n_questions else "–", str(len(line.values))
-        cells.append((line.task, line.metric, line.series, _round(line.iteration), *shown, *counts))
+        cells.append((line.task, line.metric, *asked, line.series, _round(line.iteration), *shown, *counts))
     policies = {score.policy for score in scores}
     behind = [point.policy for run in sweep.runs for point in run.points if point.policy in policies]
     return Table(
@@ -144,6 +158,7 @@ def table(sweep: Sweep, scores: Sequence[TaskScore]) -> Table | None:
         header=(
             "task",
             "metric",
+            *(["arguments"] if several else []),
             "policy",
             "round",
             "value",
@@ -155,11 +170,11 @@ def table(sweep: Sweep, scores: Sequence[TaskScore]) -> Table | None:
         cells=tuple(cells),
         notes=(
             "Values and standard errors (over questions, of one policy; none over several seeds) are the harness's. "
-            "Change: from the base model of the same seed, a mean over seeds. Differences of less than about two "
-            "standard errors are no finding.",
+            "Change: from the base model of the same seed, asked with the same arguments, a mean over seeds. Differences "
+            "of less than about two standard errors are no finding.",
         ),
         fingerprints=tuple(dict.fromkeys(behind)),
-        text_columns=3,
+        text_columns=3 + several,
     )
 
 
@@ -168,30 +183,34 @@ def _round(iteration: int) -> str:
 
 
 def _lines(runs: Sequence[Run], scores: Sequence[TaskScore]) -> Iterator[_Line]:
-    by_policy: dict[str, list[TaskScore]] = {}
-    for score in scores:
-        by_policy.setdefault(score.policy, []).append(score)
-    found: dict[tuple[str, str, int, str], list[tuple[TaskScore, float | None]]] = {}
+    asked: dict[str, dict[tuple[str, str, tuple[str, ...]], TaskScore]] = {}
+    for score in scores:  # of two records with the same task and arguments, the first
+        asked.setdefault(score.policy, {}).setdefault((score.task, score.metric, score.arguments), score)
+    started = {run.job: point.policy for run in runs for point in run.points if point.iteration == BASE_ITERATION}
+    labels = base_labels((run.variant, started[run.job]) for run in runs if run.job in started)
+    found: dict[tuple[str, str, tuple[str, ...], int, str], list[tuple[TaskScore, float | None]]] = {}
     bases: set[str] = set()
     for run in runs:
-        base = next((point.policy for point in run.points if point.iteration == BASE_ITERATION), "")
-        before = {(score.task, score.metric): score.value for score in by_policy.get(base, ())}
+        before = asked.get(started.get(run.job, ""), {})
         for point in run.points:
             is_base = point.iteration == BASE_ITERATION
             if is_base and point.policy in bases:  # jobs share it
                 continue
             bases |= {point.policy} if is_base else set()
-            series = style.BASE_NAME if is_base else style.series_name(run.objective, run.variant)
-            for score in by_policy.get(point.policy, ()):
-                reference = None if is_base else before.get((score.task, score.metric))
-                change = None if reference is None else score.value - reference
-                found.setdefault((score.task, score.metric, point.iteration, series), []).append((score, change))
-    for (task, metric, iteration, series), entries in sorted(found.items()):
+            series = style.series_name(run.objective, run.variant)
+            if is_base:
+                series = style.BASE_NAME + style.series_name("", labels[point.policy])
+            for what, score in asked.get(point.policy, {}).items():
+                reference = None if is_base else before.get(what)
+                change = None if reference is None else score.value - reference.value
+                found.setdefault((*what, point.iteration, series), []).append((score, change))
+    for (task, metric, arguments, iteration, series), entries in sorted(found.items()):
         yield _Line(
             series=series,
             iteration=iteration,
             task=task,
             metric=metric,
+            arguments=arguments,
             values=tuple(score.value for score, _ in entries),
             changes=tuple(change for _, change in entries if change is not None),
             standard_error=entries[0][0].standard_error if len(entries) == 1 else math.nan,

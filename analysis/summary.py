@@ -220,8 +220,21 @@ def _merge_base_models(frame: pd.DataFrame) -> pd.DataFrame:
     base = frame[frame["iteration"] == BASE_ITERATION]
     if base.empty:
         return frame.reset_index(drop=True)
+    merged = base.drop_duplicates("fingerprint").assign(objective="")
+    labels = base_labels(zip(base["variant"], base["fingerprint"], strict=True))
+    merged["variant"] = merged["fingerprint"].map(labels)
+    trained = frame[frame["iteration"] != BASE_ITERATION]
+    return pd.concat([merged, trained], ignore_index=True)
+
+
+def base_labels(found: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """What tells base models apart, from (a run's variant, a fingerprint of its base model): fingerprint -> variants.
+
+    Variants that share a fingerprint are of one base model, and so are fingerprints of one variant, as over seeds.
+    Empty texts where there is only one.
+    """
     groups: list[tuple[set[str], set[str]]] = []  # (variants, fingerprints), disjoint in both
-    for variant, digest in sorted(set(zip(base["variant"], base["fingerprint"], strict=True))):
+    for variant, digest in sorted(set(found)):
         touched = [group for group in groups if variant in group[0] or digest in group[1]]
         groups = [group for group in groups if group not in touched]
         groups.append(
@@ -230,12 +243,8 @@ def _merge_base_models(frame: pd.DataFrame) -> pd.DataFrame:
                 {digest}.union(*(digests for _, digests in touched)),
             )
         )
-    merged = base.drop_duplicates("fingerprint").assign(objective="")
-    labels = {
+    return {
         digest: "; ".join(sorted(variants)) if len(groups) > 1 else ""
         for variants, digests in groups
         for digest in digests
     }
-    merged["variant"] = merged["fingerprint"].map(labels)
-    trained = frame[frame["iteration"] != BASE_ITERATION]
-    return pd.concat([merged, trained], ignore_index=True)

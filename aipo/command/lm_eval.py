@@ -5,6 +5,7 @@ The harness is EleutherAI's (the extra `lm_eval`); `analysis.alignment_tax` read
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -74,14 +75,15 @@ def _evaluated(job: Path, record: JobRecord, point: Point) -> Evaluated:
 def evaluate(sweep: Path, tasks: Sequence[str], arguments: Sequence[str], every_round: bool = False) -> None:
     """Evaluate what has no record for these tasks and arguments yet. `arguments` go to the harness as they are.
 
-    Raises HarnessError where the harness is missing or fails; finished records stay.
+    Raises HarnessError where the harness is missing or fails; finished records stay, those of other tasks too.
     """
     if importlib.util.find_spec("lm_eval") is None:
         raise HarnessError("lm-evaluation-harness is not installed: pip install 'aipo[lm_eval]'")
     out = sweep / FOLDER
     for one in list(policies(sweep, every_round)):
-        path = out / f"{one.policy}.json"
-        if _is_done(path, tasks, arguments):
+        path = out / _name(one.policy, tasks, arguments)
+        former = out / f"{one.policy}.json"  # the name of before, which the tasks were not in
+        if _is_done(path, tasks, arguments) or _is_done(former, tasks, arguments):
             print(f"{one.name}: there already", flush=True)
             continue
         print(f"{one.name}: {', '.join(tasks)}", flush=True)
@@ -97,6 +99,12 @@ def evaluate(sweep: Path, tasks: Sequence[str], arguments: Sequence[str], every_
         partial.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
         partial.replace(path)
     print(f"records in {out}; `aipo analyse {sweep}` shows them as tables/alignment_tax.md and on the page")
+
+
+def _name(policy: str, tasks: Sequence[str], arguments: Sequence[str]) -> str:
+    """The file of a record: other tasks and other arguments have one of their own."""
+    asked = json.dumps([list(tasks), list(arguments)])
+    return f"{policy}-{hashlib.sha256(asked.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}.json"
 
 
 def _is_done(path: Path, tasks: Sequence[str], arguments: Sequence[str]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,81 @@ def test_the_analysis_shows_it_and_is_made_again_when_a_record_changes(sweep):
     record(sweep, collect(sweep.folder).runs[0].points[0].policy, 0.875)
     analyse(sweep.folder)
     assert ",0.625,0.03,-0.25,100,1," in table.read_text()
+
+
+def test_other_tasks_and_other_arguments_leave_the_first_record(tmp_path, monkeypatch):
+    """Each has a file of its own, and a record under the name of before is met again."""
+    asked = []
+
+    def harness(one, tasks, arguments):
+        asked.append((one.policy, *tasks, *arguments))
+        return {"results": {task: {"acc,none": len(asked) / 8} for task in tasks}}
+
+    monkeypatch.setattr(lm_eval.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(lm_eval, "policies", lambda *_: [lm_eval.Evaluated(p, p, p) for p in ("p", "q")])
+    monkeypatch.setattr(lm_eval, "_harness", harness)
+    folder = tmp_path / alignment_tax.FOLDER
+    folder.mkdir()
+    old = {"policy": "p", "tasks": ["a"], "arguments": [], "results": {"results": {"a": {"acc,none": 0.0}}}}
+    (folder / "p.json").write_text(json.dumps(old))
+    for tasks, arguments in (["a"], []), (["b"], []), (["a"], ["--limit", "5"]), (["a"], []), (["b"], []):
+        lm_eval.evaluate(tmp_path, tasks, arguments)
+    assert asked == [("q", "a"), ("p", "b"), ("q", "b"), ("p", "a", "--limit", "5"), ("q", "a", "--limit", "5")]
+    names = [path.name for path in alignment_tax.files(tmp_path)]
+    assert len(names) == 6 and "p.json" in names
+    assert all(re.fullmatch(r"[pq]-[0-9a-f]{8}\.json", name) for name in names if name != "p.json")
+    scores, problems = alignment_tax.gather(tmp_path)
+    assert problems == [] and {(s.policy, s.task, s.arguments, s.value) for s in scores} == {
+        ("p", "a", (), 0.0), ("q", "a", (), 0.125), ("p", "b", (), 0.25), ("q", "b", (), 0.375),
+        ("p", "a", ("--limit", "5"), 0.5), ("q", "a", ("--limit", "5"), 0.625),
+    }  # fmt: skip
+
+
+def test_two_records_with_the_same_task_and_arguments_count_once(sweep):
+    runs = collect(sweep.folder).runs
+    record(sweep, next(run for run in runs if run.objective == "aipo").points[-1].policy, 0.625).rename(
+        sweep.folder / alignment_tax.FOLDER / "another.json"
+    )
+    record(sweep, next(run for run in runs if run.objective == "aipo").points[-1].policy, 0.625)
+    table = alignment_tax.table(collect(sweep.folder), alignment_tax.gather(sweep.folder)[0])
+    rows = {(row["policy"], row["metric"]): row for row in table.data.to_dict("records")}
+    assert (rows["AIPO", "acc"]["seeds"], rows["AIPO", "acc"]["standard_error"]) == (1, 0.03)
+
+
+def test_only_records_with_equal_arguments_are_compared(sweep):
+    """DPO was asked again with few examples and its base model was not: a value, and no change from it."""
+    runs = {run.objective: run for run in collect(sweep.folder).runs}
+    few = ["--num_fewshot", "5"]
+    record(sweep, runs["dpo"].points[-1].policy, 0.25, arguments=few).rename(
+        sweep.folder / alignment_tax.FOLDER / "few.json"
+    )
+    record(sweep, runs["dpo"].points[-1].policy, 0.5)
+    table = alignment_tax.table(collect(sweep.folder), alignment_tax.gather(sweep.folder)[0])
+    assert table.header[:4] == ("task", "metric", "arguments", "policy") and table.text_columns == 4
+    shown = {cell[2:4]: (cell[5], cell[7], cell[9]) for cell in table.cells if cell[1] == "acc"}
+    assert shown == {
+        ("none", "base model"): ("0.750", "–", "1"),
+        ("none", "DPO"): ("0.500", "−0.250", "1"),
+        ("none", "AIPO"): ("0.625", "−0.125", "1"),
+        ("--num_fewshot 5", "DPO"): ("0.250", "–", "1"),
+    }
+
+
+def test_each_base_model_has_a_row_of_its_own(fake_sweep):
+    for model, value in (("llama", 0.75), ("mistral", 0.25)):
+        run = fake_sweep.job("dpo", iterations=1, benchmarks=("gold",), overrides=[f"model={model}"])
+        run["points"][0]["policy"] = model
+        fake_sweep.write(run, str(fake_sweep.jobs - 1))
+        record(fake_sweep, model, value)
+        record(fake_sweep, run["points"][1]["policy"], 0.5)
+    table = alignment_tax.table(collect(fake_sweep.folder), alignment_tax.gather(fake_sweep.folder)[0])
+    rows = [row for row in table.data.to_dict("records") if row["metric"] == "acc"]
+    assert {row["policy"]: (row["value"], row["seeds"]) for row in rows} == {
+        "base model [model=llama]": (0.75, 1), "base model [model=mistral]": (0.25, 1),
+        "DPO [model=llama]": (0.5, 1), "DPO [model=mistral]": (0.5, 1),
+    }  # fmt: skip
+    changes = {row["policy"]: row["change_from_base"] for row in rows}
+    assert (changes["DPO [model=llama]"], changes["DPO [model=mistral]"]) == (-0.25, 0.25)
 
 
 @pytest.mark.parametrize(
