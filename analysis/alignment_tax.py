@@ -67,9 +67,7 @@ def read(path: Path) -> list[TaskScore]:
     return found
 
 
-def _of_task(
-    policy: str, task: str, results: Mapping[str, Any], arguments: tuple[str, ...]
-) -> Iterator[TaskScore]:
+def _of_task(policy: str, task: str, results: Mapping[str, Any], arguments: tuple[str, ...]) -> Iterator[TaskScore]:
     row = results["results"][task]
     n_questions = results.get("n-samples", {}).get(task, {}).get("effective", 0)
     for key, value in row.items():
@@ -170,8 +168,8 @@ def table(sweep: Sweep, scores: Sequence[TaskScore]) -> Table | None:
         cells=tuple(cells),
         notes=(
             "Values and standard errors (over questions, of one policy; none over several seeds) are the harness's. "
-            "Change: from the base model of the same seed, asked with the same arguments, a mean over seeds. Differences "
-            "of less than about two standard errors are no finding.",
+            "Change: from the base model of the same seed, asked with the same arguments, a mean over seeds. "
+            "Differences of less than about two standard errors are no finding.",
         ),
         fingerprints=tuple(dict.fromkeys(behind)),
         text_columns=3 + several,

@@ -90,6 +90,11 @@ def key_of(replicate: Replicate) -> tuple[int, Hashable]:
     return replicate.seed, replicate.base_model
 
 
+def base_model_of(run: Run) -> str:
+    """The fingerprint of the model that a run started from; its option's name where the run has no such point."""
+    return next((point.policy for point in run.points if point.iteration == BASE_ITERATION), run.model)
+
+
 def curves(sweep: Sweep, benchmark: str) -> list[Curves]:
     """Every series, in the order of the sweep's runs; runs that reached fewer rounds than the longest are left out."""
     return _collected(sweep, benchmark)[0]
@@ -167,11 +172,10 @@ def _replicate(run: Run, benchmark: str, rows: pd.DataFrame, base: dict[str, Any
     kls = [_kl(run.store, point.kl) for point in measured]
     proxies = [_proxy(run.store, point, benchmark) for point in (by_iteration.get(BASE_ITERATION), *measured)]
     redrawn = _redrawn(run.store, rows["fingerprint"].tolist(), run.primary[benchmark], run.length[benchmark])
-    start = by_iteration.get(BASE_ITERATION)
     replicate = Replicate(
         job=run.job,
         seed=run.seed,
-        base_model=start.policy if start else run.model,
+        base_model=base_model_of(run),
         scores=rows["score"].to_numpy(dtype=np.float64),
         lengths=rows["length"].to_numpy(dtype=np.float64),
         kl_base=np.array([base_kl for base_kl, *_ in kls]),

@@ -89,8 +89,8 @@ def metric_names(sweep: Sweep, benchmark: str) -> tuple[str, str]:
 def points(sweep: Sweep, benchmark: str) -> pd.DataFrame:
     """One row per policy: run, iteration, score with its interval, length, counts, extra metrics, fingerprints.
 
-    Base models that several runs share appear once, under an empty objective. `replicate` is what pairs two objectives:
-    (seed, the base model's seed). Diagnostic scores are columns `by_<judge>`. The frame is shared between callers.
+    Base models that several runs share appear once, under an empty objective. `replicate` tells the runs of a series
+    apart: (seed, the base model's seed). Diagnostic scores are columns `by_<judge>`. The frame is shared by callers.
     Raises AnalysisError when more than one judge graded these scores, or on different questions (`restricted` picks
     one).
     """

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from aipo.jobs import BASE_ITERATION
 from analysis import style
 from analysis.collect import Sweep, iteration_label
-from analysis.fits import FIT_NAMES, FitMethod, Line, fit_line
+from analysis.fits import FIT_NAMES, Line
+from analysis.over_dpo import keys_of, length_ratio, mean_and_sd, score_of_each, scores_over_dpo
 from analysis.summary import (
     diagnostic_metric,
     metric_names,
-    of_each,
     official,
     over_seeds,
     points,
@@ -26,8 +25,6 @@ from analysis.table import Table, digits_for, number
 
 if TYPE_CHECKING:
     import pandas as pd
-
-DPO = "dpo"
 
 
 def score_table(sweep: Sweep, benchmark: str, name: str | None = None) -> Table:
@@ -77,13 +74,14 @@ def seeds_table(sweep: Sweep, benchmarks: Sequence[str]) -> Table:
     import pandas as pd
 
     records: list[dict[str, Any]] = []
+    keys = keys_of(sweep)
     for benchmark in benchmarks:
         primary, length = metric_names(sweep, benchmark)
         frame = points(sweep, benchmark)
         rows = over_seeds(frame)
         last = rows.groupby(["objective", "variant"], sort=False)["iteration"].idxmax()
         for row in rows.loc[last].to_dict("records"):
-            ratio, ratio_sd = _length_ratio(frame, row)
+            ratio, ratio_sd = length_ratio(frame, row, keys)
             record = {"benchmark": benchmark, "metric": primary, "length_metric": length, **row}
             records.append(record | {"expected": _expected_seeds(sweep, row), "ratio": ratio, "ratio_sd": ratio_sd})
     rows = pd.DataFrame(records)
@@ -121,7 +119,7 @@ def seeds_table(sweep: Sweep, benchmarks: Sequence[str]) -> Table:
         cells=tuple(cells),
         notes=(
             "± is the sample standard deviation over seeds; seeds: those scored after this round / all of the sweep.",
-            "length / DPO's: of the same seed and round, then averaged over seeds.",
+            "length / DPO's: of the same seed, base model and round, then averaged over seeds.",
             *(_judge_note(judge) + " Shown is its plain win rate, or the metric itself." for judge in judges),
             *problem_notes(sweep),
         ),
@@ -137,26 +135,25 @@ def fits_table(sweep: Sweep, lines: dict[str, dict[tuple[str, str], Line]], pape
     """
     import pandas as pd
 
+    keys = keys_of(sweep)
     published = {(row.benchmark, row.objective): row.slope for row in paper.itertuples()}
     records: list[dict[str, Any]] = []
     fingerprints: tuple[str, ...] = ()
     for benchmark, series in lines.items():
         frame = points(sweep, benchmark)
         at = common_length(list(series.values()))
-        by_replicate = {one: _score_of_each(frame, one, line.method, at) for one, line in series.items()}
+        by_replicate = {one: score_of_each(frame, one, line.method, at, keys) for one, line in series.items()}
         for (objective, variant), line in sorted(series.items(), key=lambda item: style.series_order(*item[0])):
             mine = frame[(frame["objective"] == objective) & (frame["variant"] == variant)]
             used = unique(digest for digests in mine["fingerprints"] for digest in digests)
             fingerprints += used
             own = by_replicate[objective, variant]
-            dpo = by_replicate.get((DPO, _dpo_variant({name for kind, name in series if kind == DPO}, variant)), {})
-            over_dpo = [own[one] - dpo[one] for one in own if one in dpo] if objective != DPO else []
-            over_dpo_mean, over_dpo_sd = _mean_and_sd(over_dpo)
+            over_dpo_mean, over_dpo_sd = mean_and_sd(scores_over_dpo(by_replicate, (objective, variant)))
             records.append(
                 {"benchmark": benchmark, "objective": objective, "variant": variant, "method": line.method}
                 | {"n_points": line.n, "slope": line.slope, "intercept": line.intercept, "length_min": line.x_min}
                 | {"length_max": line.x_max, "common_length": at, "score_at_common_length": line.at(at)}
-                | {"score_at_common_length_sd": _mean_and_sd(list(own.values()))[1]}
+                | {"score_at_common_length_sd": mean_and_sd(list(own.values()))[1]}
                 | {"over_dpo": over_dpo_mean, "over_dpo_sd": over_dpo_sd}
                 | {"extrapolated": not line.x_min <= at <= line.x_max}
                 | {"paper_slope": published.get((benchmark, objective)) if official(sweep, benchmark) else None}
@@ -184,7 +181,9 @@ def fits_table(sweep: Sweep, lines: dict[str, dict[tuple[str, str], Line]], pape
     if bool(records) and data["score_at_common_length_sd"].notna().any():
         notes.append("±: sample standard deviation over seeds of this score, each seed with a line of its own.")
     if paired:
-        notes.append("minus DPO's there: of the same seed, each on a line of its own; mean ± sd over seeds.")
+        notes.append(
+            "minus DPO's there: of the same seed and base model, each on a line of its own; mean ± sd over seeds."
+        )
     if bool(records) and data["extrapolated"].any():
         notes.append("‡ extrapolated: this line's points do not reach the common length.")
     if compared:
@@ -199,25 +198,6 @@ def fits_table(sweep: Sweep, lines: dict[str, dict[tuple[str, str], Line]], pape
         fingerprints=unique(fingerprints),
         text_columns=3,
     )
-
-
-def _score_of_each(
-    frame: pd.DataFrame, series: tuple[str, str], method: FitMethod, length: float
-) -> dict[tuple[int, int | None], float]:
-    """Replicate -> score at `length` on its own line, for those whose points determine one."""
-    mine = frame[(frame["objective"] == series[0]) & (frame["variant"] == series[1]) & frame["score"].notna()]
-    scores = {}
-    for one, group in of_each(mine):
-        line = fit_line(group["length"].tolist(), group["score"].tolist(), method)
-        if line is not None:
-            scores[one] = line.at(length)
-    return scores
-
-
-def _mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample sd; NaN where there are too few values."""
-    mean = statistics.fmean(values) if values else math.nan
-    return mean, statistics.stdev(values) if len(values) > 1 else math.nan
 
 
 def pairs_table(sweep: Sweep) -> Table:
@@ -381,20 +361,3 @@ def _expected_seeds(sweep: Sweep, row: dict[str, Any]) -> int:
         return row["n"]
     mine = (run for run in sweep.runs if (run.objective, run.variant) == (row["objective"], row["variant"]))
     return len({(run.seed, run.base_seed) for run in mine})
-
-
-def _dpo_variant(variants: set[str], variant: str) -> str:
-    """The variant of DPO to hold this one against: DPO's only one, else the same."""
-    return next(iter(variants)) if len(variants) == 1 else variant
-
-
-def _length_ratio(frame: pd.DataFrame, row: dict[str, Any]) -> tuple[float, float]:
-    """Mean and sd of length over DPO's, unless that is 0: of one round, replicate and variant (or only)."""
-    here = frame[frame["iteration"] == row["iteration"]]
-    variant = _dpo_variant(set(here.loc[here["objective"] == DPO, "variant"]), row["variant"])
-    mine = here[(here["objective"] == row["objective"]) & (here["variant"] == row["variant"])]
-    dpo = here[(here["objective"] == DPO) & (here["variant"] == variant)].set_index("replicate")["length"].to_dict()
-    ratios = [one.length / dpo[one.replicate] for one in mine.itertuples() if dpo.get(one.replicate, 0.0) > 0]
-    mean, sd = _mean_and_sd([ratio for ratio in ratios if not math.isnan(ratio)])
-    # DPO's own ratio is 1 by definition: no spread to state.
-    return mean, math.nan if row["objective"] == DPO else sd

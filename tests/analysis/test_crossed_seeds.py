@@ -21,13 +21,14 @@ GROWTH = {0: 10.0, 1: 20.0}
 def _job(fake_sweep, objective: str, seed: int, base: int) -> None:
     run_points = []
     growth = (GROWTH[base] + 0.1 * seed) * (0.5 if objective == "aipo" else 1.0)
-    for iteration in range(4):
+    for iteration in range(-1, 4):
         score = 0.5 + (0.06 if objective == "aipo" else 0.05) * (iteration + 1)
         metrics = [Metric("rating", score, (score, score), 10, 0)]
         metrics += [Metric("mean_tokens", 15 + growth * (iteration + 1), None, 10, 0)]
         digest = fake_sweep.score((objective, seed, base, iteration), metrics)
-        keys = ("policy", "pairs", "reference", "train")
-        run_points.append({"iteration": iteration, **dict.fromkeys(keys), "scores": {"mt_bench": digest}})
+        policy = f"{objective} {seed} {base} {iteration}" if iteration >= 0 else f"base {base}"
+        keys = dict.fromkeys(("pairs", "reference", "train")) | {"policy": policy}
+        run_points.append({"iteration": iteration, **keys, "scores": {"mt_bench": digest}})
     overrides = [f"model.seed={base}"]
     fake_sweep.job(objective, seed, benchmarks=("mt_bench",), points=run_points, overrides=overrides)
 
@@ -88,3 +89,58 @@ def test_each_run_is_a_line_of_its_own(crossed) -> None:
     assert [(seed, int(base)) for (seed, base), _ in groups] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     assert all(list(rows["iteration"]) == [0, 1, 2, 3] for _, rows in groups)
     assert not any(math.isnan(length) for _, rows in groups for length in rows["length"])
+
+
+def _hub_job(fake_sweep, objective: str, model: str, growth: float, *more: str) -> None:
+    """A job on a model that was not made here: its seed tells nothing of the model."""
+    shared = [f"model={model}", *more]
+    run = fake_sweep.job(objective, benchmarks=("alpaca_eval",), iterations=0, overrides=shared, official=True)
+    run["points"] = []
+    for iteration in range(-1, 3):
+        score = 50 + growth * (iteration + 1)
+        metrics = [Metric("lc_win_rate", score, (score, score), 10, 0)]
+        metrics += [Metric("mean_chars", 100 + 10 * growth * (iteration + 1), None, 10, 0)]
+        trained = (objective, *more) if iteration >= 0 else ()
+        digest = fake_sweep.score((trained, model, iteration), metrics, assets="aipo.benchmarks.official.Official")
+        point = {"iteration": iteration, "policy": f"{model} {trained} {iteration}"}
+        run["points"].append(
+            point | dict.fromkeys(("pairs", "reference", "train")) | {"scores": {"alpaca_eval": digest}}
+        )
+    fake_sweep.write(run, str(fake_sweep.jobs - 1))
+
+
+def _over_dpo(sweep) -> dict[str, tuple[float, float]]:
+    """Series -> its length over DPO's in seeds.csv, and its score minus DPO's in fits.csv."""
+    lines = {"alpaca_eval": plots.fit_lines(sweep, ["alpaca_eval"])["alpaca_eval"]}
+    fits = tables.fits_table(sweep, lines, pd.DataFrame(columns=["benchmark", "objective", "slope"])).data
+    minus = {(row["objective"], row["variant"]): row["over_dpo"] for row in fits.to_dict("records")}
+    rows = tables.seeds_table(sweep, ["alpaca_eval"]).data.to_dict("records")
+    return {
+        f"{row['objective']} {row['variant']}": (row["length_over_dpo"], minus[row["objective"], row["variant"]])
+        for row in rows
+        if row["objective"] not in ("dpo", "base model", "")
+    }
+
+
+def test_a_model_is_held_against_dpo_of_the_same_model_alone(fake_sweep) -> None:
+    """DPO ran on mistral only, with the seed that AIPO has on both."""
+    for objective, model, growth in (("dpo", "mistral", 10.0), ("aipo", "mistral", 5.0), ("aipo", "llama", 8.0)):
+        _hub_job(fake_sweep, objective, model, growth)
+    found = _over_dpo(collect(fake_sweep.folder))
+    assert found["aipo model=mistral"] == (pytest.approx(250 / 400), pytest.approx(0.0, abs=1e-9))
+    assert all(math.isnan(value) for value in found["aipo model=llama"])
+
+
+def test_one_variant_of_dpo_on_a_model_serves_every_variant_there(fake_sweep) -> None:
+    """AIPO has two alphas on either model and DPO none."""
+    for model, growth in (("mistral", 10.0), ("llama", 20.0)):
+        _hub_job(fake_sweep, "dpo", model, growth)
+        for alpha in (1, 3):
+            _hub_job(fake_sweep, "aipo", model, growth / 2 * alpha, f"objective.loss.alpha={alpha}")
+    found = {name: ratio for name, (ratio, _) in _over_dpo(collect(fake_sweep.folder)).items()}
+    assert found == {
+        "aipo model=llama,objective.loss.alpha=1": pytest.approx(400 / 700),
+        "aipo model=llama,objective.loss.alpha=3": pytest.approx(1000 / 700),
+        "aipo model=mistral,objective.loss.alpha=1": pytest.approx(250 / 400),
+        "aipo model=mistral,objective.loss.alpha=3": pytest.approx(550 / 400),
+    }
