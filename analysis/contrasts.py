@@ -24,11 +24,10 @@ from aipo.stats import (
     mean_score_over,
     sign_flip_p,
 )
-from analysis.replicates import Curves, Replicate, key_of
+from analysis.replicates import CONTROL, Curves, Replicate, control_of, key_of
 
 Array = NDArray[np.float64]
 
-CONTROL = "dpo"
 SUBJECT = "aipo"
 """The objective that is also held against every other one."""
 HORIZONS = (5, 10, 15)
@@ -83,14 +82,18 @@ def paired(curves: Sequence[Curves]) -> list[Curves]:
 
 def contrasts(curves: Sequence[Curves], control: str = CONTROL) -> list[Contrast]:
     """Every objective minus the control, at every horizon; [] without the control or without shared replicates."""
+    return [contrast for _, contrast in _families(curves, _against(curves, control))]
+
+
+def compared(curves: Sequence[Curves], control: str = CONTROL) -> list[Curves]:
+    """What `contrasts` compares, in the order of `curves`: each series on the replicates that it shares with the
+    control, and the control on those that any other has. [] as there. Equal length and score are read off these."""
+    return _taking_part(curves, _against(curves, control))[0]
+
+
+def _against(curves: Sequence[Curves], control: str) -> list[_Pair]:
     against = control_of(curves, control)
-    pairs = [pair for other in curves if other is not against and (pair := _pair(other, against))]
-    return [contrast for _, contrast in _families(curves, pairs)]
-
-
-def control_of(curves: Sequence[Curves], control: str = CONTROL) -> Curves | None:
-    """The series that the others are held against: of several variants of the control, the first of the sweep's."""
-    return next((series for series in curves if series.series[0] == control), None)
+    return [pair for other in curves if other is not against and (pair := _pair(other, against))]
 
 
 def subject_contrasts(curves: Sequence[Curves], subject: str = SUBJECT) -> list[Contrast]:
@@ -108,8 +111,8 @@ def subject_contrasts(curves: Sequence[Curves], subject: str = SUBJECT) -> list[
 def every_pair(curves: Sequence[Curves]) -> list[tuple[Curves, Curves, list[Contrast]]]:
     """Each series against each one before it, at their last common round, corrected over all pairs of a quantity.
 
-    Read where all series pass. A contrast bears the name of the first of the two; [] without a pair that shares
-    replicates.
+    Read where all series of these pairs pass. A contrast bears the name of the first of the two; [] without a pair
+    that shares replicates.
     """
     chosen = [(two, one) for one, two in itertools.combinations(curves, 2)]
     pairs = [pair for two, one in chosen if (pair := _pair(two, one)) is not None]
@@ -148,10 +151,14 @@ class _Pair:
 
 def _families(curves: Sequence[Curves], pairs: Sequence[_Pair]) -> list[tuple[int, Contrast]]:
     """Each quantity of all pairs at every horizon, with the pair's place; those of one quantity and horizon are
-    corrected together. A pair with a run whose answers are all empty has no ratio of lengths, and is not in it."""
+    corrected together. A pair with a run whose answers are all empty has no ratio of lengths, and is not in it.
+
+    Equal length and score are read where the replicates of these pairs pass: what is compared with nothing narrows
+    them for nobody."""
     found: list[tuple[int, Contrast]] = []
     if not pairs:
         return found
+    curves, pairs = _taking_part(curves, pairs)
     for horizon, quantity in itertools.product(horizons(curves), QUANTITIES):
         statistic, where = statistic_of(quantity, curves, horizon)
         if statistic is None:
@@ -171,6 +178,34 @@ def _families(curves: Sequence[Curves], pairs: Sequence[_Pair]) -> list[tuple[in
     return found
 
 
+def _taking_part(curves: Sequence[Curves], pairs: Sequence[_Pair]) -> tuple[list[Curves], list[_Pair]]:
+    """Those of the series that are in a pair, each on its replicates that are in any, and the pairs of these."""
+    taking: dict[int, set[int]] = {}
+    for pair in pairs:
+        taking.setdefault(id(pair.minuend), set()).update(pair.minuend_places)
+        taking.setdefault(id(pair.subtrahend), set()).update(pair.subtrahend_places)
+    parts = {id(series): _part(series, tuple(sorted(taking[id(series)]))) for series in curves if id(series) in taking}
+    now_at = {key: {before: now for now, before in enumerate(sorted(places))} for key, places in taking.items()}
+    renewed = [
+        replace(
+            pair,
+            minuend=parts[id(pair.minuend)],
+            minuend_places=[now_at[id(pair.minuend)][place] for place in pair.minuend_places],
+            subtrahend=parts[id(pair.subtrahend)],
+            subtrahend_places=[now_at[id(pair.subtrahend)][place] for place in pair.subtrahend_places],
+        )
+        for pair in pairs
+    ]
+    return list(parts.values()), renewed
+
+
+@lru_cache(maxsize=64)  # the same object each time, so that its reading is found again
+def _part(series: Curves, places: tuple[int, ...]) -> Curves:
+    if len(places) == len(series.replicates):
+        return series
+    return Curves(series.series, tuple(series.replicates[place] for place in places), series.n_questions)
+
+
 def _pair(minuend: Curves, subtrahend: Curves | None, names: Curves | None = None) -> _Pair | None:
     """The two on the replicates that both have; None where they share none. Named by the first unless said."""
     places = {key_of(replicate): place for place, replicate in enumerate(subtrahend.replicates)} if subtrahend else {}
@@ -182,10 +217,13 @@ def _pair(minuend: Curves, subtrahend: Curves | None, names: Curves | None = Non
 
 
 def levels(curves: Sequence[Curves], horizon: int) -> tuple[dict[tuple[str, str], Estimate], Range]:
-    """Each series' mean score at the lengths that all series and seeds reach; {} where they have none in common."""
-    together = paired(curves)
-    statistic, where = statistic_of("score_at_equal_length", together, horizon)
-    if statistic is None or where is None:
+    """The mean score at equal length of each series that is compared with the control, over the replicates that all of
+    them have, at the lengths of `contrasts`; without any comparison likewise of all series, at the lengths that these
+    replicates pass. {} where they have no replicate or no length in common."""
+    among = compared(curves)
+    together = paired(among or curves)
+    statistic, where = statistic_of("score_at_equal_length", among or together, horizon)
+    if statistic is None or where is None or not together[0].replicates:
         return {}, Range(math.nan, math.nan)
     return {series.series: over_replicates(series, horizon, statistic) for series in together}, where
 

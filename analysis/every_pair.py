@@ -14,7 +14,8 @@ from pathlib import Path
 from analysis import style
 from analysis.collect import AnalysisError, Sweep, collect
 from analysis.contrasts import QUANTITIES, every_pair
-from analysis.findings import LEADING, cell, counted, exact, is_ratio
+from analysis.estimates import cell, counted, exact, is_ratio
+from analysis.findings import LEADING
 from analysis.replicates import curves, left_out
 from analysis.summary import points, title, unique
 from analysis.table import Table, digits_for
@@ -58,7 +59,7 @@ def table_of(sweep: Sweep) -> Table:
             f"By seed and base model; in brackets the 95 % interval over {counted([one.estimate for one in all_])}; p "
             f"corrected by Holm for the {len(found)} comparisons of a column.",
             "At equal length: read off the measured curves by interpolation, averaged over the lengths that all "
-            "curves pass; at equal score likewise. No line is fitted.",
+            "curves compared here pass; at equal score likewise. No line is fitted.",
             *left_out(sweep, benchmark),
         ),
         fingerprints=fingerprints,

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from aipo.jobs import BASE_ITERATION
-from aipo.stats import Estimate
-from analysis import style
+from analysis import replicates, style
 from analysis.contrasts import (
-    CONTROL,
     QUANTITIES,
     SUBJECT,
     Contrast,
+    compared,
     contrasts,
     levels,
     order_agreement,
@@ -25,6 +23,7 @@ from analysis.contrasts import (
     statistic_of,
     subject_contrasts,
 )
+from analysis.estimates import cell, columns, counted, exact, is_ratio, shown, told_p, with_interval
 from analysis.replicates import curves, left_out, questions
 from analysis.summary import limits, metric_names, points, title, unique
 from analysis.table import Table, digits_for, number
@@ -43,8 +42,6 @@ EXTRAPOLATED = 0.8
 OFTEN_CUT = 5.0
 """Above this percentage of cut answers, lengths are those of the limit as well."""
 LATE_ROUNDS = 5
-SMALLEST_P = 1e-4
-"""Below it a p-value's digits mean nothing."""
 
 
 @lru_cache(maxsize=16)
@@ -56,8 +53,7 @@ def all_contrasts(sweep: Sweep, benchmark: str) -> list[Contrast]:
 
 def control_name(sweep: Sweep, benchmark: str) -> str:
     """What the control is called: with its variant where the sweep has several of them."""
-    series = [one.series for one in curves(sweep, benchmark) if one.series[0] == CONTROL]
-    return style.series_name(*series[0]) if len(series) > 1 else style.objective_name(CONTROL)
+    return replicates.control_name(curves(sweep, benchmark))
 
 
 @lru_cache(maxsize=16)
@@ -111,7 +107,7 @@ def _table(
         f"{note}; in brackets the 95 % interval over {counted([one.estimate for one in found])}; p corrected by Holm "
         f"for the {compared} comparisons of a column.",
         "At equal length: read off the measured curves by interpolation, averaged over the lengths that all curves "
-        "pass; at equal score likewise. No line is fitted.",
+        "compared here pass; at equal score likewise. No line is fitted.",
     ]
     notes += [*_power_notes(found, digits, headers), *left_out(sweep, benchmark)]
     if any(contrast.new_base_models for contrast in found):
@@ -154,11 +150,11 @@ def curves_table(sweep: Sweep, benchmark: str, name: str) -> Table | None:
         cells.append(
             (
                 style.objective_name(one.series[0]), *([one.series[1]] if varied else []),
-                _with_interval(last_length, 1), _with_interval(last_score, digits),
+                with_interval(last_length, 1), with_interval(last_score, digits),
                 f"{number(float(mean_scores[peak]), digits)} "
                 f"(round {peak + 1}, {number(float(mean_lengths[peak]), 1)})",
-                "–" if lost is None else f"{_with_interval(lost, digits)}{_p(lost.p)}",
-                "–" if equal is None else _with_interval(equal, digits),
+                "–" if lost is None else f"{with_interval(lost, digits)}{told_p(lost.p)}",
+                "–" if equal is None else with_interval(equal, digits),
             )
         )  # fmt: skip
         row = {"benchmark": benchmark, "objective": one.series[0], "variant": one.series[1], "rounds": horizon}
@@ -167,7 +163,8 @@ def curves_table(sweep: Sweep, benchmark: str, name: str) -> Table | None:
         row |= {"peak_length": mean_lengths[peak]}
         quantities = {"last_length": last_length, "last_score": last_score, "late_change": lost}
         for key, found in (quantities | {"score_at_equal_length": equal}).items():
-            row |= _columns(key, found)
+            row |= columns(key, found)
+        row["score_at_equal_length_n_seeds"] = equal.n_replicates if equal else 0
         data.append(row)
     length = style.metric_name(metric_names(sweep, benchmark)[1])
     notes = [f"In brackets 95 % intervals over {counted(ends)}. Length: {length}."]
@@ -176,6 +173,12 @@ def curves_table(sweep: Sweep, benchmark: str, name: str) -> Table | None:
         notes[-1] += " All else counts each base model the same, however many seeds it has."
     if not where.is_empty and at_equal:
         notes.append(f"Equal length: from {number(where.low, 1)} to {number(where.high, 1)}, which all curves pass.")
+        if any(row["score_at_equal_length_n_seeds"] != row["n_seeds"] for row in data):
+            n = max(equal.n_replicates for equal in at_equal.values())
+            notes[-1] = (
+                f"{notes[-1].removesuffix('all curves pass.')}all curves that are compared pass; of each over the {n} "
+                f"seed{'s' * (n > 1)} that all of these have (score_at_equal_length_n_seeds in the CSV)."
+            )
     elif len(series) > 1:
         notes.append("Nothing at equal length: the objectives share no finished seed, or no length that all pass.")
     notes += left_out(sweep, benchmark)
@@ -214,7 +217,8 @@ def verdict(sweep: Sweep, benchmarks: Sequence[str]) -> list[str]:
         knows = "know other questions, not other training runs" if alone[0].estimate.n_questions else "are not known"
         sentences.append(f"{what}: the intervals {knows}. One seed decides nothing; run more (seed=0,1,2,...).")
     if len(alone) < len(last):
-        equal, _ = statistic_of("score_at_equal_length", series, min(one.rounds for one in series))
+        together = compared(series)
+        equal, _ = statistic_of("score_at_equal_length", together, horizon)
         for statistic, rising, what in (
             (lambda lengths, _: float(lengths[-1]), True, "last length, the shortest first"),
             (lambda _, scores: float(scores[-1]), False, "last score, the best first"),
@@ -222,7 +226,7 @@ def verdict(sweep: Sweep, benchmarks: Sequence[str]) -> list[str]:
         ):
             if statistic is None:
                 continue
-            agreement = order_agreement(series, statistic, rising=rising)
+            agreement = order_agreement(together, statistic, rising=rising)
             if agreement is not None:
                 order = ", ".join(style.objective_name(objective) for objective in agreement.order)
                 sentences.append(
@@ -304,52 +308,6 @@ def share_longer_than_baseline(sweep: Sweep, benchmark: str) -> float:
     return float(np.mean(longer)) if longer else math.nan
 
 
-def is_ratio(contrast: Contrast) -> bool:
-    """Whether a contrast is of logarithms, and shown as a ratio."""
-    return contrast.quantity.startswith("log_")
-
-
-def _shown(contrast: Contrast, digits: int, words: str = "") -> str:
-    """Value and interval, where there is one, as they are shown, `words` between them: ratios from their logarithms."""
-    found = contrast.estimate
-    if is_ratio(contrast):
-        value, low, high = (math.exp(x) for x in (found.value, found.low, found.high))
-        found, digits = replace(found, value=value, low=low, high=high), 2
-    return _with_interval(found, digits, words)
-
-
-def cell(contrast: Contrast | None, digits: int) -> str:
-    """A contrast as people read it; a dash for none."""
-    return "–" if contrast is None else f"{_shown(contrast, digits)}{_p(contrast.p_holm)}"
-
-
-def _p(p: float) -> str:
-    return "" if math.isnan(p) else f"; p {'' if p < SMALLEST_P else '= '}{shown_p(p)}"
-
-
-def shown_p(p: float) -> str:
-    """A p-value to one digit, or to as many as tell on which side of 0.05 it is: two, and four beside it."""
-    if p < SMALLEST_P:
-        return "< 0.0001"
-    return next((text for digits in (1, 2) if (text := f"{p:.{digits}g}") != "0.05"), f"{p:.4g}")
-
-
-def _with_interval(found: Estimate, digits: int, words: str = "") -> str:
-    value = f"{number(found.value, digits)}{words}"
-    return value if math.isnan(found.low) else f"{value} ({number(found.low, digits)} to {number(found.high, digits)})"
-
-
-def counted(found: Sequence[Estimate]) -> str:
-    """What the intervals of a table are over: the fewest seeds and the most, where not all have the same."""
-    counts = [one.n_replicates for one in found]
-    least, most, asked = min(counts), max(counts), min(one.n_questions for one in found)
-    questions = f"{asked} questions" if asked else ""
-    if most == 1:
-        return f"{questions} alone, for there is one seed" if asked else "nothing: one seed, and no single questions"
-    seeds = f"{most} seeds" if least == most else f"{least} to {most} seeds (n_seeds in the CSV)"
-    return " and ".join(filter(None, (seeds, questions))) + "; of one seed over questions alone" * (least == 1 < asked)
-
-
 def _power_notes(found: Sequence[Contrast], digits: int, headers: dict[str, str]) -> list[str]:
     horizon = max(contrast.horizon for contrast in found)
     last = [contrast for contrast in found if contrast.horizon == horizon and contrast.estimate.n_replicates > 1]
@@ -358,42 +316,17 @@ def _power_notes(found: Sequence[Contrast], digits: int, headers: dict[str, str]
         mine = [contrast for contrast in last if contrast.quantity == quantity]
         if mine:
             smallest = max(contrast.estimate.detectable for contrast in mine)
-            shown = f"a ratio of {number(math.exp(-smallest), 2)}" if is_ratio(mine[0]) else number(smallest, digits)
+            least = f"a ratio of {number(math.exp(-smallest), 2)}" if is_ratio(mine[0]) else number(smallest, digits)
             text = "the smallest difference that these seeds would have shown in 4 of 5 repetitions is"
-            notes.append(f"{header}: {text} {shown}.")
+            notes.append(f"{header}: {text} {least}.")
     return notes
 
 
 def _sentence(contrast: Contrast, benchmark: str, control: str) -> str:
     name, p = style.series_name(contrast.objective, contrast.variant), contrast.p_holm
     if contrast.quantity == "log_length":
-        what = "answers are " + _shown(contrast, 3, f" times as long as {control}'s")
+        what = "answers are " + shown(contrast, 3, f" times as long as {control}'s")
     else:
-        what = f"{benchmark} at equal length minus {control}'s is {_shown(contrast, 3)}"
-    says = f"{_p(p)}: {'a difference' if p < 0.05 else 'no difference shown'}"
+        what = f"{benchmark} at equal length minus {control}'s is {shown(contrast, 3)}"
+    says = f"{told_p(p)}: {'a difference' if p < 0.05 else 'no difference shown'}"
     return f"{name}, after round {contrast.horizon}: {what}{'' if math.isnan(p) else says}."
-
-
-def exact(contrast: Contrast) -> dict[str, object]:
-    """A contrast's columns in a CSV."""
-    key = contrast.quantity
-    row = _columns(key, contrast.estimate) | {f"{key}_se_questions": contrast.estimate.error_questions}
-    row |= {f"{key}_p_holm": contrast.p_holm, f"{key}_p_sign_flip": contrast.p_sign_flip}
-    row |= {f"{key}_detectable": contrast.estimate.detectable}
-    if contrast.where is not None:
-        row |= {f"{key}_from": contrast.where.low, f"{key}_to": contrast.where.high}
-    if contrast.new_base_models is not None:
-        row |= _columns(f"{key}_new_base_models", contrast.new_base_models)
-    return row | {"n_seeds": contrast.estimate.n_replicates, "n_questions": contrast.estimate.n_questions}
-
-
-def _columns(key: str, found: Estimate | None) -> dict[str, object]:
-    if found is None:
-        return dict.fromkeys((key, f"{key}_low", f"{key}_high", f"{key}_se", f"{key}_p"), math.nan)
-    return {
-        key: found.value,
-        f"{key}_low": found.low,
-        f"{key}_high": found.high,
-        f"{key}_se": found.standard_error,
-        f"{key}_p": found.p,
-    }

@@ -18,9 +18,10 @@ import numpy as np
 from aipo.stats import Range, common_lengths, holm, mean_score_over
 from analysis import style
 from analysis.collect import AnalysisError, Sweep, collect
-from analysis.contrasts import CONTROL, Contrast, pair_contrasts
-from analysis.findings import LEADING, shown_p
-from analysis.replicates import Curves, Replicate, curves, key_of, left_out
+from analysis.contrasts import Contrast, pair_contrasts
+from analysis.estimates import shown_p
+from analysis.findings import LEADING
+from analysis.replicates import CONTROL, Curves, Replicate, curves, key_of, left_out
 from analysis.summary import points, unique
 from analysis.table import Table, number
 

@@ -31,6 +31,8 @@ Array = NDArray[np.float64]
 Series = tuple[str, str]
 """Objective and variant."""
 
+CONTROL = "dpo"
+"""The objective that the others are held against."""
 DRAWS = 100
 """Of questions; their spread, the smaller part of an error, is then known to seven percent."""
 
@@ -90,6 +92,17 @@ def key_of(replicate: Replicate) -> tuple[int, Hashable]:
     return replicate.seed, replicate.base_model
 
 
+def control_of(found: Sequence[Curves], control: str = CONTROL) -> Curves | None:
+    """The series that the others are held against: of several variants of the control, the first of the sweep's."""
+    return next((one for one in found if one.series[0] == control), None)
+
+
+def control_name(found: Sequence[Curves]) -> str:
+    """What the control is called: with its variant where there are several of them."""
+    series = [one.series for one in found if one.series[0] == CONTROL]
+    return style.series_name(*series[0]) if len(series) > 1 else style.objective_name(CONTROL)
+
+
 def base_model_of(run: Run) -> str:
     """The fingerprint of the model that a run started from; its option's name where the run has no such point."""
     return next((point.policy for point in run.points if point.iteration == BASE_ITERATION), run.model)
@@ -102,7 +115,8 @@ def curves(sweep: Sweep, benchmark: str) -> list[Curves]:
 
 def left_out(sweep: Sweep, benchmark: str) -> list[str]:
     """What no contrast shows, a sentence each: series without any run that can be compared, how many runs of the others
-    are left out, and series with a run whose last answers are all empty, to whose length nothing has a ratio."""
+    are left out, series that share no seed and base model with the control, and series with a run whose last answers
+    are all empty, to whose length nothing has a ratio."""
     found, incomplete = _collected(sweep, benchmark)
     known = {one.series for one in found}
     incomplete = dict(sorted(incomplete.items(), key=lambda item: style.series_order(*item[0])))
@@ -115,10 +129,21 @@ def left_out(sweep: Sweep, benchmark: str) -> list[str]:
     if partly := {series: n for series, n in incomplete.items() if series in known}:
         names = ", ".join(f"{style.series_name(*series)} {n}" for series, n in partly.items())
         sentences.append(f"Runs left out, for they do not have {reach} so far: {names}.")
+    if apart := _apart(found):
+        names = ", ".join(style.series_name(*series) for series in apart)
+        sentences.append(f"Not compared with {control_name(found)}, for they share no seed and base model: {names}.")
     if empty := [one.series for one in found if any(run.lengths[-1] == 0 for run in one.replicates)]:
         names = ", ".join(style.series_name(*series) for series in sorted(empty, key=lambda s: style.series_order(*s)))
         sentences.append(f"No ratio of lengths, for the last answers of a run are all empty: {names}.")
     return sentences
+
+
+def _apart(found: Sequence[Curves]) -> list[Series]:
+    """The series without any seed and base model of the control's, where there is one."""
+    control = control_of(found)
+    keys = set(map(key_of, control.replicates)) if control else set()
+    apart = [one.series for one in found if control and keys.isdisjoint(map(key_of, one.replicates))]
+    return sorted(apart, key=lambda series: style.series_order(*series))
 
 
 @lru_cache(maxsize=16)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from analysis import findings, style
-from analysis.contrasts import Contrast, control_of
+from analysis.contrasts import Contrast
+from analysis.estimates import shown_p
 from analysis.findings import LEADING
-from analysis.replicates import Series, curves
+from analysis.replicates import Series, control_of, curves
 from analysis.summary import GROUP, metric_names, over_seeds, points, title
 from analysis.table import digits_for, number
 
@@ -90,7 +91,7 @@ def _row(one: dict[str, object], contrast: Contrast | None, control: Series | No
         interval=f"{low} to {high}",
         length=number(float(str(one["length"])), 1),
         ratio="1 (control)" if (objective, variant) == control else _ratio(contrast),
-        p="" if contrast is None or math.isnan(contrast.p_holm) else findings.shown_p(contrast.p_holm),
+        p="" if contrast is None or math.isnan(contrast.p_holm) else shown_p(contrast.p_holm),
         n=int(str(one["n_scored"])),
         seeds=str(n),
     )

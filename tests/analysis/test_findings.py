@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from aipo.stats import common_lengths, estimate, holm
-from analysis import findings, page
+from analysis import estimates, findings, page
 from analysis.collect import collect
 from analysis.contrasts import contrasts, every_pair, order_agreement, statistic_of, subject_contrasts
 from analysis.overoptimization import largest_error
@@ -249,4 +249,4 @@ def test_every_pair_once_and_corrected_together():
     [(0.5, "0.5"), (0.0493, "0.049"), (0.0522, "0.052"), (0.0496, "0.0496"), (0.0504, "0.0504"), (9e-5, "< 0.0001")],
 )
 def test_a_p_is_told_with_as_many_digits_as_decide(p, shown):
-    assert findings.shown_p(p) == shown
+    assert estimates.shown_p(p) == shown
