@@ -78,12 +78,14 @@ def analyse(sweep_folder: Path, *, pdf: bool = False) -> list[Path]:
     told = material.sweep.problems
     untold = [one for one in unreadable if not any(one.what in other.what for other in told)]
     material = replace(material, sweep=replace(material.sweep, problems=(*told, *untold)))
-    available = [*page.available(material.sweep), *map(repr, material.tax)]
+    available = [*page.available(material.sweep, sources), *map(repr, material.tax)]
     content = stamp.content_hash(material.sweep, [material.gaps], available) + " with PDF" * pdf
     files = stamp.unchanged(sweep_folder, content)
     if files is None:
         files = _write(material, pdf)
-    sources += [sweep_folder / alignment_tax.FOLDER] if sources else []
+    sources = [*sources, sweep_folder / alignment_tax.FOLDER] if sources else []
+    if not page.are_questions_here(material.sweep):
+        sources = []
     stamp.leave(sweep_folder, content, files, sources, pdf=pdf)
     return files
 

@@ -1,7 +1,7 @@
 """What an analysis was made of, so that it is not made again: a figure that would come out the same is not drawn.
 
-The stamp beside the report holds a hash of everything that shapes the files (the collected frames, this code, the
-libraries that draw) and a hash of each file. A changed or missing file is written again.
+The stamp beside the report holds a hash of everything that shapes the files (the collected frames, the manifests of the
+artifacts, this code, the libraries that draw) and a hash of each file. A changed or missing file is written again.
 
 It also holds a quicker one, of the jobs' records and of names, sizes and times of the artifacts' files: where that is
 as it was, nothing is read at all, and neither pandas nor a plotting library is imported.
@@ -35,8 +35,8 @@ CODE = (".py", ".csv", ".css", ".js", ".html")
 
 
 def content_hash(sweep: Sweep, frames: Iterable[pd.DataFrame], available: Iterable[str]) -> str:
-    """Of a sweep with further `frames` and lists of what is `available`, read from its artifacts, and of all code that
-    turns them into files."""
+    """Of a sweep with further `frames` and lines of what is `available` (each artifact with its manifest's hash), and
+    of all code that turns them into files."""
     # When and where a job ran shapes no file; what it failed at is among the problems.
     runs = [replace(run, record=replace(run.record, started="", ended=None, host="", pid=0)) for run in sweep.runs]
     parts = [sweep.folder.resolve().name, *map(repr, (runs, sweep.shared_overrides, sweep.problems))]

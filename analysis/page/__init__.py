@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from analysis.page.render import FILE, write_page
-from analysis.page.sources import available, behind
+from analysis.page.sources import are_questions_here, available, behind
 from analysis.page.verdict import Verdict, verdict
 
-__all__ = ["FILE", "Verdict", "available", "behind", "verdict", "write_page"]
+__all__ = ["FILE", "Verdict", "are_questions_here", "available", "behind", "verdict", "write_page"]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from aipo.artifacts.files import MANIFEST
 from aipo.components import build_component
 from aipo.jobs import Point
 from analysis.collect import AnalysisError, Problem, Run, Sweep, read_manifest
@@ -75,10 +77,7 @@ PARENT_STAGES = {"baseline": "answers"} | {
 
 
 def behind(sweep: Sweep) -> tuple[list[Path], list[Problem]]:
-    """Every artifact that the report and the page read, and what is wrong with those that they cannot.
-
-    No artifact is named where a benchmark's questions are not here yet, which may come without any artifact changing.
-    """
+    """Every artifact that the report and the page read, and what is wrong with those that they cannot."""
     found: dict[Path, None] = {}
     problems: dict[str, Problem] = {}
     shelf = Shelf()
@@ -96,22 +95,27 @@ def behind(sweep: Sweep) -> tuple[list[Path], list[Problem]]:
                 for name, parent in look(run, point, stage, digest).items():
                     if name in PARENT_STAGES:
                         look(run, point, PARENT_STAGES[name], parent)
-    if any(set(questions(run)) != set(run.record.settings.get("benchmark", {})) for run in sweep.runs):
-        found.clear()
     return list(found), list(problems.values())
 
 
-def available(sweep: Sweep) -> list[str]:
-    """What shapes the page beside the sweep's frames: which of its artifacts are there, and which questions."""
-    found = [
-        f"{stage}/{digest}"
-        for run in sweep.runs
-        for point in run.points
-        for stage, digest in stages_of(point)
-        if (run.store / stage / digest).is_dir()
-    ]
+def are_questions_here(sweep: Sweep) -> bool:
+    """Whether every benchmark's questions can be read; else they may come without any artifact changing."""
+    return all(set(questions(run)) == set(run.record.settings.get("benchmark", {})) for run in sweep.runs)
+
+
+def available(sweep: Sweep, artifacts: Iterable[Path]) -> list[str]:
+    """What shapes report and page beside the sweep's frames: which of the artifacts (of `behind`) are there, with the
+    hashes of their manifests, in which those of all their files stand, and which questions."""
+    found = {f"{path.parent.name}/{path.name} {_hash(path / MANIFEST)}" for path in artifacts if path.is_dir()}
     asked = {f"{name}: {len(turns)} questions" for run in sweep.runs for name, turns in questions(run).items()}
-    return [*sorted(set(found)), *sorted(asked)]
+    return [*sorted(found), *sorted(asked)]
+
+
+def _hash(path: Path) -> str:
+    try:
+        return sha256(path.read_bytes()).hexdigest()
+    except OSError:  # a gap, which is among the sweep's problems
+        return ""
 
 
 def questions(run: Run) -> dict[str, dict[str, tuple[str, ...]]]:

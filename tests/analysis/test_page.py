@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from base64 import b64encode
 
 import pytest
 
+from aipo.artifacts import seal
+from aipo.artifacts.manifest import SELF_HASH
 from aipo.miniature.gold import count_facts, mark_sentences
 from aipo.records import Answer, Message, read_parquet
 from analysis import analyse, page
@@ -171,3 +174,26 @@ def test_an_artifact_that_was_changed_behind_the_page_is_told_everywhere(tmp_pat
     path.write_bytes(content)
     assert main([str(folder)]) == 0
     assert (folder / "index.html").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after"),
+    [("train/*/metrics.jsonl", "0.6", "0.9"), ("judgments/*/judgments.jsonl", "because", "despite")],
+)
+def test_an_artifact_that_was_made_again_makes_a_page_again(tmp_path, file, before, after):
+    """No score changes, only what the page reads beside them; its manifest says so, and no large file is read twice."""
+    made = with_texts(tmp_path)
+    analyse(made.folder)
+    first = (made.folder / page.FILE).read_bytes()
+    for path in made.store.glob(file):
+        text = path.read_text(encoding="utf-8")
+        assert before in text
+        path.write_text(text.replace(before, after), encoding="utf-8")
+        manifest = json.loads((path.parent / "manifest.json").read_text(encoding="utf-8"))
+        seal(path.parent, {key: manifest[key] for key in manifest if key not in ("files", "scratch", SELF_HASH)})
+    analyse(made.folder)
+    second = (made.folder / page.FILE).read_bytes()
+    assert second != first
+    again = (made.folder / page.FILE).stat().st_mtime_ns
+    analyse(made.folder)
+    assert (made.folder / page.FILE).stat().st_mtime_ns == again
