@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -26,6 +26,10 @@ class Shelf:
     def gaps(self) -> tuple[str, ...]:
         """What could not be read, and why."""
         return tuple(dict.fromkeys(self._gaps.values()))
+
+    def lacks(self, stages: Collection[str]) -> bool:
+        """Whether an artifact of one of these stages was asked for and could not be read."""
+        return any(stage in stages for _, stage, _ in self._gaps)
 
     def gap(self, store: Path, stage: str, digest: str) -> str | None:
         """Why an artifact cannot be read; None where it can."""

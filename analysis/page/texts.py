@@ -33,6 +33,9 @@ LONGEST_REPLY = 600
 """Likewise of a judge's reply."""
 CODES = {"right": "r", "true": "t", "wrong": "w", "filler": "f", "nonsense": "n", "repeated": "d", "blank": "-"}
 
+WITH_TEXTS = ("scores", "answers", "pairs", "candidates")
+"""Stages that hold the texts, or name the artifact that does."""
+
 QUESTION = re.compile(rb'\{"question_id": "([^"\\]*)"')
 """How a judgment's line begins; an id with a character that JSON escapes is found by reading the line."""
 
@@ -88,18 +91,22 @@ def gather(replicates: Sequence[Sequence[Run]], shelf: Shelf) -> tuple[Texts, st
         if included or share < 1e-3:
             break
         share *= 0.8 * PACKED_CHARACTERS / texts.size
-    return texts, _note(share, included, replicates)
+    return texts, _note(share, included, replicates, lacking=shelf.lacks(WITH_TEXTS))
 
 
-def _note(share: float, included: int, replicates: Sequence[Sequence[Run]]) -> str:
+def _note(share: float, included: int, replicates: Sequence[Sequence[Run]], *, lacking: bool) -> str:
+    """`lacking`: some artifacts with texts cannot be read."""
     if share >= 1 and included == len(replicates):
+        if lacking:
+            return "The page holds what can be read of the answers and candidates of the sweep; some cannot."
         return "The page holds every answer and every candidate of the sweep."
     parts = []
     if share < 1:
         parts.append(f"of the questions and training prompts an evenly spread {100 * share:.2g} %")
     if included < len(replicates):
         parts.append(f"of {len(replicates)} seeds and base models the first {included}")
-    return f"To stay small the page holds a sample of the texts: {', '.join(parts)}. All texts are in the store."
+    where = "that can be read are in the store; some cannot" if lacking else "are in the store"
+    return f"To stay small the page holds a sample of the texts: {', '.join(parts)}. All texts {where}."
 
 
 def _drop(texts: Texts, n_chunks: int, replicate: Sequence[Run]) -> None:

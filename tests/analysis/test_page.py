@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from base64 import b64encode
 
 import pytest
@@ -20,6 +21,7 @@ from analysis.collect import collect
 from analysis.page import texts as texts_module
 from analysis.page.packing import pack, unpack
 from analysis.page.render import SCRIPTS, asset, render
+from analysis.page.sources import Shelf
 from analysis.stamp import STAMP
 
 from page_sweep import HOSTILE, with_texts  # isort: skip
@@ -197,3 +199,18 @@ def test_an_artifact_that_was_made_again_makes_a_page_again(tmp_path, file, befo
     again = (made.folder / page.FILE).stat().st_mtime_ns
     analyse(made.folder)
     assert (made.folder / page.FILE).stat().st_mtime_ns == again
+
+
+@pytest.mark.parametrize("stage", ["candidates", "answers"])
+def test_the_page_does_not_claim_texts_that_cannot_be_read(tmp_path, monkeypatch, stage):
+    made = with_texts(tmp_path)
+    assert _holds(made) == "The page holds every answer and every candidate of the sweep."
+    shutil.rmtree(next(made.store.glob(f"{stage}/*")))
+    assert _holds(made) == "The page holds what can be read of the answers and candidates of the sweep; some cannot."
+    monkeypatch.setattr(texts_module, "TEXTS_PER_REPLICATE", 1)
+    assert _holds(made).endswith("All texts that can be read are in the store; some cannot.")
+
+
+def _holds(made) -> str:
+    sweep = collect(made.folder)
+    return texts_module.gather([sweep.runs], Shelf())[1]
