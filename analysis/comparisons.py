@@ -36,6 +36,8 @@ PAPER_MODELS = {
 }
 """Beginning of a name in conf/model -> row of the paper's headline table."""
 
+SEEDS_NOTE = "seeds: those scored after this round / all of the sweep."
+
 RECIPES_MODEL = "mistral_7b"
 """Beginning of the conf/model name of the model the official recipes train."""
 
@@ -56,17 +58,23 @@ def recipes_table(sweep: Sweep, benchmarks: list[str]) -> Table | None:
             mine = {run.job for run in runs if (run.objective, _other_settings(run)) == (objective, variant)}
             prompts, responses = RECIPES.get(recipe, ("", ""))
             record: dict[str, Any] = {"recipe": recipe, "prompts": prompts, "responses": responses}
-            record |= {"objective": objective, "variant": variant, "round": "", "fingerprints": ()}
+            record |= {"objective": objective, "variant": variant, "round": "", "seeds": f"0 / {len(mine)}"}
+            record |= {"n_seeds_expected": len(mine), "fingerprints": ()}
+            reached: list[dict[str, Any]] = []
             for benchmark in benchmarks:
                 last = _last_iteration(sweep, benchmark, mine)
                 if last is None:
                     continue
-                record["round"] = iteration_label(last["iteration"])
+                reached.append(last)
+                record[f"{benchmark}_n_seeds"] = last["n"]
                 record["fingerprints"] += last["fingerprints"]
                 judges = [name for name in last if name.startswith("by_")]
                 for column in ("score", "score_sd", "win_rate", *judges, "length", "length_sd"):
                     if column in last:
                         record[f"{benchmark}_{column}"] = last[column]
+            if reached:
+                record["round"] = ", ".join(unique(iteration_label(last["iteration"]) for last in reached))
+                record["seeds"] = ", ".join(unique(f"{last['n']} / {len(mine)}" for last in reached))
             records.append(record)
     data = pd.DataFrame(records)
     varied = bool((data["variant"] != "").any())
@@ -90,15 +98,23 @@ def recipes_table(sweep: Sweep, benchmarks: list[str]) -> Table | None:
     cells = []
     for row in data.to_dict("records"):
         first = [row["prompts"] or row["recipe"], row["responses"] or row["recipe"]]
-        first += [style.objective_name(row["objective"]), *([row["variant"]] if varied else []), row["round"]]
+        first += [
+            style.objective_name(row["objective"]),
+            *([row["variant"]] if varied else []),
+            row["round"],
+            row["seeds"],
+        ]
         cells.append((*first, *(_with_sd(row, column, digits[column]) for column in shown)))
-    text_header = ("prompts", "responses", "objective", *(["variant"] if varied else []), "round")
+    text_header = ("prompts", "responses", "objective", *(["variant"] if varied else []), "round", "seeds")
     fingerprints = unique(digest for digests in data["fingerprints"] for digest in digests)
-    notes = ("UF: the offline data set; SI: Self-Instruct; Gen: own candidates; PairRM stands for the sweep's ranker.",)
+    notes = (
+        "UF: the offline data set; SI: Self-Instruct; Gen: own candidates; PairRM stands for the sweep's ranker.",
+        SEEDS_NOTE + " Several counts: of the benchmarks in turn.",
+    )
     return Table(
         name="recipes",
         title="Data recipes, measured",
-        data=data.assign(fingerprints=data["fingerprints"].map(" ".join)),
+        data=data.drop(columns="seeds").assign(fingerprints=data["fingerprints"].map(" ".join)),
         header=(*text_header, *header),
         cells=tuple(cells),
         notes=(*notes, *problem_notes(sweep)),
@@ -129,6 +145,7 @@ def paper_table(sweep: Sweep, benchmarks: list[str]) -> Table | None:
                     | {"benchmark": benchmark}
                     | {"metric": metric, "paper": float(printed), "measured": last[column]}
                     | {"difference": last[column] - printed, "round": iteration_label(last["iteration"])}
+                    | {"n_seeds": last["n"], "n_seeds_expected": len(jobs)}
                     | {"judge": last["judge"], "fingerprints": " ".join(last["fingerprints"])}
                 )
     if not records:
@@ -139,7 +156,8 @@ def paper_table(sweep: Sweep, benchmarks: list[str]) -> Table | None:
         (
             *(r["place"], r["row"], *([r["variant"]] if varied else [])),
             *(style.benchmark_name(r["benchmark"]), style.metric_name(r["metric"], r["benchmark"])),
-            *(number(r["paper"], 1), number(r["measured"], 1), number(r["difference"], 1), r["round"], r["judge"]),
+            *(number(r["paper"], 1), number(r["measured"], 1), number(r["difference"], 1), r["round"]),
+            *(f"{r['n_seeds']} / {r['n_seeds_expected']}", r["judge"]),
         )
         for r in records
     )
@@ -148,9 +166,9 @@ def paper_table(sweep: Sweep, benchmarks: list[str]) -> Table | None:
         name="paper_vs_measured",
         title="The paper's numbers beside measured ones",
         data=pd.DataFrame(records),
-        header=(*header, "paper", "measured", "difference", "round", "judge"),
+        header=(*header, "paper", "measured", "difference", "round", "seeds", "judge"),
         cells=cells,
-        notes=("paper: as printed in arXiv 2409.08845. measured: the last round here, mean over seeds.",),
+        notes=("paper: as printed in arXiv 2409.08845. measured: the last round here, mean over seeds.", SEEDS_NOTE),
         fingerprints=unique(digest for r in records for digest in r["fingerprints"].split()),
         text_columns=4 + varied,
     )
@@ -179,7 +197,7 @@ def _by_variant(runs: list[Run], objective: str) -> Iterator[tuple[str, set[str]
 
 
 def _last_iteration(sweep: Sweep, benchmark: str, jobs: set[str]) -> dict[str, Any] | None:
-    """The summary over seeds of these jobs at their last iteration."""
+    """The summary over seeds of these jobs at their last iteration: of those that reached it, `n`."""
     frame = points(sweep, benchmark)
     rows: pd.DataFrame = frame[frame["job"].isin(jobs) & (frame["objective"] != "")].assign(variant="")
     if rows.empty:

@@ -33,3 +33,23 @@ def test_settings_within_a_recipe_are_rows_of_their_own(fake_sweep):
     found = list(zip(table.data["recipe"], table.data["variant"], strict=True))
     assert found == [("uf", "data.filters.share=0.1"), ("uf", "data.filters.share=0.2"), ("pairrm_uf", "")]
     assert table.data["gold_score_sd"].isna().all()
+
+
+def test_the_last_round_says_how_many_of_the_seeds_it_is_of(fake_sweep):
+    """One of three seeds has come to round 2, and of the other recipe all two."""
+    options = {"benchmarks": ("alpaca_eval",), "official": True, "diagnostic": False, "model": "mistral_7b"}
+    for seed, rounds in ((0, 2), (1, 1), (2, 1)):
+        fake_sweep.job("dpo", seed, iterations=rounds, recipe="uf", overrides=["data=uf"], **options)
+    for seed in (0, 1):
+        fake_sweep.job("dpo", seed, iterations=2, recipe="pairrm_uf", overrides=["data=pairrm_uf"], **options)
+    sweep = collect(fake_sweep.folder)
+    table = comparisons.recipes_table(sweep, ["alpaca_eval"])
+    place = table.header.index("seeds")
+    assert [cell[place - 1 : place + 1] for cell in table.cells] == [("2", "1 / 3"), ("2", "2 / 2")]
+    assert table.data["alpaca_eval_n_seeds"].tolist() == [1, 2] and table.data["n_seeds_expected"].tolist() == [3, 2]
+    paper = comparisons.paper_table(sweep, ["alpaca_eval"])
+    shown = {(cell[1], cell[paper.header.index("seeds")]) for cell in paper.cells}
+    assert shown == {("uf", "1 / 3"), ("pairrm_uf", "2 / 2")}
+    assert set(zip(paper.data["n_seeds"], paper.data["n_seeds_expected"], strict=True)) == {(1, 3), (2, 2)}
+    for one in (table, paper):
+        assert any(note.startswith("seeds: those scored after this round / all of the sweep.") for note in one.notes)
