@@ -11,11 +11,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from aipo.jobs import JobFileError
 from analysis import style
 from analysis.collect import AnalysisError, Sweep, collect
 from analysis.contrasts import QUANTITIES, every_pair
 from analysis.estimates import cell, counted, exact, is_ratio
-from analysis.findings import LEADING
+from analysis.findings import leading
 from analysis.replicates import curves, left_out
 from analysis.summary import points, title, unique
 from analysis.table import Table, digits_for
@@ -27,12 +28,11 @@ HEADERS = ("length / its", "score − its", "score − its, at equal length", "l
 def table_of(sweep: Sweep) -> Table:
     """The last round of the sweep's leading benchmark, p corrected by Holm over all pairs of a column.
 
-    Raises AnalysisError for fewer than two series that share replicates.
+    Raises AnalysisError for no benchmark, or fewer than two series that share replicates.
     """
     import pandas as pd
 
-    names = sweep.runs[0].primary
-    benchmark = next(name for name in (*LEADING, *names) if name in names)
+    benchmark = leading(sweep)
     series = sorted(curves(sweep, benchmark), key=lambda one: style.series_order(*one.series))
     found = every_pair(series)
     if not found:
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sweep = parser.parse_args(arguments).sweep
     try:
         table = table_of(collect(sweep))
-    except AnalysisError as error:
+    except (AnalysisError, JobFileError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     for path in table.write(sweep / "tables"):

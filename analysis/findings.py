@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import numpy as np
 
 from aipo.jobs import BASE_ITERATION
 from analysis import replicates, style
+from analysis.collect import AnalysisError
 from analysis.contrasts import (
     QUANTITIES,
     SUBJECT,
@@ -42,6 +44,21 @@ EXTRAPOLATED = 0.8
 OFTEN_CUT = 5.0
 """Above this percentage of cut answers, lengths are those of the limit as well."""
 LATE_ROUNDS = 5
+
+
+def leading(sweep: Sweep) -> str:
+    """The benchmark that the most runs have, all of them where one is common to all; of several, by LEADING.
+
+    Raises AnalysisError where no run has one.
+    """
+    runs_with = Counter(name for run in sweep.runs for name in run.primary)
+    if not runs_with:
+        raise AnalysisError(
+            f"{sweep.folder}: expected runs with a benchmark, but none of its {len(sweep.runs)} has one; run the sweep "
+            "again with one (benchmark=...), which adds it to what is trained already"
+        )
+    most = max(runs_with.values())
+    return next(name for name in (*LEADING, *runs_with) if runs_with[name] == most)
 
 
 @lru_cache(maxsize=16)

@@ -15,12 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
+from aipo.jobs import JobFileError
 from aipo.stats import Range, common_lengths, holm, mean_score_over
 from analysis import style
 from analysis.collect import AnalysisError, Sweep, collect
 from analysis.contrasts import Contrast, pair_contrasts
 from analysis.estimates import shown_p
-from analysis.findings import LEADING
+from analysis.findings import leading
 from analysis.replicates import CONTROL, Curves, Replicate, curves, key_of, left_out
 from analysis.summary import points, unique
 from analysis.table import Table, number
@@ -132,13 +133,8 @@ def _read(replicate: Replicate, where: Range) -> float:
 
 
 def _with_rates(sweep: Sweep) -> Iterator[tuple[Curves, float]]:
-    for one in curves(sweep, _benchmark(sweep)):
+    for one in curves(sweep, leading(sweep)):
         yield one, _rate(sweep, one)
-
-
-def _benchmark(sweep: Sweep) -> str:
-    names = sweep.runs[0].primary
-    return next(name for name in (*LEADING, *names) if name in names)
 
 
 def _rate(sweep: Sweep, one: Curves) -> float:
@@ -200,7 +196,7 @@ def league_table(league: Sweep, choices: Sequence[Choice]) -> Table:
             e = contrast.estimate
             data[-1] |= {quantity: e.value, f"{quantity}_ci95_low": e.low, f"{quantity}_ci95_high": e.high}
             data[-1] |= {f"{quantity}_p_holm": contrast.p_holm}
-    fingerprints = unique(d for digests in points(league, _benchmark(league))["fingerprints"] for d in digests)
+    fingerprints = unique(d for digests in points(league, leading(league))["fingerprints"] for d in digests)
     tried = max(choice.settings for choice in choices)
     return Table(
         name="league",
@@ -219,7 +215,7 @@ def league_table(league: Sweep, choices: Sequence[Choice]) -> Table:
             "At equal length: read off the measured curves over the lengths that this arm and DPO both pass; – where "
             "they pass none in common. Verdict: by that column, else by the score, at p < 0.05.",
             "Known beforehand: an arm that is DPO itself, and two that are wrong on purpose (docs/league.md).",
-            *left_out(league, _benchmark(league)),
+            *left_out(league, leading(league)),
         ),
         fingerprints=fingerprints,
     )
@@ -292,7 +288,7 @@ def main(arguments: list[str] | None = None) -> int:
         table = league_table(league, choices)
         for path in table.write(parsed.league / "tables"):
             print(f"wrote {path}")
-    except AnalysisError as error:
+    except (AnalysisError, JobFileError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -6,8 +6,11 @@ import shutil
 
 import pytest
 
+from analysis import every_pair
 from analysis.collect import AnalysisError, collect
+from analysis.findings import leading
 from analysis.league import Choice, choose, league_table
+from analysis.league import main as league_command
 
 
 def test_an_arm_that_lacks_rounds_or_seeds_is_told_of(fake_sweep) -> None:
@@ -40,3 +43,25 @@ def test_arms_that_cannot_be_told_apart_or_held_against_dpo_are_refused(fake_swe
     shutil.rmtree(fake_sweep.folder / "jobs" / "2")
     with pytest.raises(AnalysisError, match="expected seeds of dpo for every arm; none of: simpo"):
         league_table(collect(fake_sweep.folder), choices)
+
+
+def test_the_benchmark_is_one_that_the_runs_have_in_common(fake_sweep) -> None:
+    """The first run alone has gold, all have MT-Bench."""
+    for objective, names in (("aipo", ("gold", "mt_bench")), ("dpo", ("mt_bench",)), ("simpo", ("mt_bench",))):
+        fake_sweep.job(objective, iterations=2, benchmarks=names, diagnostic=False)
+    sweep = collect(fake_sweep.folder)
+    assert leading(sweep) == "mt_bench"
+    assert [cell[:2] for cell in every_pair.table_of(sweep).cells] == [
+        ("SimPO", "DPO"), ("AIPO", "DPO"), ("AIPO", "SimPO"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [every_pair.main, league_command])
+def test_a_sweep_without_a_benchmark_or_with_a_torn_list_of_jobs_is_an_error(fake_sweep, capsys, command) -> None:
+    for objective in ("dpo", "aipo"):
+        fake_sweep.job(objective, iterations=1, benchmarks=(), diagnostic=False)
+    assert command([str(fake_sweep.folder)]) == 1
+    assert "expected runs with a benchmark, but none of its 2 has one" in capsys.readouterr().err
+    (fake_sweep.folder / "submitted.json").write_text("{", encoding="utf-8")
+    assert command([str(fake_sweep.folder)]) == 1
+    assert "submitted.json" in capsys.readouterr().err
