@@ -49,6 +49,8 @@ class Run:
     variant_items: tuple[str, ...]
     """The settings in which it differs from other jobs of its objective, as `key=value`, sorted."""
     store: Path
+    other_jobs: tuple[tuple[str, int], ...] = ()
+    """Of the benchmarks that only a job for fewer rounds has, which trains the same: each with its last iteration."""
 
     @property
     def objective(self) -> str:
@@ -236,9 +238,11 @@ def iteration_label(iteration: int) -> str:
 
 def _score_rows(run: Run, problems: list[Problem]) -> Iterator[dict[str, Any]]:
     official = {benchmark.name: benchmark.official for benchmark in run.record.benchmarks}
+    others = dict(run.other_jobs)
     for point in run.points:
         scored = {score.benchmark for score in point.scores if not score.diagnostic}
-        for name in sorted(set(official) - scored) if run.status == "done" else ():
+        expected = {name for name in official if point.iteration <= others.get(name, point.iteration)}
+        for name in sorted(expected - scored) if run.status == "done" else ():
             problems.append(Problem(run.job, point.iteration, f"{name}: no score, though the job is done"))
         for score in sorted(point.scores, key=lambda score: (score.benchmark, score.diagnostic, score.judge)):
             digest = score.fingerprint
@@ -360,7 +364,18 @@ def _joined(longer: Run, shorter: Run) -> Run:
     groups = {name: {**both[1].get(name, {}), **both[0].get(name, {})} for name in ("benchmark", "diagnostic_judge")}
     settings = {**both[0], **{name: nodes for name, nodes in groups.items() if nodes}}
     record = replace(longer.record, benchmarks=tuple(benchmarks.values()), points=tuple(points), settings=settings)
-    return replace(longer, record=record)
+    return replace(longer, record=record, other_jobs=tuple(_other_jobs(longer, shorter)))
+
+
+def _other_jobs(longer: Run, shorter: Run) -> Iterator[tuple[str, int]]:
+    """Which benchmarks of the two to expect up to an iteration alone; of a job that is not done none is expected."""
+    own = {one.name for one in longer.record.benchmarks} - set(dict(longer.other_jobs))
+    last = max((point.iteration for point in shorter.points if shorter.status == "done"), default=BASE_ITERATION - 1)
+    found = dict(longer.other_jobs)
+    for name in {one.name for one in shorter.record.benchmarks} - own:
+        reached = dict(shorter.other_jobs).get(name, last)
+        found[name] = max(found.get(name, reached), reached)
+    yield from sorted(found.items())
 
 
 def _with_other(point: Point, other: Point) -> Point:

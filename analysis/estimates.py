@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -60,6 +61,18 @@ def counted(found: Sequence[Estimate]) -> str:
         return f"{questions} alone, for there is one seed" if asked else "nothing: one seed, and no single questions"
     seeds = f"{most} seeds" if least == most else f"{least} to {most} seeds (n_seeds in the CSV)"
     return " and ".join(filter(None, (seeds, questions))) + "; of one seed over questions alone" * (least == 1 < asked)
+
+
+def corrected(found: Sequence[Contrast]) -> str:
+    """For how many comparisons a p of these was corrected, to stand behind other words; nothing where none is tested.
+
+    One seed gives no p, and is no comparison of its column.
+    """
+    sizes = Counter((one.horizon, one.quantity) for one in found if not math.isnan(one.p_holm)).values()
+    if not sizes:
+        return ""
+    n = str(max(sizes)) if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
+    return f"; p corrected by Holm for the {n} comparison{'s' * (max(sizes) > 1)} of a column"
 
 
 def exact(contrast: Contrast) -> dict[str, object]:

@@ -15,7 +15,7 @@ from aipo.jobs import JobFileError
 from analysis import style
 from analysis.collect import AnalysisError, Sweep, collect
 from analysis.contrasts import QUANTITIES, every_pair
-from analysis.estimates import cell, counted, exact, is_ratio
+from analysis.estimates import cell, corrected, counted, exact, is_ratio
 from analysis.findings import leading
 from analysis.replicates import curves, left_out
 from analysis.summary import points, title, unique
@@ -56,8 +56,8 @@ def table_of(sweep: Sweep) -> Table:
         header=("objective", "against", *HEADERS),
         cells=tuple(cells),
         notes=(
-            f"By seed and base model; in brackets the 95 % interval over {counted([one.estimate for one in all_])}; p "
-            f"corrected by Holm for the {len(found)} comparisons of a column.",
+            f"By seed and base model; in brackets the 95 % interval over {counted([one.estimate for one in all_])}"
+            f"{corrected(all_)}.",
             "At equal length: read off the measured curves by interpolation, averaged over the lengths that all "
             "curves compared here pass; at equal score likewise. No line is fitted.",
             *left_out(sweep, benchmark),

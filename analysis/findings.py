@@ -25,7 +25,7 @@ from analysis.contrasts import (
     statistic_of,
     subject_contrasts,
 )
-from analysis.estimates import cell, columns, counted, exact, is_ratio, shown, told_p, with_interval
+from analysis.estimates import cell, columns, corrected, counted, exact, is_ratio, shown, told_p, with_interval
 from analysis.replicates import curves, left_out, questions
 from analysis.summary import limits, metric_names, points, title, unique
 from analysis.table import Table, digits_for, number
@@ -119,10 +119,8 @@ def _table(
         data.append({"benchmark": benchmark, "round": horizon, "objective": objective, "variant": variant})
         for contrast in (contrast for contrast in mine if contrast):
             data[-1] |= exact(contrast)
-    compared = len({(contrast.objective, contrast.variant) for contrast in found})
     notes = [
-        f"{note}; in brackets the 95 % interval over {counted([one.estimate for one in found])}; p corrected by Holm "
-        f"for the {compared} comparisons of a column.",
+        f"{note}; in brackets the 95 % interval over {counted([one.estimate for one in found])}{corrected(found)}.",
         "At equal length: read off the measured curves by interpolation, averaged over the lengths that all curves "
         "compared here pass; at equal score likewise. No line is fitted.",
     ]

@@ -20,7 +20,7 @@ from aipo.stats import Range, common_lengths, holm, mean_score_over
 from analysis import style
 from analysis.collect import AnalysisError, Sweep, collect
 from analysis.contrasts import Contrast, pair_contrasts
-from analysis.estimates import shown_p
+from analysis.estimates import counted, shown_p
 from analysis.findings import leading
 from analysis.replicates import CONTROL, Curves, Replicate, curves, key_of, left_out
 from analysis.summary import points, unique
@@ -160,7 +160,7 @@ def commands(choices: Sequence[Choice], seeds: str) -> list[str]:
 def league_table(league: Sweep, choices: Sequence[Choice]) -> Table:
     """A row per arm against DPO: length, score, and score at the lengths that both pass; the best first.
 
-    p is Holm's over the arms that have a value in the column. Raises AnalysisError where DPO is missing, a learning
+    p is Holm's over the arms that have one in the column. Raises AnalysisError where DPO is missing, a learning
     rate was not chosen, an arm ran with several settings, or shares no seed with DPO.
     """
     import pandas as pd
@@ -180,8 +180,6 @@ def league_table(league: Sweep, choices: Sequence[Choice]) -> Table:
     if apart := [name for name, mine in arms.items() if not mine]:
         raise AnalysisError(f"{league.folder}: expected seeds of {CONTROL} for every arm; none of: {', '.join(apart)}")
     found = _corrected(arms)
-    counts = sorted({mine["score"].estimate.n_replicates for mine in found.values()})
-    seeds = " to ".join(str(n) for n in (counts if len(counts) < 2 else (counts[0], counts[-1])))
     order = sorted(found, key=lambda name: (-_value(found[name], "score_at_equal_length"), name))
     cells, data = [], []
     expected = {arm.name: arm.expected for arm in (PLACEBO, *FAULTS)}
@@ -197,6 +195,7 @@ def league_table(league: Sweep, choices: Sequence[Choice]) -> Table:
             data[-1] |= {quantity: e.value, f"{quantity}_ci95_low": e.low, f"{quantity}_ci95_high": e.high}
             data[-1] |= {f"{quantity}_p_holm": contrast.p_holm}
     fingerprints = unique(d for digests in points(league, leading(league))["fingerprints"] for d in digests)
+    over = counted([contrast.estimate for mine in found.values() for contrast in mine.values()])
     tried = max(choice.settings for choice in choices)
     return Table(
         name="league",
@@ -208,8 +207,8 @@ def league_table(league: Sweep, choices: Sequence[Choice]) -> Table:
         ),
         cells=tuple(cells),
         notes=(
-            f"After round {control.rounds}, {seeds} fresh seeds, {control.n_questions} questions; "
-            "p corrected by Holm for the arms that have a value in the column. Each arm's learning rate is the best of "
+            f"After round {control.rounds}, on fresh seeds; in brackets the 95 % interval over {over}; p corrected by "
+            "Holm for the arms that have one in the column. Each arm's learning rate is the best of "
             f"{tried} on the tuning seeds; all other coefficients are those of conf/objective. Arms known beforehand "
             "have the learning rate of what they alter.",
             "At equal length: read off the measured curves over the lengths that this arm and DPO both pass; – where "

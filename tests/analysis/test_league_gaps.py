@@ -24,11 +24,21 @@ def test_an_arm_that_lacks_rounds_or_seeds_is_told_of(fake_sweep) -> None:
     rates = {"aipo": 1e-3, "dpo": 3e-4, "simpo": 3e-4}
     choices = [Choice(name, rate, 0.0, True, 3) for name, rate in rates.items()]
     table = league_table(collect(fake_sweep.folder), choices)
-    assert table.notes[0].startswith("After round 3, 1 to 3 fresh seeds, ")
+    over = "the 95 % interval over 1 to 3 seeds (n_seeds in the CSV); p corrected"
+    assert table.notes[0].startswith(f"After round 3, on fresh seeds; in brackets {over}")
     assert table.notes[-1].startswith("Not compared, for none of its runs has all 3 rounds scored so far: SimPO [")
     assert dict(zip(table.data["objective"], table.data["n_seeds"], strict=True)) == {"aipo": 1, "dpo_placebo": 3}
     aipo = next(cells for cells in table.cells if cells[0] == "AIPO")
     assert aipo[-2] == "not tested: one seed" and not any("nan" in cell or "p =" in cell for cell in aipo)
+
+
+def test_a_league_by_a_rate_without_single_questions_counts_none(fake_sweep) -> None:
+    """AlpacaEval's length-controlled rate is no mean over questions: the note names seeds alone, and no 0."""
+    for name, seed in ((n, s) for n in ("dpo", "aipo") for s in (0, 1)):
+        overrides = ["trainer.learning_rate=0.0003"]
+        fake_sweep.job(name, seed, iterations=3, benchmarks=("alpaca_eval",), diagnostic=False, overrides=overrides)
+    table = league_table(collect(fake_sweep.folder), [Choice(name, 3e-4, 0.0, True, 3) for name in ("dpo", "aipo")])
+    assert "interval over 2 seeds; p corrected" in table.notes[0] and "0 questions" not in table.notes[0]
 
 
 def test_arms_that_cannot_be_told_apart_or_held_against_dpo_are_refused(fake_sweep) -> None:

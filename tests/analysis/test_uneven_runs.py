@@ -173,3 +173,39 @@ def test_a_p_beside_the_level_is_told_with_the_digits_that_decide(p, told):
     groups = [series(name, *[replicate(s, [10, 20 + s], [0.1, 0.2]) for s in (0, 1)]) for name in ("dpo", "aipo")]
     contrast = dataclasses.replace(contrasts(groups)[0], p_holm=p)
     assert findings._sentence(contrast, "Gold", "DPO").endswith(f"; {told}.")
+
+
+def test_a_benchmark_is_expected_as_far_as_a_job_that_has_it_went(fake_sweep):
+    """Four rounds with gold, two with MT-Bench beside it, of one training: nobody asked for MT-Bench in round 3."""
+    fake_sweep.job("dpo", iterations=4, benchmarks=("gold",), diagnostic=False)
+    short = fake_sweep.job("dpo", iterations=2, benchmarks=("gold", "mt_bench"), diagnostic=False)
+    (joined,) = collect(fake_sweep.folder).runs
+    assert len(joined.points) == 5 and set(joined.primary) == {"gold", "mt_bench"}
+    assert collect(fake_sweep.folder).problems == ()
+    del short["points"][-1]["scores"]["mt_bench"]
+    fake_sweep.write(short, "1")
+    told = [(one.iteration, one.what) for one in collect(fake_sweep.folder).problems]
+    assert told == [(1, "mt_bench: no score, though the job is done")]
+    fake_sweep.job("dpo", iterations=1, benchmarks=("arena_hard",), diagnostic=False)
+    told = [(one.iteration, one.what) for one in collect(fake_sweep.folder).problems]
+    assert told == [(1, "mt_bench: no score, though the job is done")]
+
+
+def test_a_footer_counts_the_comparisons_that_were_tested(fake_sweep):
+    """AIPO has three seeds and SimPO one, which gives no p: one comparison is tested, not two, and no pair of three."""
+    for seed in (0, 1, 2):
+        run(fake_sweep, "dpo", seed, [14, 20, 30 + seed], [0.6, 0.7, 0.8 + seed / 100])
+        run(fake_sweep, "aipo", seed, [13, 18, 27 - seed], [0.6, 0.71, 0.81 + seed / 70])
+    run(fake_sweep, "simpo", 0, [15, 23, 36], [0.6, 0.7, 0.8])
+    sweep = collect(fake_sweep.folder)
+    told = "; p corrected by Holm for the 1 comparison of a column."
+    assert findings.contrasts_table(sweep, "gold", "contrasts_gold").notes[0].endswith(told)
+    assert table_of(sweep).notes[0].endswith(told)
+
+
+def test_a_footer_of_single_seeds_claims_no_correction(fake_sweep):
+    for objective, end in (("dpo", 30), ("aipo", 24)):
+        run(fake_sweep, objective, 0, [14, end], [0.6, 0.7])
+    sweep = collect(fake_sweep.folder)
+    assert "Holm" not in findings.contrasts_table(sweep, "gold", "contrasts_gold").notes[0]
+    assert "Holm" not in table_of(sweep).notes[0]
