@@ -6,11 +6,9 @@
 #
 # DTYPE=bfloat16 where the CPU multiplies it (`aipo doctor`): twice as fast.
 # Hardware: two CPU cores, 12 GiB of memory: two jobs at once.
-# Estimates: in bfloat16 three and a half hours for the fifteen jobs, by the nine that were run (2 h 10 min, 21 to 35
-# minutes a job, two at once, beside other work, on a shared 2-core AMD EPYC with AVX512_BF16, 2026-11-30); in float32
-# eleven by the plan.
-# Expected: DPO's answers grow to almost twice the base model's; docs/laptop.md has the nine jobs of DPO, DPO+NLL and
-# AIPO. The other six have not been run.
+# Estimates: in bfloat16 four hours for the fifteen jobs, which took 2 h 10 min and 2 h, two at once, beside other work,
+# on a shared 2-core AMD EPYC with AVX512_BF16 (2026-11-30); in float32 eleven by the plan.
+# Expected: DPO's answers grow to almost twice the base model's, and SimPO's beyond with less gold (docs/laptop.md).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 MODEL=${1:?the folder of the model; python -m aipo.models smollm2 --out <folder> writes it}
