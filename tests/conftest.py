@@ -19,8 +19,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # `nohup pytest &`: the tests of Ctrl-C would wait for ever
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# `nohup pytest &` ignores these two: the tests of Ctrl-C, and of a terminal that goes away, would wait for ever.
+for _number, _default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _default)
 
 settings.register_profile("any_machine", deadline=None)  # a busy one is no failure
 settings.load_profile("any_machine")
