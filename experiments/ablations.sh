@@ -6,13 +6,13 @@
 #
 # Hardware: 8 GPUs of 80 GB for SCALE=paper, vLLM installed for sampling, an OpenAI key for judging.
 # Estimates (SCALE=paper): hours one job after the other, device time, judging.
-#   ablation_alpha        54 h, 430 h of device time, $3,808 alpha, the extra weight of the reference margin; the paper: 0.07
-#   ablation_lambda       54 h, 430 h, $3,808                lambda, the weight of the NLL term; the paper: 0.2
-#   ablation_beta         43 h, 345 h, $3,057                beta; the paper: 0.1
-#   ablation_candidates   45 h, 360 h, $3,057                N, candidates per prompt; the paper: 5
-#   ablation_temperature  34 h, 269 h, $2,305                the candidates' temperature; the paper: 0.4
-#   ablation_ranker       17 h, 133 h, $1,553                the ranker; the paper: PairRM
-#   ablation_reference    31 h, 248 h, $2,205                the reference policy: the previous one (Algorithm 1), a moving average or the base model
+#   ablation_alpha        53 h, 427 h of device time, $3,808 alpha, the extra weight of the reference margin; the paper: 0.07
+#   ablation_lambda       53 h, 427 h, $3,808                lambda, the weight of the NLL term; the paper: 0.2
+#   ablation_beta         43 h, 343 h, $3,057                beta; the paper: 0.1
+#   ablation_candidates   45 h, 358 h, $3,057                N, candidates per prompt; the paper: 5
+#   ablation_temperature  33 h, 267 h, $2,305                the candidates' temperature; the paper: 0.4
+#   ablation_ranker       16 h, 132 h, $1,553                the ranker; the paper: PairRM
+#   ablation_reference    31 h, 247 h, $2,205                the reference policy: the previous one (Algorithm 1), a moving average or the base model
 # Estimates are the planner's (plan=true on 2026-11-30, lengths and rates assumed in conf/workload and conf/hardware), not measured.
 #
 # Expected: the paper prints no such table, so there are no numbers to hold these against. What its argument predicts: larger alpha and

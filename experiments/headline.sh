@@ -9,7 +9,7 @@
 #
 # Hardware: for SCALE=paper 8 GPUs of 80 GB hold the 12 B and the 27 B model in full fine-tuning; the planner asks for 32 for the
 # 70 B and for 64 for the 123 B model, in nodes of 8. vLLM for sampling, an OpenAI key for judging.
-# Estimates (SCALE=paper): 174 h one job after the other, 1,393 h of device time, 19 TiB of trained models, 125,760 judge
+# Estimates (SCALE=paper): 174 h one job after the other, 1,390 h of device time, 19 TiB of trained models, 125,760 judge
 # requests for about $3,207.
 # Estimates are the planner's (plan=true on 2026-11-30, lengths and rates assumed in conf/workload and conf/hardware), not measured.
 #

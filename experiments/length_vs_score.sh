@@ -5,7 +5,7 @@
 #   SCALE=miniature experiments/length_vs_score.sh seed=0,1,2 about half an hour on two CPU cores
 #
 # Hardware: 8 GPUs of 80 GB for SCALE=paper, vLLM installed for sampling, an OpenAI key for judging.
-# Estimates (SCALE=paper): 69 h one job after the other, 552 h of device time, 5.01 TiB of trained models, 149,340 judge
+# Estimates (SCALE=paper): 69 h one job after the other, 548 h of device time, 5.01 TiB of trained models, 149,340 judge
 # requests for about $3,808.
 # Estimates are the planner's (plan=true on 2026-11-30, lengths and rates assumed in conf/workload and conf/hardware), not measured.
 #
