@@ -50,6 +50,36 @@ def test_the_grid_of_alpha_has_a_record_of_every_job(repository: Path) -> None:
         assert f"{ratio:.2f} ({low:.2f} to {high:.2f})" in page
 
 
+def test_the_grid_of_the_nll_weight_repeats_the_reference_to_the_digit(repository: Path) -> None:
+    folder, reference = repository / "results/nll_grid", repository / "results/miniature_reference"
+    jobs = [json.loads(file.read_text(encoding="utf-8")) for file in folder.glob("jobs/*/run.json")]
+    runs = {
+        (job["objective"], str(job["settings"]["objective"]["loss"].get("nll_weight")), job["seed"]) for job in jobs
+    }
+    weights = ("0.2", "0.1", "1.0")
+    wanted = {("dpo", "None", seed) for seed in range(10)}
+    assert runs == wanted | {("aipo", weight, seed) for weight in weights for seed in range(10)}
+    assert len(jobs) == 40 and all(job["status"] == "done" and len(job["points"]) == 16 for job in jobs)
+
+    def alike(place: Path, table: str, objective: str, variant: str, names: tuple[str, ...]) -> list[list[str]]:
+        found = rows(place / "tables" / f"{table}_gold.csv")
+        mine = [row for row in found if (row["objective"], row["variant"]) == (objective, variant)]
+        return [[row[name] for name in names] for row in mine]
+
+    told = ("round", "log_length", "log_length_low", "log_length_high", "score", "score_low", "score_high")
+    again = alike(folder, "contrasts", "aipo", "objective.loss.nll_weight=0.2", told)
+    assert len(again) == 3 and again == alike(reference, "contrasts", "aipo", "", told)
+    ends = ("rounds", "last_length", "last_length_se", "last_score", "last_score_se", "peak_score", "late_change")
+    for objective, variant in (("dpo", ""), ("aipo", "objective.loss.nll_weight=0.2")):
+        again = alike(folder, "curves", objective, variant, ends)
+        assert len(again) == 1 and again == alike(reference, "curves", objective, "", ends)
+    pages = [(repository / name).read_text(encoding="utf-8") for name in ("README.md", "results/README.md")]
+    last = {r["variant"]: r for r in rows(folder / "tables/contrasts_gold.csv") if r["round"] == "15"}
+    row = last["objective.loss.nll_weight=1.0"]
+    ratio, low, high = (math.exp(float(row[f"log_length{end}"])) for end in ("", "_low", "_high"))
+    assert all(f"{ratio:.2f} ({low:.2f} to {high:.2f})" in " ".join(page.split()) for page in pages)
+
+
 def test_the_pair_of_the_laptops_page_is_the_committed_one(repository: Path) -> None:
     pair = repository / "results/laptop_pair"
     jobs = [json.loads(file.read_text(encoding="utf-8")) for file in pair.glob("jobs/*/run.json")]
