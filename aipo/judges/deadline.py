@@ -30,16 +30,17 @@ class Body(Protocol):
 
 def read_body(response: Body, until: float, largest: int = LARGEST_BODY) -> bytes:
     """The whole body. openai.APITimeoutError when it still drips at `until` on the monotonic clock, BadReply when it is
-    too large."""
+    too large. What has come whole when this process looks at the clock is a reply, however late it looks."""
     import openai
 
-    body = bytearray()
+    body, late = bytearray(), False
     for part in response.iter_bytes():
+        if late:
+            raise openai.APITimeoutError(request=response.http_request)
         body += part
         if len(body) > largest:
             raise BadReply(f"expected a body of at most {largest:,} bytes, got more", bytes(body[:1000]))
-        if time.monotonic() > until:
-            raise openai.APITimeoutError(request=response.http_request)
+        late = time.monotonic() > until
     return bytes(body)
 
 

@@ -109,7 +109,7 @@ class FaultyServer:
         elif fault == "unknown_key":
             status, payload = 401, error
         elif fault == "slow":
-            time.sleep(1.0)
+            time.sleep(2.0)
         elif fault == "no_choices":
             payload["choices"] = []
         elif fault == "no_text":

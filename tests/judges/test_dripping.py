@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import openai
 import pytest
 
 from aipo.judges import JudgeError, OpenAIEndpoint, OpenAIJudge, Price, ReplyStore, stored
@@ -111,6 +112,14 @@ def test_a_body_beyond_the_largest_is_a_bad_reply() -> None:
     with pytest.raises(BadReply, match="expected a body of at most 3 bytes, got more") as caught:
         read_body(Parts(b"ab", b"cd"), later, largest=3)
     assert caught.value.raw == b"abcd"
+
+
+def test_what_has_come_whole_is_a_reply_however_late_it_is_looked_at() -> None:
+    """A machine that was busy for longer than the time-out threw a paid reply away."""
+    past = time.monotonic() - 1
+    assert read_body(Parts(b"abc"), past) == b"abc"
+    with pytest.raises(openai.APITimeoutError):
+        read_body(Parts(b"ab", b"c"), past)
 
 
 def test_a_huge_body_is_kept_as_unreadable_and_not_whole(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ CHATS = [(Message("system", "You judge."), Message("user", prompt)) for prompt i
 
 
 def judge(url: str, **settings) -> OpenAIJudge:
-    defaults = {"first_wait_s": 0.02, "longest_wait_s": 0.1, "timeout_s": 0.5, "max_concurrent": 8}
+    defaults = {"first_wait_s": 0.02, "longest_wait_s": 0.1, "timeout_s": 1.0, "max_concurrent": 8}
     return OpenAIJudge("judge", OpenAIEndpoint(url, None), "test judge", **(defaults | settings))
 
 
