@@ -21,9 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from aipo.models.policy import PolicyRef
-from aipo.pipeline import keys
+from aipo.pipeline import cpu, keys
 from aipo.pipeline.conflicts import conflicts
-from aipo.pipeline.cpu import INSTRUCTIONS
 from aipo.pipeline.folders import sweep_problem
 from aipo.pipeline.roles import COLLECTIONS, PARTIAL, ROLES, class_problem, object_problem
 from aipo.pipeline.values import component_types, hints_of, is_component, misfit, shown
@@ -78,6 +77,8 @@ def check(config: DictConfig, known: dict[str, list[str]] | None = None) -> dict
     if found := keys.in_config(plain):
         raise ConfigError(found)  # before anything is built that might show them
     problems = [*_top_level(plain), *_scalars(plain)]
+    if not problems:  # before parts are built: to try an objective's loss imports torch, which then keeps to what it is
+        cpu.limit(plain["cpu_threads"], plain["cpu_instructions"])
     known = {} if known is None else known
     for path, group, node in _nodes(plain):
         text = json.dumps([path, node], sort_keys=True, default=str)
@@ -126,7 +127,7 @@ def _scalars(config: Mapping[str, Any]) -> Iterator[str]:
     for key, kind, expected in (
         ("seed", int, f"a whole number from 0 to {LARGEST_SEED}"),
         ("cpu_threads", int, f"a whole number from 1 to {LARGEST_THREADS}"),
-        ("cpu_instructions", str, " or ".join(INSTRUCTIONS)),
+        ("cpu_instructions", str, " or ".join(cpu.INSTRUCTIONS)),
         ("limit", int, "a whole number of questions, or null"),
         ("jobs_at_once", int, f"a whole number from 1 to {LARGEST_THREADS}, or null"),
         ("kl_prompts", int, "a whole number, 0 for no measurement"),
@@ -148,7 +149,7 @@ def _scalars(config: Mapping[str, Any]) -> Iterator[str]:
         elif good and key == "cpu_threads":
             good = 1 <= value <= LARGEST_THREADS
         elif good and key == "cpu_instructions":
-            good = value in INSTRUCTIONS
+            good = value in cpu.INSTRUCTIONS
         elif key == "jobs_at_once":
             good = value is None or (good and 1 <= value <= LARGEST_THREADS)
         elif good and key == "kl_prompts":

@@ -30,16 +30,6 @@ PRESETS = (
 )
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder that has all files a model needs (with no content worth loading)."""
-    path = tmp_path / "model"
-    path.mkdir()
-    for name in ("config.json", "model.safetensors", "tokenizer.json"):
-        (path / name).write_text("{}", encoding="utf-8")
-    return path
-
-
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_are_pinned(preset: str) -> None:
     node = yaml.safe_load((ROOT / "conf" / "model" / f"{preset}.yaml").read_text(encoding="utf-8"))

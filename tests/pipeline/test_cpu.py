@@ -28,8 +28,9 @@ print(before, instruction_set(), torch.backends.cpu.get_cpu_capability(), torch.
 
 @pytest.fixture
 def no_caps(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*cpu.CAPS, "OMP_NUM_THREADS"):
-        monkeypatch.delenv(name, raising=False)
+    for name in (*cpu.CAPS, cpu.OURS, "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, "")  # so that what `limit` sets is taken back
+        monkeypatch.delenv(name)
 
 
 @pytest.mark.usefixtures("no_caps")
@@ -61,11 +62,34 @@ def test_only_a_cpu_that_has_them_is_held_to_them(
     monkeypatch: pytest.MonkeyPatch, flags: frozenset[str], asked: str, expected: dict[str, str]
 ) -> None:
     monkeypatch.setattr(provenance, "_cpu_flags", lambda: flags)
-    for name in (*cpu.CAPS, "OMP_NUM_THREADS"):
-        monkeypatch.setenv(name, "")  # so that what `limit` sets is taken back
-        monkeypatch.delenv(name)
     cpu.limit(1, asked)
     assert {name: os.environ[name] for name in cpu.CAPS if name in os.environ} == expected
+
+
+@pytest.mark.usefixtures("no_caps")
+def test_a_job_for_all_instructions_lifts_what_one_before_it_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "_cpu_flags", lambda: X86)
+    cpu.limit(1, "avx2")
+    cpu.limit(1, "avx2")
+    assert os.environ[provenance.CAPABILITY] == "avx2"
+    cpu.limit(1, "all")
+    assert not {*cpu.CAPS, cpu.OURS} & set(os.environ)
+    monkeypatch.setenv(provenance.CAPABILITY, "avx2")  # the user's own
+    cpu.limit(1, "all")
+    assert os.environ[provenance.CAPABILITY] == "avx2"
+
+
+@pytest.mark.usefixtures("no_caps")
+def test_a_first_job_keeps_to_them_although_its_objective_is_tried_before(repository: Path, tmp_path: Path) -> None:
+    """Trying the loss imports torch, which a later job of this machine does not do again."""
+    command = [
+        *(sys.executable, "-P", str(repository / "run.py"), "objective=dpo", "benchmark=[]", "kl_prompts=0"),
+        *("iteration.iterations=1", "iteration.prompts=16", "live_page=false", "sweep=first"),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(repository), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=300, capture_output=True)
+    (manifest,) = tmp_path.glob("outputs/train/*/manifest.json")
+    assert '"instruction_set": "AVX512"' not in manifest.read_text(encoding="utf-8")
 
 
 def test_what_the_environment_says_already_stays(monkeypatch: pytest.MonkeyPatch) -> None:
